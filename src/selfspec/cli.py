@@ -1,0 +1,90 @@
+"""The command line: `--help` from conf/ alone, then Hydra, and every error a user can mend as one sentence."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+USAGE = """\
+selfspec: carve an expert out of a generalist language model (self-specialization, arXiv 2310.00160)
+
+  python run.py                                    the default experiment, from seeds to report
+  python run.py domain=finance data_size=100       choose options of groups
+  python run.py lora.r=12 data_size.examples=300   set any value
+  python run.py debug=smoke                        every step in seconds, on a toy model
+  python run.py --cfg job                          the composed config
+  python run.py --config-dir my_confs domain=law   your own options, in your own folder
+"""
+
+
+def main(conf: Path) -> None:
+    """Answer `--help`, or compose the config and run the experiment; exit 1 with one sentence on a user's error."""
+    arguments = sys.argv[1:]
+    if "--help" in arguments or "-h" in arguments:
+        print(help_text([conf, *_config_dirs(arguments)]))
+        return
+    full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    try:
+        _hydra(conf)
+    except KeyboardInterrupt:
+        _fail("Interrupted; what was finished is kept, and the same command goes on from there.", 130)
+    except Exception as error:
+        if full_error:
+            raise
+        from selfspec.door import explain
+
+        _fail(explain(error, [conf, *_config_dirs(arguments)]), 1)
+
+
+def help_text(folders: list[Path]) -> str:
+    """Every group with its options, each with the first comment of its YAML."""
+    lines = [USAGE, "Groups and their options:"]
+    groups = sorted({path.name for folder in folders for path in folder.iterdir() if path.is_dir()})
+    for group in groups:
+        lines.append(f"\n  {group}=")
+        for path in sorted((path for folder in folders for path in (folder / group).glob("*.yaml")), key=_natural):
+            lines.append(f"    {path.stem:<18} {_about(path)}")
+    lines.append("\nSingle values: seed, baselines.seeds_only, model.toy, model.path, paths.store, paths.cache, ...")
+    return "\n".join(lines)
+
+
+def _about(path: Path) -> str:
+    """The first comment of a YAML (Hydra wants `@package` above it)."""
+    with path.open(encoding="utf-8") as file:
+        comments = (line.lstrip("# ").strip() for line in file)
+        return next((text for text in comments if not text.startswith("@package")), "")
+
+
+def _natural(path: Path) -> tuple[int, str]:
+    """`500` before `1k`, `r8` before `r16`; names without a number come first."""
+    digits = path.stem.strip("rk")
+    return (int(digits) * (1000 if path.stem.endswith("k") else 1) if digits.isdigit() else -1, path.stem)
+
+
+def _config_dirs(arguments: list[str]) -> list[Path]:
+    """Folders given by `--config-dir DIR` or `--config-dir=DIR`."""
+    found = []
+    for place, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name in ("--config-dir", "-cd"):
+            found.append(Path(value or (arguments[place + 1 : place + 2] or [""])[0]))
+    return [path for path in found if path.is_dir()]
+
+
+def _hydra(conf: Path) -> None:
+    import hydra
+
+    from selfspec import config, experiment
+    from selfspec.resolvers import register
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `main` as they are
+    config.register()
+    register(conf.parent)
+    hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(experiment.task)()
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    print(sentence, file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,215 @@
+"""The door: a composed config is compared with the schema, checked across fields, and frozen; all before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import replace
+from operator import ge, gt, le
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigKeyError,
+    InterpolationKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+
+from selfspec.config import Config, freeze
+from selfspec.errors import UserError, nearest
+from selfspec.models import memory, weights
+from selfspec.records import KINDS, read_questions, read_seeds, split
+from selfspec.store import writing
+
+CHOICES = {
+    "tuning.schedule": ("constant", "linear", "cosine"),
+    "logger.name": ("wandb", "csv", "none"),
+    "logger.mode": ("offline", "online"),
+    "engine.name": ("transformers",),
+    "strategy.name": ("auto",),
+    "evaluation.name": ("embedded",),
+    "model.dtype": ("auto", "bfloat16", "float16", "float32"),
+}
+AT_LEAST = {
+    "data_size.examples": 1,
+    "lora.r": 1,
+    "lora.alpha": 1,
+    "lora.dropout": 0,
+    "generation.instructions.shots": 1,
+    "generation.instructions.max_new_tokens": 1,
+    "generation.instructions.batch_size": 1,
+    "generation.responses.shots": 1,
+    "generation.responses.max_new_tokens": 1,
+    "generation.responses.batch_size": 1,
+    "generation.max_attempts": 1,
+    "generation.filters.novelty_threshold": 0,
+    "tuning.learning_rate": 0,
+    "tuning.epochs": 1,
+    "tuning.batch_size": 1,
+    "tuning.warmup_ratio": 0,
+    "tuning.weight_decay": 0,
+    "tuning.max_grad_norm": 0,
+    "tuning.max_length": 1,
+    "tuning.micro_batch_tokens": 1,
+    "tuning.checkpoint_minutes": 0,
+    "evaluation.limit": 1,
+    "evaluation.batch_size": 1,
+    "evaluation.resamples": 1,
+    "seed": 0,
+}
+ABOVE = {"generation.instructions.temperature": 0, "generation.instructions.top_p": 0}
+AT_MOST = {
+    "generation.instructions.top_p": 1,
+    "generation.filters.novelty_threshold": 1,
+    "lora.dropout": 1,
+    "tuning.warmup_ratio": 1,
+}
+
+
+def enter(composed: DictConfig) -> Config:
+    """The frozen config of one experiment, checked.
+
+    Raises:
+        UserError: the first thing that is wrong, in one sentence.
+    """
+    _compare(OmegaConf.to_container(composed, resolve=False), Config, "")
+    try:
+        config = freeze(composed)
+    except MissingMandatoryValue as error:
+        raise UserError(f"{error.full_key} has no value; give one with {error.full_key}=....") from None
+    config = _absolute(config)
+    _check_values(config)
+    _check_data(config)
+    memory.check(config.model)
+    weights.check(config.model)
+    return config
+
+
+def _compare(found: Any, schema: Any, place: str) -> None:
+    """Refuse a key that the schema does not know: Hydra lets `+lora.rr=4` through."""
+    if not dataclasses.is_dataclass(schema) or not isinstance(found, dict):
+        return
+    hints = typing.get_type_hints(schema)
+    for name, value in found.items():
+        if name not in hints:
+            raise UserError(_unknown_key(f"{place}{name}", hints, place))
+        _compare(value, hints[name], f"{place}{name}.")
+
+
+def _unknown_key(key: str, allowed: typing.Iterable[str], place: str) -> str:
+    name = key.rpartition(".")[2]
+    return f"There is no key {key}; {nearest(name, allowed)}{place or 'the config'} has: {', '.join(sorted(allowed))}."
+
+
+def _absolute(config: Config) -> Config:
+    """Paths as a user typed them are relative to where they were typed."""
+    domain = replace(
+        config.domain, seeds=str(_path(config.domain.seeds)), evaluation=str(_path(config.domain.evaluation))
+    )
+    model = replace(config.model, path=str(_path(config.model.path))) if config.model.path else config.model
+    names = ("store", "cache", "output")
+    paths = replace(config.paths, **{name: str(_path(getattr(config.paths, name))) for name in names})
+    return replace(config, domain=domain, model=model, paths=paths)
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+def _value(config: Config, key: str) -> Any:
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _check_values(config: Config) -> None:
+    for key, allowed in CHOICES.items():
+        value = _value(config, key)
+        if value not in allowed:
+            raise UserError(f"{key}={value} is none of {', '.join(allowed)}; {nearest(str(value), allowed)}choose one.")
+    for bounds, right, words in ((AT_LEAST, ge, "at least"), (ABOVE, gt, "more than"), (AT_MOST, le, "at most")):
+        for key, bound in bounds.items():
+            value = _value(config, key)
+            if value is not None and not right(value, bound):
+                raise UserError(f"{key}={value} must be {words} {bound}.")
+    if not config.evaluation.shots or min(config.evaluation.shots) < 0:
+        shots = list(config.evaluation.shots)
+        raise UserError(f"evaluation.shots={shots} must name at least one number of shots, none of them negative.")
+    for name, task in config.domain.tasks.items():
+        if task.kind not in KINDS:
+            raise UserError(f"domain.tasks.{name}.kind={task.kind} is none of {', '.join(KINDS)}.")
+
+
+def _check_data(config: Config) -> None:
+    """Seeds and questions are read once now, so that a bad line stops nobody halfway."""
+    seeds = read_seeds(Path(config.domain.seeds), config.domain.tasks)
+    read_questions(Path(config.domain.evaluation), config.domain.tasks)
+    shown, held_out = split(seeds)
+    shots = {
+        "generation.instructions.shots": config.generation.instructions.shots,
+        "generation.responses.shots": config.generation.responses.shots,
+        "evaluation.shots": max(config.evaluation.shots),
+    }
+    most = max(shots, key=lambda key: shots[key])
+    if len(shown) < shots[most]:
+        raise UserError(
+            f"{config.domain.seeds} has {len(seeds)} seeds, of which {len(held_out)} are held out and {len(shown)} "
+            f"shown, fewer than {most}={shots[most]} needs; write at least {shots[most] + len(held_out)} seeds."
+        )
+
+
+def explain(error: Exception, folders: list[Path]) -> str:  # noqa: PLR0911 (a ladder of kinds of errors)
+    """One sentence for an error on the way to the experiment: the key, the value, what is allowed, what to type."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MissingConfigException):
+        return _unknown_option(error, folders)
+    if isinstance(error, OverrideParseException):
+        return (
+            f"'{error.override}' can't be read as an override; write key=value, with quotes around special characters."
+        )
+    cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
+    if isinstance(cause, OmegaConfBaseException):
+        return _config_error(cause)
+    if isinstance(error, HydraException):
+        return " ".join(str(error).split())
+    try:
+        with writing(Path()):
+            raise error
+    except UserError as told:
+        return str(told)
+    except Exception as unknown:
+        return f"{type(unknown).__name__}: {unknown} (this is a fault of selfspec; HYDRA_FULL_ERROR=1 shows where)"
+
+
+def _unknown_option(error: MissingConfigException, folders: list[Path]) -> str:
+    missing = (error.missing_cfg_file or "").removesuffix(".yaml")
+    group, _, option = missing.rpartition("/")
+    options = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+    if not group or not options:
+        groups = sorted({path.name for folder in folders for path in folder.iterdir() if path.is_dir()})
+        return f"There is no group or file '{missing}'; {nearest(missing, groups)}groups are {', '.join(groups)}."
+    return f"There is no {group}={option}; {nearest(option, options)}{group} is one of {', '.join(options)}."
+
+
+def _config_error(error: OmegaConfBaseException) -> str:
+    key = error.full_key or str(error.key or "")
+    if isinstance(error, ConfigKeyError | InterpolationKeyError) and error.object_type_str:
+        schema: Any = Config
+        *above, _ = key.split(".")
+        for name in above:
+            schema = typing.get_type_hints(schema).get(name) if dataclasses.is_dataclass(schema) else None
+        if dataclasses.is_dataclass(schema):
+            names = [item.name for item in dataclasses.fields(schema)]
+            return _unknown_key(key, names, ".".join(above) + "." if above else "")
+    problem = " ".join(str(error.msg or error).split("full_key")[0].split())
+    return f"{key}: {problem}; give another value with {key}=...."

@@ -1,0 +1,21 @@
+"""Echo: the model repeats a seed that its prompt showed, instead of writing a task of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from selfspec.filters import longest_run, words
+from selfspec.prompts import Draft
+from selfspec.records import Seed
+
+SHARE = 0.5  # ours: half of the input, in one run of words, stands in a seed shown
+
+
+def check(draft: Draft, shown: Sequence[Seed]) -> str:
+    """Why the draft is an echo, or an empty string."""
+    mine = words(draft.input) or words(draft.instruction)
+    for seed in shown:
+        theirs = words(seed.input) or words(seed.instruction)
+        if mine and longest_run(mine, theirs) >= max(5, SHARE * len(mine)):
+            return f"echo of {seed.id}"
+    return ""

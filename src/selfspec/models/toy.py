@@ -1,0 +1,57 @@
+"""A model without its weights: `model.toy=true` keeps the architecture and its modules' names, thin and random."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from selfspec import domains
+from selfspec.config import ModelConfig
+
+VOCABULARY = 2048
+SPECIAL = ["<pad>", "<bos>", "<eos>"]
+
+
+def text_hash() -> str:
+    """What the toy tokenizer is made from, hashed."""
+    return hashlib.sha256("\n".join(_texts()).encode()).hexdigest()[:16]
+
+
+def build(model: ModelConfig) -> tuple[Any, Any]:
+    """(model, tokenizer): random weights, the same at every call."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tokenizer = _tokenizer()
+    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<{name}>") for name in ("pad", "bos", "eos")}
+    numbers = {**model.architecture, **model.toy_architecture, "vocab_size": len(tokenizer), **ids}
+    config = AutoConfig.for_model(numbers.pop("model_type"), **numbers)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32), tokenizer
+
+
+def _texts() -> list[str]:
+    files = sorted(Path(domains.__file__).parent.glob("*/seeds.jsonl"))
+    rows = [json.loads(line) for path in files for line in path.read_text(encoding="utf-8").splitlines()]
+    return [f"{row['instruction']}\n{row['input']}\n" for row in rows]
+
+
+def _tokenizer() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    plain = Tokenizer(models.BPE())
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    plain.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    plain.train_from_iterator(_texts(), trainer)
+    pad, bos, eos = SPECIAL
+    return PreTrainedTokenizerFast(tokenizer_object=plain, pad_token=pad, bos_token=bos, eos_token=eos)

@@ -1,0 +1,165 @@
+"""Where a model's weights are, and what identifies them. Safetensors and GGUF only, never a pickle.
+
+In this order: `model.path`, the Python package that carries them, the hub (its cache first).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from selfspec.config import ModelConfig
+from selfspec.errors import UserError
+from selfspec.store import writing
+
+HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt"]
+
+
+def identity(model: ModelConfig) -> str:
+    """What the weights are, wherever they lie: enters the keys. No weights are read, only file headers."""
+    if model.toy:
+        from selfspec.models import toy
+
+        return f"toy:{toy.text_hash()}"
+    if model.path:
+        return f"files:{_fingerprint(Path(model.path))}"
+    if model.package and _installed(model.package):
+        return f"{model.package}=={importlib.metadata.version(model.package)}"
+    return f"{model.hub}@{model.revision}"
+
+
+def check(model: ModelConfig) -> None:
+    """Whether the weights can be had, before any work.
+
+    Raises:
+        UserError: they can't, and what to do.
+    """
+    if model.toy or (model.package and not model.path and _installed(model.package)):
+        return
+    if model.path:
+        _weight_files(Path(model.path))
+    else:
+        _hub_snapshot(model, download=False)
+
+
+def locate(model: ModelConfig, cache: Path, say: Callable[[str], None]) -> Path:
+    """The folder of safetensors, tokenizer and config; a GGUF file is converted once into `cache`."""
+    if model.path:
+        folder = Path(model.path)
+        gguf = [path for path in _weight_files(folder) if path.suffix == ".gguf"]
+        return _converted(model, cache, lambda _: gguf[0], say) if gguf else folder
+    if model.package and _installed(model.package):
+        return _converted(model, cache, lambda draft: _unpack(str(model.package), draft), say)
+    return _hub_snapshot(model, download=True)
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package.replace("-", "_")) is not None
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.gguf"))
+    if not files:
+        raise UserError(
+            f"model.path={folder} holds no *.safetensors and no *.gguf file; give the folder of a model's weights."
+        )
+    return files
+
+
+def _fingerprint(folder: Path) -> str:
+    """Names, sizes and headers of the weight files: tensors' names, shapes and places, not their values."""
+    found = hashlib.sha256()
+    for path in _weight_files(folder):
+        with path.open("rb") as file:
+            head = file.read(8)
+            length = int.from_bytes(head, "little") if path.suffix == ".safetensors" else 1 << 16
+            found.update(path.name.encode() + head + file.read(min(length, 1 << 26)))
+        found.update(str(path.stat().st_size).encode())
+    return found.hexdigest()[:24]
+
+
+def _converted(model: ModelConfig, cache: Path, find: Callable[[Path], Path], say: Callable[[str], None]) -> Path:
+    """The GGUF file that `find` gives, as bf16 safetensors: made once, whole or not at all."""
+    final = cache / f"{model.name}-{hashlib.sha256(identity(model).encode()).hexdigest()[:12]}"
+    if final.exists():
+        return final
+    with writing(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / f"{final.name}.lock"):
+            if final.exists():
+                return final
+            say(f"Converting {model.name}'s weights once into {final} (about a minute).")
+            draft = cache / f"{final.name}.draft"
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir()
+            _convert(find(draft), draft)
+            for left in draft.glob("*.gguf"):
+                left.unlink()
+            draft.rename(final)
+    return final
+
+
+def _convert(gguf: Path, draft: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+    # transformers leaves the GGUF quantizer attached, though the weights are plain by now.
+    model.hf_quantizer, model.is_quantized = None, False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(draft)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(draft)
+
+
+def _unpack(package: str, draft: Path) -> Path:
+    """The GGUF file that a Python package carries, whole or in parts that the package itself puts together."""
+    name = package.replace("-", "_")
+    spec = importlib.util.find_spec(name)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    files = [path for folder in folders for path in Path(folder).rglob("*.gguf")]
+    if files:
+        return files[0]
+    return Path(importlib.import_module(name).assemble(draft / "model.gguf"))
+
+
+def _hub_snapshot(model: ModelConfig, download: bool) -> Path:
+    """The hub repository's folder in the local cache, downloaded first if that is allowed and needed."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+
+    package = f"install {model.package}, " if model.package else ""
+    remedy = f"{package}give a local folder with model.path=..., or run once with access to the hub"
+    if not model.hub:
+        raise UserError(f"model={model.name} names no hub repository; give a local folder with model.path=....")
+    common: dict[str, Any] = {"repo_id": model.hub, "revision": model.revision, "allow_patterns": HUB_FILES}
+    try:
+        folder = Path(huggingface_hub.snapshot_download(local_files_only=True, **common))
+        if any(folder.glob("*.safetensors")):
+            return folder
+    except (OSError, ValueError):
+        pass  # not in the cache
+    if os.environ.get("HF_HUB_OFFLINE"):
+        raise UserError(f"The weights of {model.hub} are not on this machine and HF_HUB_OFFLINE is set; {remedy}.")
+    try:
+        facts = huggingface_hub.HfApi().model_info(model.hub, revision=model.revision, timeout=10)
+        if not any(item.rfilename.endswith(".safetensors") for item in facts.siblings or []):
+            raise UserError(f"{model.hub} has no safetensors weights; convert them and give model.path=....")
+        return Path(huggingface_hub.snapshot_download(**common)) if download else Path()
+    except HfHubHTTPError as error:
+        raise UserError(f"The hub refuses {model.hub} ({error.response.status_code}); accept its licence and set "
+                        f"HF_TOKEN, or {remedy}.") from None  # fmt: skip
+    except (OSError, RuntimeError) as error:
+        kind = type(error).__name__
+        raise UserError(
+            f"The weights of {model.hub} are not on this machine and the hub can't be reached ({kind}); {remedy}."
+        ) from None

@@ -1,0 +1,215 @@
+"""Rows: seeds, synthetic examples and evaluation questions share one form, and one reader that names bad lines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from selfspec.config import TaskType
+from selfspec.errors import UserError, nearest
+
+KINDS = ("label", "labels", "short", "list", "entities", "number", "text")
+Row = TypeVar("Row")
+SEPARATOR = "; "  # between the parts of an answer: list items, labels, entities
+
+
+class Task(Protocol):
+    """What every row has: a task that can be shown to a model."""
+
+    @property
+    def instruction(self) -> str: ...  # noqa: D102
+    @property
+    def input(self) -> str: ...  # noqa: D102
+    @property
+    def options(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def task_type(self) -> str: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A human-written task with its output."""
+
+    id: str
+    task_type: str
+    instruction: str
+    input: str
+    output: str
+    topic: str = ""
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Question:
+    """An evaluation item; any of `answers` is right, the first is the canonical one."""
+
+    id: str
+    task_type: str
+    instruction: str
+    input: str
+    answers: tuple[str, ...]
+    topic: str = ""
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Example:
+    """A synthetic task with its output and its past: where it came from, and what each filter said."""
+
+    id: str  # block and attempt, so the place in its pool
+    task_type: str
+    instruction: str
+    input: str
+    output: str
+    options: tuple[str, ...] = ()
+    topic: str = ""
+    seeds: tuple[str, ...] = ()  # ids of the seeds that the instruction's prompt showed
+    response_seeds: tuple[str, ...] = ()
+    sampler_seed: int = 0
+    prompt: str = ""  # hash of the prompt templates
+    verdicts: Mapping[str, str] = field(default_factory=dict)  # filter -> "" (passed) or the reason
+
+
+def read_seeds(path: Path, tasks: Mapping[str, TaskType]) -> list[Seed]:
+    """Seeds of a JSONL file, checked against the domain's task types; a bad line is named by file, line and field."""
+
+    def build(row: dict[str, Any]) -> Seed:
+        return Seed(output=_answer(row, "output", tasks), **_common(row, tasks))
+
+    return _read_unique(path, build, "seeds", {"output"})
+
+
+def read_questions(path: Path, tasks: Mapping[str, TaskType]) -> list[Question]:
+    """Evaluation questions of a JSONL file; every answer is checked against the options."""
+
+    def build(row: dict[str, Any]) -> Question:
+        if not isinstance(row.get("answers"), list) or not row["answers"]:
+            raise ValueError("field 'answers' must be a list with at least one string")
+        answers = tuple(_answer({**row, "answers": answer}, "answers", tasks) for answer in row["answers"])
+        return Question(answers=answers, **_common(row, tasks))
+
+    return _read_unique(path, build, "evaluation questions", {"answers"})
+
+
+def read_examples(path: Path) -> list[Example]:
+    """Examples that this program wrote."""
+    return [example_from(row) for row in read_jsonl(path)]
+
+
+def example_from(row: dict[str, Any]) -> Example:
+    """An example from its plain form (JSON has no tuples)."""
+    fields: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in row.items()}
+    return Example(**fields)
+
+
+def split(seeds: Sequence[Seed]) -> tuple[list[Seed], list[Seed]]:
+    """(shown, held out): a tenth, at least 8, is never shown to a model, chosen by each id's hash alone."""
+    held_out = max(8, len(seeds) // 10)
+    by_hash = sorted(seeds, key=lambda seed: hashlib.sha256(seed.id.encode()).hexdigest())
+    hidden = {seed.id for seed in by_hash[:held_out]}
+    return [s for s in seeds if s.id not in hidden], [s for s in seeds if s.id in hidden]
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file that this program wrote."""
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Rows (dataclasses or plain objects) as JSONL: the same rows give the same bytes."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            plain = row if isinstance(row, dict) else asdict(row)
+            file.write(json.dumps(plain, ensure_ascii=False) + "\n")
+
+
+def _read_unique(path: Path, build: Callable[[dict[str, Any]], Row], what: str, extra: set[str]) -> list[Row]:
+    """Every row of a user's file, with complaints that name file, line and field."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"The file of {what} {path} does not exist; give the path of a JSONL file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The file of {what} {path} can't be read as UTF-8 text ({error}).") from None
+    rows, first_line = [], dict[str, int]()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = _parse(line, extra)
+            rows.append(build(row))
+            if row["id"] in first_line:
+                raise ValueError(f"field 'id' repeats '{row['id']}' of line {first_line[row['id']]}")
+            first_line[row["id"]] = number
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: {error}.") from None
+    if not rows:
+        raise UserError(f"The file of {what} {path} is empty; it needs one JSON object a line.")
+    return rows
+
+
+def _parse(line: str, extra: set[str]) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON ({error.msg} at column {error.colno})") from None
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")
+    allowed = {"id", "task_type", "topic", "instruction", "input", "options"} | extra
+    for name in row:
+        if name not in allowed:
+            raise ValueError(
+                f"unknown field '{name}'; {nearest(name, allowed)}allowed are {', '.join(sorted(allowed))}"
+            )
+    return row
+
+
+def _common(row: dict[str, Any], tasks: Mapping[str, TaskType]) -> dict[str, Any]:
+    texts = {name: _text(row, name) for name in ("id", "task_type", "instruction")}
+    if texts["task_type"] not in tasks:
+        hint = nearest(texts["task_type"], tasks)
+        raise ValueError(f"field 'task_type' is '{texts['task_type']}'; {hint}the domain has {', '.join(tasks)}")
+    for name in ("input", "topic"):
+        if not isinstance(row.get(name, ""), str):
+            raise ValueError(f"field '{name}' must be a string")
+    return {
+        **texts,
+        "input": row.get("input", ""),
+        "topic": row.get("topic", ""),
+        "options": _options(row, tasks),
+    }
+
+
+def _options(row: dict[str, Any], tasks: Mapping[str, TaskType]) -> tuple[str, ...]:
+    options, kind = row.get("options", []), tasks[row["task_type"]].kind
+    if not isinstance(options, list) or not all(isinstance(option, str) and option for option in options):
+        raise ValueError("field 'options' must be a list of strings")
+    if kind in ("label", "labels") and len(set(options)) < 2:
+        raise ValueError(f"field 'options' needs at least two different labels for a task of kind {kind}")
+    return tuple(options)
+
+
+def _answer(row: dict[str, Any], name: str, tasks: Mapping[str, TaskType]) -> str:
+    answer = _text(row, name)
+    kind, options = getattr(tasks.get(row.get("task_type", "")), "kind", None), row.get("options", [])
+    if kind == "label" and answer not in options:
+        raise ValueError(f"field '{name}' is '{answer}', which is not among the options {options}")
+    if kind == "labels" and answer != "none":
+        for label in answer.split(SEPARATOR):
+            if label not in options:
+                raise ValueError(f"field '{name}' has '{label}', which is not among the options {options}")
+    return answer
+
+
+def _text(row: dict[str, Any], name: str) -> str:
+    if name not in row:
+        raise ValueError(f"field '{name}' is missing")
+    if not isinstance(row[name], str) or not row[name].strip():
+        raise ValueError(f"field '{name}' must be a string that is not empty")
+    return str(row[name])

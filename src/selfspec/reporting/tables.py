@@ -1,0 +1,94 @@
+"""The tables that a terminal shows at a run's end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from selfspec.reporting.results import MEASURES
+
+NAMES = {"base": "base", "seeds_only": "seeds only", "specialized": "specialized"}
+
+
+def number(value: float) -> str:
+    """`.123`, `-.045`, `1.000`."""
+    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
+
+
+def cell(row: Mapping[str, Any], signed: bool = False) -> str:
+    """A value with its 95% interval."""
+    value = number(row["value"])
+    if signed and row["value"] > 0:
+        value = f"+{value}"
+    return f"{value} ({number(row['low'])} to {number(row['high'])})"
+
+
+def find(rows: list[dict[str, Any]], **place: Any) -> dict[str, Any] | None:
+    """The row at a place, or None."""
+    return next((row for row in rows if all(row.get(name) == value for name, value in place.items())), None)
+
+
+def render(report: Mapping[str, Any]) -> RenderableType:
+    """The main table: measures by model, and the last model's difference from each other, with 95% intervals."""
+    parts: list[RenderableType] = []
+    shown = [measure for measure in MEASURES if find(report["scores"], measure=measure, task="all")]
+    for shots in sorted({row["shots"] for row in report["scores"]}):
+        models = list(dict.fromkeys(row["model"] for row in report["scores"]))
+        title = f"{report['title']}: {shots} shots, mean over task types"
+        table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
+        table.add_column("measure")
+        for model in models:
+            table.add_column(NAMES.get(model, model), justify="right")
+        for other in models[:-1]:
+            table.add_column(f"{NAMES.get(models[-1])} - {NAMES.get(other)}", justify="right")
+        for measure in shown:
+            cells = [find(report["scores"], model=m, shots=shots, measure=measure, task="all") for m in models]
+            place = {"model": models[-1], "shots": shots, "measure": measure, "task": "all"}
+            gaps = [find(report["differences"], minus=other, **place) for other in models[:-1]]
+            table.add_row(
+                MEASURES[measure],
+                *(number(c["value"]) if c else "" for c in cells),
+                *(Text(cell(g, signed=True), style=_style(g)) if g else "" for g in gaps),
+            )
+        parts.append(table)
+    parts.append(Text("\n".join(report["reading"])))
+    return Group(*parts)
+
+
+def _style(gap: Mapping[str, Any]) -> str:
+    """Bold where the interval leaves zero out."""
+    return "bold" if gap["low"] > 0 or gap["high"] < 0 else "dim"
+
+
+def reading(report: Mapping[str, Any]) -> list[str]:
+    """What the numbers say by themselves: format apart from knowledge, beside what guessing gives."""
+    lines = []
+    guess = report["lines"].values()
+    if guess:
+        chance = sum(line["chance"] for line in guess) / len(guess)
+        commonest = sum(line["commonest"] for line in guess) / len(guess)
+        count = sum(line["count"] for line in guess)
+        lines.append(
+            f"Closed labels ({count:.0f} questions): guessing gives {number(chance)}, always the commonest answer "
+            f"{number(commonest)}; an AUC of .500 is no knowledge."
+        )
+    for shots in sorted({row["shots"] for row in report["differences"]}):
+        place = {"model": "specialized", "minus": "base", "shots": shots, "task": "all"}
+        gaps = {m: find(report["differences"], measure=m, **place) for m in ("compliant", "option_accuracy")}
+        told = [f"{name} {_told(gap)}" for name, gap in zip(("format", "knowledge"), gaps.values(), strict=True) if gap]
+        if told:
+            lines.append(f"{shots} shots, specialized against base: " + "; ".join(told) + ".")
+    return lines
+
+
+def _told(gap: Mapping[str, Any]) -> str:
+    if gap["low"] > 0:
+        return f"rose by {cell(gap)}"
+    if gap["high"] < 0:
+        return f"fell by {cell(gap)}"
+    return f"shows no clear change, {cell(gap, signed=True)}"

@@ -1,0 +1,38 @@
+"""What `conf/` may ask for with `${selfspec....:}`; registered before Hydra starts."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+UNNAMED = ("hydra", "paths", "logger")  # sections that don't tell one experiment from another
+
+
+def register(project: Path) -> None:
+    """Register all resolvers; `project` is the folder that holds conf/."""
+    domains = Path(__file__).parent / "domains"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selfspec"
+    OmegaConf.register_new_resolver("selfspec.project", lambda name: str(project / name), replace=True)
+    OmegaConf.register_new_resolver("selfspec.domains", lambda name: str(domains / name), replace=True)
+    OmegaConf.register_new_resolver("selfspec.cache", lambda: str(cache), replace=True)
+    OmegaConf.register_new_resolver("selfspec.not", lambda value: not value, replace=True)
+    OmegaConf.register_new_resolver("selfspec.slug", slug, replace=True)
+
+
+def slug(*, _root_: DictConfig) -> str:
+    """`biomedicine-gemma-3-270m-64-r8-1f0e9c2a`: what was chosen, and a hash of everything chosen."""
+    from selfspec.store import digest
+
+    chosen = {name: _root_[name] for name in _root_ if name not in UNNAMED}
+    plain: dict[str, Any] = {
+        str(name): OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        for name, value in chosen.items()
+    }
+    toy = ["toy"] if plain["model"]["toy"] else []
+    parts = [plain["domain"]["name"], plain["model"]["name"], *toy, plain["data_size"]["examples"]]
+    name = "-".join(map(str, [*parts, f"r{plain['lora']['r']}", digest(plain)[:8]]))
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", name)

@@ -1,0 +1,87 @@
+"""Asking a model the evaluation questions: per task one few-shot prefix, computed once."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from selfspec import prompts
+from selfspec.config import DomainConfig, EvaluationConfig
+from selfspec.engines import Batch, Engine, Sampling
+from selfspec.records import Question, Seed
+from selfspec.scoring.tasks import MAX_NEW_TOKENS
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One numbered batch of questions of one task, with its shots."""
+
+    number: int
+    task_type: str
+    shots: int
+    examples: tuple[Seed, ...]
+    questions: tuple[Question, ...]
+
+
+def sheets(
+    questions: Sequence[Question], shown: Sequence[Seed], evaluation: EvaluationConfig, seed: int
+) -> list[Sheet]:
+    """Every batch of the evaluation, numbered; the questions of a batch are alike in length."""
+    made: list[Sheet] = []
+    for shots in evaluation.shots:
+        for task in dict.fromkeys(question.task_type for question in questions):
+            mine = [q for q in questions if q.task_type == task][: evaluation.limit]
+            mine.sort(key=lambda q: (len(q.input), q.id))
+            examples = tuple(draw(shown, task, shots, seed))
+            for begin in range(0, len(mine), evaluation.batch_size):
+                some = tuple(mine[begin : begin + evaluation.batch_size])
+                made.append(Sheet(len(made), task, shots, examples, some))
+    return made
+
+
+def draw(shown: Sequence[Seed], task: str, shots: int, seed: int) -> list[Seed]:
+    """The few-shot examples of a task: its own seeds first, filled up with others, in random order."""
+    chance = random.Random(f"{seed}/{task}/{shots}")
+    mixed = chance.sample(list(shown), len(shown))
+    drawn = sorted(mixed, key=lambda example: example.task_type != task)[:shots]
+    return chance.sample(drawn, len(drawn))
+
+
+def ask(engine: Engine, sheet: Sheet, domain: DomainConfig, context: int) -> list[dict[str, object]]:
+    """The replies to one batch, as plain rows.
+
+    Args:
+        engine: The model to ask.
+        sheet: The questions.
+        domain: For the role, and the kind of each task.
+        context: Tokens that the model can read; shots are dropped until everything fits, and that is counted.
+    """
+    kind = domain.tasks[sheet.task_type].kind
+    limit = MAX_NEW_TOKENS[kind]
+    items = tuple(prompts.item(question) for question in sheet.questions)
+    longest = max(engine.count(item) for item in items) + limit + 8
+    prefix, shots = next(
+        (text, count)
+        for text, count in _prefixes(domain.role, sheet.examples)
+        if count == 0 or engine.count(text) + longest <= context
+    )
+    options = tuple(question.options if kind == "label" else () for question in sheet.questions)
+    completions = engine.complete(Batch(prefix, items, Sampling(limit), prompts.STOP, options))
+    return [
+        {
+            "id": question.id,
+            "task_type": sheet.task_type,
+            "shots": sheet.shots,
+            "shots_shown": shots,
+            "reply": completion.text,
+            "finished": completion.finished,
+            "option_logprobs": list(completion.option_logprobs),
+        }
+        for question, completion in zip(sheet.questions, completions, strict=True)
+    ]
+
+
+def _prefixes(role: str, examples: Sequence[Seed]) -> Iterator[tuple[str, int]]:
+    for count in range(len(examples), -1, -1):
+        yield prompts.prefix(role, examples[:count]), count

@@ -1,0 +1,155 @@
+"""Judging a reply by its task's kind: the proper metric, the form asked for, the label after a lenient parse.
+
+A lenient parse is no guess: a reply that begins with a label has said it, and so has a first line that names just one.
+One that names several has not (taking the first found anywhere rewards lists of all labels).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from selfspec.filters import words
+from selfspec.filters.answer import spell
+from selfspec.records import SEPARATOR, Question
+from selfspec.scoring import metrics
+
+MAX_NEW_TOKENS = {
+    "label": 16,
+    "labels": 32,
+    "short": 24,
+    "number": 16,
+    "list": 64,
+    "entities": 96,
+    "text": 96,
+}
+PROPER = {  # the metric of each kind (METHOD, Evaluation)
+    "label": "macro F1",
+    "labels": "micro F1",
+    "short": "exact match",
+    "list": "mean list F1",
+    "entities": "micro F1 of (entity, type)",
+    "number": "within 0.01",
+    "text": "ROUGE-L F1",
+}
+_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?\.?\d+")
+_ENTITY = re.compile(r"\s*(.+?)\s*\(([^()]+)\)\s*")
+SHORT_WORDS = 8  # a short answer has at most so many
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What one reply is worth. Values are in [0, 1]; None where the measure has no meaning."""
+
+    token_f1: float
+    rouge_l: float
+    compliant: float  # in the form that was asked for
+    label_correct: float | None = None  # closed kinds, after the lenient parse
+    proper: float | None = None  # this reply's share of the proper metric, where that is a mean
+    counts: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # else: right, wrong, missed by class
+
+
+def judge(question: Question, kind: str, reply: str, finished: bool) -> Judgement:
+    """Judge a reply (its text up to the end token or the limit)."""
+    reply = reply.strip()
+    shared: dict[str, Any] = {
+        "token_f1": max(metrics.token_f1(reply, answer) for answer in question.answers),
+        "rouge_l": max(metrics.rouge_l(reply, answer) for answer in question.answers),
+        "compliant": float(finished and compliant(question, kind, reply)),
+    }
+    gold = question.answers[0]
+    if kind == "label":
+        label = lenient_label(reply, question.options)
+        by_class = {
+            option: (
+                int(option == label == gold),
+                int(option == label != gold),
+                int(option == gold != label),
+            )
+            for option in question.options
+        }
+        return Judgement(**shared, label_correct=float(label == gold), counts=by_class)
+    if kind == "labels":
+        mine, theirs = lenient_labels(reply, question.options), _parts(gold)
+        return Judgement(
+            **shared,
+            label_correct=float(mine == theirs),
+            counts={"": _overlap(Counter(mine), Counter(theirs))},
+        )
+    if kind == "entities":
+        return Judgement(**shared, counts={"": _overlap(entities(reply), entities(gold))})
+    return Judgement(**shared, proper=_proper(question, kind, reply, shared["rouge_l"]))
+
+
+def compliant(question: Question, kind: str, reply: str) -> bool:
+    """Whether the reply has the form asked for, right or wrong."""
+    one_line = bool(reply) and "\n" not in reply
+    if kind in ("label", "labels"):
+        return bool(spell(reply, question.options, kind))
+    if kind == "short":
+        return one_line and len(words(reply)) <= SHORT_WORDS
+    if kind == "number":
+        return bool(_NUMBER.fullmatch(reply))
+    if kind == "entities":
+        return reply == "none" or (one_line and all(_ENTITY.fullmatch(part) for part in reply.split(SEPARATOR.strip())))
+    return one_line
+
+
+def lenient_label(reply: str, options: Sequence[str]) -> str:
+    """The label a reply says, or an empty string: it begins with it, or its first line names no other."""
+    line = words(reply.splitlines()[0]) if reply else []
+    found = _mentioned(line, options)
+    first = min(found, key=lambda option: found[option], default="")
+    if first and (found[first] == 0 or len(found) == 1):
+        return first
+    return ""
+
+
+def lenient_labels(reply: str, options: Sequence[str]) -> set[str]:
+    """All labels that a reply's first line names."""
+    return set(_mentioned(words(reply.splitlines()[0]) if reply else [], options))
+
+
+def entities(reply: str) -> Counter[str]:
+    """`mention (type); ...` as a multiset; letter case does not count."""
+    found = (_ENTITY.fullmatch(part) for part in reply.split(SEPARATOR.strip()))
+    return Counter(f"{match[1]} ({match[2]})".casefold() for match in found if match)
+
+
+def _mentioned(line: list[str], options: Sequence[str]) -> dict[str, int]:
+    """Options that stand in a line as whole words, and where; one inside a longer one is not meant."""
+    free, found = list(line), dict[str, int]()
+    for option in sorted(options, key=lambda text: -len(words(text))):
+        wanted = words(option)
+        for place in range(len(free) - len(wanted) + 1):
+            if wanted and free[place : place + len(wanted)] == wanted:
+                found.setdefault(option, place)
+                free[place : place + len(wanted)] = [""] * len(wanted)
+    return found
+
+
+def _proper(question: Question, kind: str, reply: str, rouge: float) -> float:
+    if kind == "short":
+        return float(any(metrics.normalized(reply) == metrics.normalized(answer) for answer in question.answers))
+    if kind == "list":
+        mine, theirs = (Counter(metrics.normalized(p) for p in _parts(t)) for t in (reply, question.answers[0]))
+        return metrics.f1(*_overlap(mine, theirs))
+    if kind == "number":
+        number = _NUMBER.search(reply)
+        if not number:
+            return 0.0
+        return float(abs(float(number[0].replace(",", "")) - float(question.answers[0])) <= 1e-2 + 1e-9)
+    return rouge
+
+
+def _parts(text: str) -> set[str]:
+    return {part.strip() for part in text.split(SEPARATOR.strip()) if part.strip()} - {"none"}
+
+
+def _overlap(mine: Counter[str], theirs: Counter[str]) -> tuple[int, int, int]:
+    """(right, wrong, missed) of two multisets."""
+    right = sum((mine & theirs).values())
+    return right, sum(mine.values()) - right, sum(theirs.values()) - right

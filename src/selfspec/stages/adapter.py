@@ -1,0 +1,101 @@
+"""The stage `adapter`: tune the base on examples, or (a baseline) on the shown seeds alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from selfspec import prompts
+from selfspec.config import DomainConfig, LoraConfig, ModelConfig, TuningConfig
+from selfspec.errors import UserError
+from selfspec.records import Example, Seed, read_examples, read_seeds, split
+from selfspec.stage import Job
+
+
+def adapter(
+    job: Job,
+    seeds: Path,
+    examples: Path | None = None,
+    *,
+    domain: DomainConfig,
+    model: ModelConfig,
+    lora: LoraConfig,
+    tuning: TuningConfig,
+    seed: int,
+) -> dict[str, Any]:
+    """A PEFT adapter folder, with the prompt template that it was tuned under and its curve."""
+    from selfspec.models import load
+    from selfspec.tuning import batches
+    from selfspec.tuning.module import Data
+
+    shown, held_out = split(read_seeds(seeds, domain.tasks))
+    rows: list[Seed | Example] = [*(read_examples(examples / "examples.jsonl") if examples else shown)]
+    base, tokenizer = load.base(model, job.config.paths, job.progress.say)
+    encoded = [row for row in batches.encode(rows, domain.role, tokenizer) if len(row) <= tuning.max_length]
+    if not encoded:
+        raise UserError(f"No example has at most tuning.max_length={tuning.max_length} tokens; raise it.")
+    steps = batches.plan([(len(row), len(row.response)) for row in encoded], tuning, seed)
+    data = Data(encoded, steps, batches.encode(held_out, domain.role, tokenizer))
+    curve = _tune(job, base, data, lora, tuning, seed)
+    template = {"hash": prompts.template_hash(), "template": prompts.prefix(domain.role, ()) + _blank_item()}
+    (job.output / "prompt.json").write_text(json.dumps(template, indent=1))
+    (job.output / "curve.json").write_text(json.dumps(curve, indent=1))
+    tokens = sum(len(row) for row in encoded) * tuning.epochs
+    return {"rows": len(encoded), "too_long": len(rows) - len(encoded), "steps": len(steps), "tokens": tokens}
+
+
+def _tune(job: Job, base: Any, data: Any, lora: LoraConfig, tuning: TuningConfig, seed: int) -> list[dict[str, Any]]:
+    """Train, save the adapter into the output, and leave the base as it was."""
+    import pytorch_lightning as pl
+    import torch
+    from peft import LoraConfig as PeftLora
+    from peft import get_peft_model
+    from torch.utils.data import DataLoader
+
+    from selfspec.reporting import tracking
+    from selfspec.tuning.module import Specialization
+    from selfspec.tuning.packing import packable
+
+    settings = PeftLora(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(seed)
+    model: Any = get_peft_model(base, settings)
+    settings.base_model_name_or_path = job.config.model.hub or job.config.model.name  # no path of this machine
+    try:
+        with (
+            packable(base) as packed,
+            job.progress.step(job.stage.label, len(data.steps), "step") as display,
+            tracking.curves(job) as logger,
+        ):
+            module = Specialization(model.train(), data, tuning, packed, job.work, display, job.stop)
+            remaining = module.remaining()
+            display.advance(len(data.steps) - len(remaining))
+            trainer = pl.Trainer(
+                max_epochs=1,
+                devices=1,
+                accelerator="auto",
+                logger=logger,
+                log_every_n_steps=1,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                default_root_dir=job.work,
+            )
+            if remaining:
+                steps: Any = list(remaining)
+                trainer.fit(module, DataLoader(steps, batch_size=None))
+            model.save_pretrained(job.output)
+    finally:
+        model.unload()
+        base.eval()
+    return module.curve
+
+
+def _blank_item() -> str:
+    return prompts.item(Seed("", "", "{instruction}", "{input}", "", options=("{options}",)))

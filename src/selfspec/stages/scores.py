@@ -1,0 +1,53 @@
+"""The stage `scores`: a model's replies to every evaluation question, at each number of shots.
+
+Replies and log-probabilities are kept; what they are worth is computed from them whenever a report is drawn.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from selfspec.config import DomainConfig, EngineConfig, EvaluationConfig, ModelConfig
+from selfspec.records import read_questions, read_seeds, split, write_jsonl
+from selfspec.scoring import answers
+from selfspec.stage import Job
+from selfspec.store import remembered
+
+
+def scores(
+    job: Job,
+    seeds: Path,
+    questions: Path,
+    adapter: Path | None = None,
+    *,
+    domain: DomainConfig,
+    model: ModelConfig,
+    engine: EngineConfig,
+    evaluation: EvaluationConfig,
+    seed: int,
+) -> dict[str, Any]:
+    """`answers.jsonl`: one row a question and number of shots."""
+    from selfspec.engines.transformers import TransformersEngine
+    from selfspec.models import load
+
+    shown, _ = split(read_seeds(seeds, domain.tasks))
+    asked = read_questions(questions, domain.tasks)
+    sheets = answers.sheets(asked, shown, evaluation, seed)
+    base, tokenizer = load.base(model, job.config.paths, job.progress.say)
+    rows: list[dict[str, Any]] = []
+    total = sum(len(sheet.questions) for sheet in sheets)
+    with (
+        load.adapted(base, adapter) as network,
+        job.progress.step(job.stage.label, total, "question") as step,
+    ):
+        examiner = TransformersEngine(network, tokenizer)
+        for sheet in sheets:
+            ask = partial(answers.ask, examiner, sheet, domain, model.context_length)
+            rows += remembered(job.work / f"batch-{sheet.number:04d}.jsonl", ask)
+            step.advance(len(sheet.questions), f"{sheet.task_type}, {sheet.shots} shots")
+            job.stop.check()
+    write_jsonl(job.output / "answers.jsonl", rows)
+    fewer = sum(row["shots_shown"] < row["shots"] for row in rows)
+    return {"answers": len(rows), "with_fewer_shots": fewer}

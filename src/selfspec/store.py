@@ -1,0 +1,262 @@
+"""The store: finished stage outputs by key, under `paths.store`.
+
+    store/<stage>/<key>/            a finished output; `manifest.json`, written last, is the sign that it is done
+    store/work/<key>/               what a stage has done so far: one file a numbered batch, checkpoints
+    store/work/<key>.draft/         the output while it is written
+    store/work/<key>.lock           who makes it now
+    store/aside/                    outputs whose files no longer match their manifest
+
+An output appears by one rename, whole or not at all. `python -m selfspec.store ls|verify|gc` looks after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from selfspec.errors import UserError
+
+FORMAT = 1  # of the store's layout; a store of another format is refused
+
+
+class Store:
+    """Finished outputs by stage and key."""
+
+    def __init__(self, root: Path) -> None:
+        """Open, or begin, the store at `root`.
+
+        Raises:
+            UserError: no permission, or a store that another version's layout wrote.
+        """
+        self.root = root
+        self._verified: set[Path] = set()
+        with writing(root):
+            (root / "work").mkdir(parents=True, exist_ok=True)
+            mark = root / "format.json"
+            if not mark.exists():
+                write_atomic(mark, json.dumps({"format": FORMAT}).encode())
+            found = json.loads(mark.read_text())["format"]
+        if found != FORMAT:
+            raise UserError(
+                f"The store {root} has format {found} and this version writes format {FORMAT}; "
+                "give another folder with paths.store=..., or remove the old one."
+            )
+
+    def find(self, stage: str, key: str) -> Path | None:
+        """The finished output, its hashes checked once a process, or None. A damaged one is set aside."""
+        folder = self.root / stage / key
+        if folder in self._verified:
+            return folder
+        if not folder.exists():
+            return None
+        if problem := damage(folder):
+            aside = self.root / "aside" / f"{stage}-{key}-{time.time_ns()}"
+            aside.parent.mkdir(exist_ok=True)
+            folder.rename(aside)
+            print(f"{folder} is damaged ({problem}); it was set aside and is made again.", file=sys.stderr)
+            return None
+        self._verified.add(folder)
+        return folder
+
+    def manifest(self, stage: str, key: str) -> dict[str, Any]:
+        """The manifest of a finished output."""
+        return dict(json.loads((self.root / stage / key / "manifest.json").read_text()))
+
+    def make(self, stage: str, key: str, facts: dict[str, Any], fill: Callable[[Path, Path], None]) -> Path:
+        """The finished output of `key`: found, or made by `fill(work, output)` while nobody else makes it.
+
+        Args:
+            stage: Name of the stage, the first level of the store.
+            key: What the output is a function of, hashed.
+            facts: What the manifest shall say; `fill` may add to it.
+            fill: Writes the output's files into `output`; what it keeps in `work` outlives a kill.
+        """
+        if found := self.find(stage, key):
+            return found
+        with self.claim(key) as work:
+            if found := self.find(stage, key):  # made by another process while this one waited
+                return found
+            started = time.monotonic()
+            with self.publish(stage, key, facts) as output:
+                fill(work, output)
+                facts["seconds"] = round(time.monotonic() - started, 1)
+        return self.root / stage / key
+
+    @contextlib.contextmanager
+    def claim(self, key: str) -> Iterator[Path]:
+        """The scratch folder of `key`, for one process at a time; it outlives a killed process."""
+        lock = FileLock(self.root / "work" / f"{key}.lock")
+        with writing(self.root):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                print(f"Another process makes {key}; waiting for it.", file=sys.stderr)
+                lock.acquire()
+        try:
+            work = self.root / "work" / key
+            with writing(self.root):
+                work.mkdir(exist_ok=True)
+                yield work
+        finally:
+            lock.release()
+
+    @contextlib.contextmanager
+    def publish(self, stage: str, key: str, facts: Mapping[str, Any]) -> Iterator[Path]:
+        """A fresh folder to fill; on leaving without error it becomes the finished output of `key`.
+
+        `facts` may still change inside the block; they are written into the manifest at its end. Only whoever claimed
+        the key publishes it.
+        """
+        final = self.root / stage / key
+        with writing(self.root):
+            draft = self.root / "work" / f"{key}.draft"
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+            yield draft
+            hashes = {str(path.relative_to(draft)): file_hash(path) for path in files_in(draft)}
+            manifest = {"stage": stage, "key": key, **facts, "files": hashes}
+            write_atomic(draft / "manifest.json", json.dumps(manifest, indent=1).encode())
+            for path in files_in(draft):
+                _sync(path)
+            final.parent.mkdir(exist_ok=True)
+            draft.rename(final)
+            _sync(final.parent)
+            self._verified.add(final)
+            shutil.rmtree(self.root / "work" / key, ignore_errors=True)
+
+
+def remembered(path: Path, compute: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """One numbered batch of work: read from `path` if it was done before, else computed and kept there."""
+    if path.exists():
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = compute()
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomic(path, text.encode())
+    return rows
+
+
+def damage(folder: Path) -> str:
+    """What is wrong with a finished output, or an empty string."""
+    try:
+        hashes = json.loads((folder / "manifest.json").read_text())["files"]
+    except (OSError, ValueError, KeyError):
+        return "no readable manifest.json"
+    for name, expected in hashes.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if file_hash(path) != expected:
+            return f"{name} differs from its hash"
+    return ""
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """A short hash of plain data: equal data, equal hash, on every machine."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Every file below `folder`, in a fixed order."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """The whole file or none of it, whenever the process dies."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.rename(path)
+
+
+def _sync(path: Path) -> None:
+    """What was written to `path` (a file, or a folder's entries) is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """Turn a full disk or a missing permission into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            what = "No space is left on the disk of"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            what = "There is no permission to write to"
+        else:
+            raise
+        raise UserError(
+            f"{what} {error.filename or root}; free it or give another folder with paths.store=..., "
+            "and the same command goes on from what is stored."
+        ) from error
+
+
+def main() -> None:
+    """`python -m selfspec.store ls|verify|gc [--root store]`."""
+    parser = argparse.ArgumentParser(prog="python -m selfspec.store", description=__doc__.split("\n")[0])
+    parser.add_argument("action", choices=["ls", "verify", "gc"])
+    parser.add_argument("--root", type=Path, default=Path("store"))
+    arguments = parser.parse_args()
+    if not (arguments.root / "format.json").exists():
+        sys.exit(f"{arguments.root} is no store; give its folder with --root.")
+    manifests = sorted(arguments.root.glob("*/*/manifest.json"))
+    if arguments.action == "gc":
+        return _collect(arguments.root)
+    damaged = 0
+    for path in manifests:
+        folder = path.parent
+        if folder.parent.name == "aside":
+            continue
+        facts = json.loads(path.read_text())
+        line = f"{facts['stage']:<13} {facts['key']}  {facts.get('seconds', 0):8.1f} s  {facts.get('counts', {})}"
+        if arguments.action == "verify":
+            problem = damage(folder)
+            damaged += bool(problem)
+            line = f"{facts['stage']:<13} {facts['key']}  {problem or 'whole'}"
+        print(line)
+    if damaged:
+        sys.exit(f"{damaged} damaged; the next run that needs them sets them aside and makes them again.")
+
+
+def _collect(root: Path) -> None:
+    """Remove what nobody will use: outputs set aside, and scratch folders that no process holds."""
+    removed = list((root / "aside").glob("*"))
+    for lock_path in (root / "work").glob("*.lock"):
+        lock = FileLock(lock_path)
+        with contextlib.suppress(Timeout), lock.acquire(timeout=0):
+            removed += list((root / "work").glob(f"{lock_path.stem}*"))
+    for path in removed:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    print(f"removed {len(removed)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The batch plan: which rows make each optimizer step and each forward pass, settled before training begins."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from selfspec import prompts
+from selfspec.config import TuningConfig
+from selfspec.records import Example, Seed
+
+SMALL = 500  # up to so many examples the batch is 8, else 32 [O; the follow-up paper has 32]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One example as token ids: its prompt, and the response with the end token. Only the response is learnt."""
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.response)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step."""
+
+    number: int
+    epoch: int
+    micro_batches: tuple[tuple[int, ...], ...]  # row numbers of each forward pass
+    tokens: int  # response tokens of the whole step: the loss is their mean, however they are spread
+
+    @property
+    def rows(self) -> int:
+        """Examples of this step."""
+        return sum(map(len, self.micro_batches))
+
+
+def encode(rows: Iterable[Seed | Example], role: str, tokenizer: Callable[..., object]) -> list[Encoded]:
+    """Rows as tokens, by the renderer that evaluation uses (0-shot)."""
+
+    def ids(text: str, special: bool = False) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=special).input_ids)  # type: ignore[attr-defined]
+
+    end: int = tokenizer.eos_token_id  # type: ignore[attr-defined]
+    start = [token for token in ids("", special=True) if token != end] + ids(prompts.prefix(role, ()))
+    return [Encoded((*start, *ids(prompts.item(row))), (*ids(row.output), end)) for row in rows]
+
+
+def plan(lengths: Sequence[tuple[int, int]], config: TuningConfig, seed: int) -> list[Step]:
+    """Every step of the training, in order.
+
+    Args:
+        lengths: For each row its tokens in all, and its response's.
+        config: Epochs, batch size, and the tokens that one forward pass may take.
+        seed: Orders the rows, anew in each epoch.
+    """
+    batch_size = config.batch_size or (8 if len(lengths) <= SMALL else 32)
+    steps: list[Step] = []
+    for epoch in range(config.epochs):
+        order = list(range(len(lengths)))
+        random.Random(f"{seed}/{epoch}").shuffle(order)
+        for begin in range(0, len(order), batch_size):
+            rows = order[begin : begin + batch_size]
+            micro = _pack(rows, [lengths[row][0] for row in rows], config.micro_batch_tokens)
+            steps.append(Step(len(steps), epoch, micro, sum(lengths[row][1] for row in rows)))
+    return steps
+
+
+def _pack(rows: Sequence[int], lengths: Sequence[int], limit: int) -> tuple[tuple[int, ...], ...]:
+    """Rows in order, cut before a forward pass would hold more than `limit` tokens."""
+    packs: list[list[int]] = []
+    tokens = 0
+    for row, length in zip(rows, lengths, strict=True):
+        if not packs or tokens + length > limit:
+            packs.append([])
+            tokens = 0
+        packs[-1].append(row)
+        tokens += length
+    return tuple(tuple(pack) for pack in packs)

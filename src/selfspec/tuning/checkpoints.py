@@ -1,0 +1,57 @@
+"""Checkpoints hold what is trained, its optimizer and the place in the batch plan; never the frozen base."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from selfspec.store import write_atomic
+
+NAME = "checkpoint.pt"
+
+
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that are tuned, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def save(
+    folder: Path, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, curve: list[dict[str, Any]]
+) -> None:
+    """Write the state after the last finished step, whole or not at all."""
+    state = {
+        "parameters": {name: parameter.detach() for name, parameter in trained(model).items()},
+        "optimizer": optimizer.state_dict(),
+        "schedule": {"last_epoch": schedule.last_epoch},
+        "curve": curve,
+        "random": torch.get_rng_state(),
+    }
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomic(folder / NAME, buffer.getvalue())
+
+
+def load(folder: Path) -> dict[str, Any] | None:
+    """The state that was saved, or None. Nothing but tensors and plain data is unpickled."""
+    path = folder / NAME
+    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+
+
+def restore_parameters(state: dict[str, Any], model: nn.Module) -> None:
+    """Put the trained parameters back."""
+    with torch.no_grad():
+        for name, parameter in trained(model).items():
+            parameter.copy_(state["parameters"][name])
+
+
+def restore_optimizer(state: dict[str, Any], optimizer: Optimizer, schedule: LRScheduler) -> None:
+    """Put the moments back, and the schedule at its step (its rate is in the optimizer's state)."""
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.last_epoch = state["schedule"]["last_epoch"]
+    schedule._last_lr = [group["lr"] for group in optimizer.param_groups]

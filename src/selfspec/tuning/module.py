@@ -1,0 +1,132 @@
+"""The LightningModule around transformers + PEFT: one `training_step` is one optimizer step of the batch plan."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from selfspec.config import TuningConfig
+from selfspec.reporting.progress import Step as Display
+from selfspec.stage import Stop
+from selfspec.tuning import checkpoints
+from selfspec.tuning.batches import Encoded, Step
+from selfspec.tuning.packing import loss_sum
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is learnt, in which order, and the held-out seeds whose loss is watched (never learnt)."""
+
+    rows: Sequence[Encoded]
+    steps: Sequence[Step]
+    held_out: Sequence[Encoded]
+
+
+class Specialization(pl.LightningModule):  # type: ignore[misc]
+    """LoRA tuning of a frozen base on planned batches, with checkpoints of its own."""
+
+    def __init__(
+        self,
+        model: Any,
+        data: Data,
+        config: TuningConfig,
+        packed: bool,
+        work: Path,
+        display: Display,
+        stop: Stop,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False  # a step's micro-batches share one denominator
+        self.model, self.data, self.config, self.packed = model, data, config, packed
+        self.work, self.display, self.stop = work, display, stop
+        self.curve: list[dict[str, Any]] = []  # one entry a step
+        self.state = checkpoints.load(work)
+        if self.state:
+            self.curve = list(self.state["curve"])
+            checkpoints.restore_parameters(self.state, model)
+        self._saved = time.monotonic()
+
+    def remaining(self) -> range:
+        """Numbers of the steps that no checkpoint holds."""
+        return range(len(self.curve), len(self.data.steps))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW on the adapter, warm-up and then the schedule; resumed where a checkpoint says so."""
+        parameters = checkpoints.trained(self.model).values()
+        optimizer = AdamW(parameters, lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
+        schedule = LambdaLR(optimizer, self.factor)
+        if self.state:
+            checkpoints.restore_optimizer(self.state, optimizer, schedule)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def factor(self, step: int) -> float:
+        """What the learning rate is multiplied by at `step`."""
+        total = max(len(self.data.steps), 1)
+        warmup = math.ceil(self.config.warmup_ratio * total)
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        done = (step - warmup) / max(total - warmup, 1)
+        return {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[
+            self.config.schedule
+        ]
+
+    def on_train_start(self) -> None:
+        """Lightning's signal handlers make way for the flag that this loop asks."""
+        self.stop.arm()
+
+    def training_step(self, number: int, index: int) -> None:
+        """One optimizer step: the loss is the mean over all response tokens of the step."""
+        step = self.data.steps[number]
+        if index == 0 and self.state:  # Lightning itself has drawn numbers since the checkpoint was read
+            torch.set_rng_state(self.state["random"])
+        optimizer: Any = self.optimizers()
+        schedule: Any = self.lr_schedulers()
+        optimizer.zero_grad()
+        loss = 0.0
+        for micro in step.micro_batches:
+            part = loss_sum(self.model, [self.data.rows[row] for row in micro], self.packed) / step.tokens
+            self.manual_backward(part)
+            loss += float(part.detach())
+        norm = torch.nn.utils.clip_grad_norm_(checkpoints.trained(self.model).values(), self.config.max_grad_norm)
+        rate = schedule.get_last_lr()[0]
+        optimizer.step()
+        schedule.step()
+        point = {"step": step.number, "epoch": step.epoch, "loss": loss, "lr": rate, "grad_norm": float(norm)}
+        if self._ends_epoch(step):
+            point["held_out_loss"] = self.held_out_loss()
+        self.curve.append(point)
+        self.log_dict({f"tune/{name}": float(value) for name, value in point.items() if name != "step"})
+        self.display.advance(1, f"loss {loss:.3f}")
+        self._keep(optimizer.optimizer, schedule)
+
+    @torch.no_grad()
+    def held_out_loss(self) -> float:
+        """Mean cross-entropy (nats a response token) on the held-out seeds."""
+        self.model.eval()
+        total = sum(float(loss_sum(self.model, [row], self.packed)) for row in self.data.held_out)
+        self.model.train()
+        return total / sum(len(row.response) for row in self.data.held_out)
+
+    def _ends_epoch(self, step: Step) -> bool:
+        following = step.number + 1
+        return following == len(self.data.steps) or self.data.steps[following].epoch != step.epoch
+
+    def _keep(self, optimizer: Any, schedule: Any) -> None:
+        """Save when it is time, or when a signal asks to stop."""
+
+        def save() -> None:
+            checkpoints.save(self.work, self.model, optimizer, schedule, self.curve)
+            self._saved = time.monotonic()
+
+        self.stop.check(save)
+        if time.monotonic() - self._saved >= self.config.checkpoint_minutes * 60:
+            save()
