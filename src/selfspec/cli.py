@@ -11,8 +11,8 @@ USAGE = """\
 selfspec: carve an expert out of a generalist language model (self-specialization, arXiv 2310.00160)
 
   python run.py                                    the default experiment, from seeds to report
-  python run.py domain=finance data_size=100       choose options of groups
-  python run.py lora.r=12 data_size.examples=300   set any value
+  python run.py domain=finance lora=r16            choose options of groups
+  python run.py data_size=300 tuning.epochs=2      set any value, any number of examples
   python run.py debug=smoke                        every step in seconds, on a toy model
   python run.py --cfg job                          the composed config
   python run.py --config-dir my_confs domain=law   your own options, in your own folder
@@ -21,7 +21,7 @@ selfspec: carve an expert out of a generalist language model (self-specializatio
 
 def main(conf: Path) -> None:
     """Answer `--help`, or compose the config and run the experiment; exit 1 with one sentence on a user's error."""
-    arguments = sys.argv[1:]
+    arguments = sys.argv[1:] = [number(argument) for argument in sys.argv[1:]]
     if "--help" in arguments or "-h" in arguments:
         print(help_text([conf, *_config_dirs(arguments)]))
         return
@@ -36,6 +36,16 @@ def main(conf: Path) -> None:
         from selfspec.door import explain
 
         _fail(explain(error, [conf, *_config_dirs(arguments)]), 1)
+
+
+def number(argument: str) -> str:
+    """`data_size=100` as `data_size.examples=100`: Hydra takes no number for an option, and any number is allowed."""
+    group, _, values = argument.partition("=")
+    sizes = values.split(",")
+    if group != "data_size" or not any(size.isdigit() for size in sizes):
+        return argument
+    plain = [f"{size[:-1]}000" if size[:-1].isdigit() and size.endswith("k") else size for size in sizes]
+    return f"data_size.examples={','.join(plain)}"
 
 
 def help_text(folders: list[Path]) -> str:

@@ -39,9 +39,9 @@ class DomainConfig:
     name: str
     role: str  # completes "You are ..."
     tasks: dict[str, TaskType]
-    topics: tuple[str, ...]
     seeds: str = runtime()  # JSONL; counts by its sha256
     evaluation: str = runtime()  # JSONL; counts by its sha256
+    topics: tuple[str, ...] = ()  # what the model is asked to write about, in equal shares
 
 
 @dataclass(frozen=True)

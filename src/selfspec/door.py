@@ -9,19 +9,9 @@ from operator import ge, gt, le
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import (
-    ConfigCompositionException,
-    HydraException,
-    MissingConfigException,
-    OverrideParseException,
-)
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import (
-    ConfigKeyError,
-    InterpolationKeyError,
-    MissingMandatoryValue,
-    OmegaConfBaseException,
-)
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from selfspec.config import Config, freeze
 from selfspec.errors import UserError, nearest
@@ -203,7 +193,7 @@ def _unknown_option(error: MissingConfigException, folders: list[Path]) -> str:
 
 def _config_error(error: OmegaConfBaseException) -> str:
     key = error.full_key or str(error.key or "")
-    if isinstance(error, ConfigKeyError | InterpolationKeyError) and error.object_type_str:
+    if isinstance(error, ConfigAttributeError | ConfigKeyError):
         schema: Any = Config
         *above, _ = key.split(".")
         for name in above:

@@ -7,8 +7,7 @@ joined, so that a prefix's key-value cache can serve many items, and tuning sees
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from selfspec.config import DomainConfig, TaskType
@@ -19,16 +18,15 @@ STOP = "\n###"  # a model that goes on after its answer begins the next section
 
 LIST_HEADER = """\
 Here is a list of tasks for a language model, written by {role}.
-- Each task is of one of these types: {tasks}.
+- Each task says its type{topic}; a task of classification names its options.
 - The instruction is one or two sentences, a request or a question, and its wording varies from task to task.
 - The input is specific and realistic, with enough substance to work on, and leaves no blanks to fill in.
-- Everything needed stands in the text; tasks of classification list their options.
-- Together the tasks cover {topics}.
+- Everything needed stands in the text; the answer is left to the reader.
 
 List of tasks:
 
 """
-LIST_STOP = "\n\nTask"
+LIST_STOP = "\n\n"  # a task holds no blank line
 
 
 def item(task: Task) -> str:
@@ -43,22 +41,13 @@ def prefix(role: str, shots: Sequence[Seed]) -> str:
     return HEADER.format(role=role) + "".join(f"{item(seed)}{seed.output}\n\n" for seed in shots)
 
 
-def list_prefix(domain: DomainConfig, shots: Sequence[Seed]) -> str:
-    """The prompt under which the base model writes one more task: the numbered seeds."""
-    tasks = "; ".join(task.about for task in domain.tasks.values())
-    header = LIST_HEADER.format(role=domain.role, tasks=tasks, topics=", ".join(domain.topics))
-    return header + "".join(f"{_listed(number, seed, domain.tasks)}\n\n" for number, seed in enumerate(shots, 1))
+@dataclass(frozen=True)
+class Request:
+    """What the next task of the list shall be: the model writes its instruction and input."""
 
-
-def list_item(shots: int) -> str:
-    """Where the model goes on: the next number."""
-    return f"Task {shots + 1}\nType:"
-
-
-def _listed(number: int, seed: Seed, tasks: Mapping[str, TaskType]) -> str:
-    options = f"Options: {SEPARATOR.join(seed.options)}\n" if seed.options else ""
-    about = tasks[seed.task_type].about
-    return f"Task {number}\nType: {about}\nInstruction: {seed.instruction}\n{options}Input: {seed.input}"
+    task_type: str
+    topic: str = ""
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,38 +58,41 @@ class Draft:
     instruction: str
     input: str
     options: tuple[str, ...]
+    topic: str = ""
 
 
-_FIELDS = re.compile(r"(?:^|\n)(Type|Instruction|Options|Input):", re.IGNORECASE)
+def list_prefix(domain: DomainConfig, shots: Sequence[Seed]) -> str:
+    """The prompt under which the base model writes one more task: the numbered seeds."""
+    header = LIST_HEADER.format(role=domain.role, topic=" and its topic" if domain.topics else "")
+    return header + "".join(
+        f"{list_item(number, Request(seed.task_type, seed.topic, seed.options), domain)} {_one(seed.instruction)}\n"
+        f"Input: {_one(seed.input)}\n\n"
+        for number, seed in enumerate(shots, 1)
+    )
 
 
-def parse(text: str, tasks: Mapping[str, TaskType]) -> Draft:
-    """(Type, instruction, options, input) of a text that goes on after `Type:`; what is absent stays empty.
+def list_item(number: int, request: Request, domain: DomainConfig) -> str:
+    """A task of the list up to where its instruction begins: there the model goes on."""
+    topic = f"Topic: {request.topic}\n" if domain.topics and request.topic else ""
+    options = f"Options: {SEPARATOR.join(request.options)}\n" if request.options else ""
+    return f"Task {number}\nType: {domain.tasks[request.task_type].about}\n{topic}{options}Instruction:"
 
-    A text without any field is all instruction: form filters judge it, not the parser.
-    """
-    parts = _FIELDS.split(text)
-    fields = {"type": parts[0]}
-    for name, value in zip(parts[1::2], parts[2::2], strict=True):
-        fields.setdefault(name.lower(), value)  # the first of each: a repeated one opens another task
-    if len(parts) == 1:
-        fields = {"type": "", "instruction": text}
-    about = " ".join(fields["type"].split()).casefold()
-    types = {task.about.casefold(): name for name, task in tasks.items()}
-    options = tuple(option.strip() for option in fields.get("options", "").split(";") if option.strip())
-    return Draft(types.get(about, ""), fields.get("instruction", "").strip(), fields.get("input", "").strip(), options)
+
+def parse(text: str, request: Request) -> Draft:
+    """(instruction, input) of a text that goes on after `Instruction:`; without an input it is all instruction."""
+    instruction, _, passage = text.partition("\nInput:")
+    return Draft(request.task_type, instruction.strip(), passage.strip(), request.options, request.topic)
+
+
+def _one(text: str) -> str:
+    """No blank lines, since one ends a task."""
+    return "\n".join(line for line in text.splitlines() if line.strip())
 
 
 def template_hash() -> str:
     """A hash of every template, kept with each adapter and each row."""
-    probe = Seed("i", "t", "instruction", "input", "output", options=("a", "b"))
+    probe = Seed("i", "t", "instruction", "input", "output", topic="topic", options=("a", "b"))
     plain = Seed("i", "t", "instruction", "", "output")
-    domain = DomainConfig("n", "role", {"t": TaskType("label", "about")}, ("topic",), "", "")
-    texts = [
-        prefix("role", [probe, plain]),
-        STOP,
-        list_prefix(domain, [probe, plain]),
-        list_item(2),
-        LIST_STOP,
-    ]
+    domain = DomainConfig("n", "role", {"t": TaskType("label", "about")}, "", "", ("topic",))
+    texts = [prefix("role", [probe, plain]), STOP, list_prefix(domain, [probe, plain]), LIST_STOP]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]

@@ -78,7 +78,7 @@ def read_seeds(path: Path, tasks: Mapping[str, TaskType]) -> list[Seed]:
     """Seeds of a JSONL file, checked against the domain's task types; a bad line is named by file, line and field."""
 
     def build(row: dict[str, Any]) -> Seed:
-        return Seed(output=_answer(row, "output", tasks), **_common(row, tasks))
+        return Seed(**_common(row, tasks), output=_answer(row, "output", tasks))
 
     return _read_unique(path, build, "seeds", {"output"})
 
@@ -87,10 +87,11 @@ def read_questions(path: Path, tasks: Mapping[str, TaskType]) -> list[Question]:
     """Evaluation questions of a JSONL file; every answer is checked against the options."""
 
     def build(row: dict[str, Any]) -> Question:
+        common = _common(row, tasks)
         if not isinstance(row.get("answers"), list) or not row["answers"]:
             raise ValueError("field 'answers' must be a list with at least one string")
         answers = tuple(_answer({**row, "answers": answer}, "answers", tasks) for answer in row["answers"])
-        return Question(answers=answers, **_common(row, tasks))
+        return Question(**common, answers=answers)
 
     return _read_unique(path, build, "evaluation questions", {"answers"})
 

@@ -17,6 +17,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -203,15 +204,17 @@ def writing(root: Path) -> Iterator[None]:
     """Turn a full disk or a missing permission into one sentence."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:  # safetensors has an error class of its own, which tells the number in its text
+        told = re.search(r"os error (\d+)", str(error))
+        number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+        if number in (errno.ENOSPC, errno.EDQUOT):
             what = "No space is left on the disk of"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        elif number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             what = "There is no permission to write to"
         else:
             raise
         raise UserError(
-            f"{what} {error.filename or root}; free it or give another folder with paths.store=..., "
+            f"{what} {getattr(error, 'filename', None) or root}; free it or give another folder with paths.store=..., "
             "and the same command goes on from what is stored."
         ) from error
 

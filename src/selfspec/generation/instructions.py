@@ -2,29 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
+from itertools import cycle, islice
+from random import Random
 from typing import Any
 
 from selfspec import prompts
 from selfspec.config import DomainConfig, InstructionsConfig
 from selfspec.engines import Batch, Sampling
 from selfspec.generation import BLOCK, Pool
+from selfspec.prompts import Draft, Request
 from selfspec.records import Seed
 
 
 def block(
-    pool: Pool, number: int, config: InstructionsConfig, domain: DomainConfig, shown: list[Seed]
+    pool: Pool, number: int, config: InstructionsConfig, domain: DomainConfig, shown: Sequence[Seed]
 ) -> list[dict[str, Any]]:
-    """Raw attempts of one block: text, whether it ended by itself, the seeds its prompt showed."""
+    """Raw attempts of one block: what was asked for, the text, whether it ended by itself, the seeds shown."""
+    requests = plan(domain, shown, pool.random(number, -1)[0])
 
-    def write(place: int, count: int) -> list[dict[str, Any]]:
+    def write(place: int, some: Sequence[Request]) -> list[dict[str, Any]]:
         chance, sampler_seed = pool.random(number, place)
         shots = chance.sample(shown, config.shots)  # one draw a batch: its rows share the prompt
         sampling = Sampling(config.max_new_tokens, config.temperature, config.top_p, sampler_seed)
-        items = (prompts.list_item(config.shots),) * count
+        items = tuple(prompts.list_item(config.shots + 1, request, domain) for request in some)
         batch = Batch(prompts.list_prefix(domain, shots), items, sampling, prompts.LIST_STOP)
         facts = {"seeds": [seed.id for seed in shots], "sampler_seed": sampler_seed}
-        return [{"text": c.text, "finished": c.finished, **facts} for c in pool.engine().complete(batch)]
+        return [
+            {"request": asdict(request), "text": completion.text, "finished": completion.finished, **facts}
+            for request, completion in zip(some, pool.engine().complete(batch), strict=True)
+        ]
 
-    sizes = [min(config.batch_size, BLOCK - start) for start in range(0, BLOCK, config.batch_size)]
-    return pool.block(number, [partial(write, place, size) for place, size in enumerate(sizes)], BLOCK)
+    batches = [requests[start : start + config.batch_size] for start in range(0, BLOCK, config.batch_size)]
+    return pool.block(number, [partial(write, place, some) for place, some in enumerate(batches)], BLOCK)
+
+
+def plan(domain: DomainConfig, shown: Sequence[Seed], chance: Random) -> list[Request]:
+    """One request an attempt of a block: task types and topics in equal shares, the options of a random seed."""
+    by_type = {name: [seed for seed in shown if seed.task_type == name] for name in domain.tasks}
+    types = [name for name, seeds in by_type.items() if seeds]
+    chance.shuffle(types)
+    topics = chance.sample(domain.topics, len(domain.topics)) or [""]
+    drawn = list(zip(islice(cycle(types), BLOCK), chance.sample([*islice(cycle(topics), BLOCK)], BLOCK), strict=True))
+    chance.shuffle(drawn)
+    return [Request(name, topic, chance.choice(by_type[name]).options) for name, topic in drawn]
+
+
+def draft(attempt: dict[str, Any]) -> Draft:
+    """What an attempt wrote, as a task."""
+    request = attempt["request"]
+    return prompts.parse(attempt["text"], Request(request["task_type"], request["topic"], tuple(request["options"])))

@@ -96,14 +96,9 @@ def auc(margins: Sequence[Mapping[str, float]], gold: Sequence[str]) -> Measure:
             possible = (weights @ positive) * (weights @ (1 - positive))
             won = np.einsum("ri,ij,rj->r", weights, wins, weights, optimize=True)
             areas.append(np.divide(won, possible, out=np.full(len(rows), np.nan), where=possible > 0))
-        with np.errstate(invalid="ignore"):
-            table = np.asarray(areas)
-            known = ~np.isnan(table)
-            return np.divide(
-                np.where(known, table, 0).sum(0),
-                known.sum(0),
-                out=np.full(len(rows), 0.5),
-                where=known.any(0),
-            )
+        table = np.asarray(areas)
+        known = ~np.isnan(table)  # a draw may lack an option, or hold no other
+        sums = np.where(known, table, 0).sum(0)
+        return np.asarray(np.divide(sums, known.sum(0), out=np.full(len(rows), 0.5), where=known.any(0)))
 
     return measure

@@ -16,7 +16,7 @@ from selfspec.errors import UserError
 from selfspec.filters import answer, echo, form
 from selfspec.filters.novelty import Novelty
 from selfspec.generation import BLOCK, Pool, instructions, responses
-from selfspec.prompts import Draft, parse, template_hash
+from selfspec.prompts import Draft, template_hash
 from selfspec.records import Example, Seed, read_seeds, split, write_jsonl
 from selfspec.stage import Job
 
@@ -87,7 +87,7 @@ class _Maker:
     def block(self, number: int) -> list[Example]:
         """The rows of block `number`, every one with its verdicts; blocks are asked for in order."""
         raw = instructions.block(self.instructions, number, self.generation.instructions, self.domain, self.shown)
-        drafts = [parse(attempt["text"], self.domain.tasks) for attempt in raw]
+        drafts = [instructions.draft(attempt) for attempt in raw]
         verdicts = [
             self._judge(draft, attempt, f"{number:05d}-{place:02d}")
             for place, (draft, attempt) in enumerate(zip(drafts, raw, strict=True))
@@ -108,6 +108,7 @@ class _Maker:
                     input=draft.input,
                     output=output,
                     options=draft.options,
+                    topic=draft.topic,
                     seeds=tuple(attempt["seeds"]),
                     response_seeds=response_seeds,
                     sampler_seed=attempt["sampler_seed"],
@@ -122,7 +123,7 @@ class _Maker:
         filters = self.generation.filters
         verdicts: dict[str, str] = {}
         if filters.form:
-            verdicts["form"] = form.check(draft, attempt["finished"], self.domain.tasks)
+            verdicts["form"] = form.check(draft, attempt["finished"])
         if filters.echo and not any(verdicts.values()):
             verdicts["echo"] = echo.check(draft, [self.by_id[seed] for seed in attempt["seeds"]])
         if filters.novelty and not any(verdicts.values()):
@@ -134,7 +135,7 @@ class _Maker:
     def _answer(self, draft: Draft, found: dict[str, Any]) -> tuple[str, str]:
         if not self.generation.filters.answer:
             return found["text"].strip(), ""
-        kind = self.domain.tasks[draft.task_type].kind if draft.task_type else "text"
+        kind = self.domain.tasks[draft.task_type].kind
         shots = [self.by_id[seed] for seed in found["response_seeds"]]
         return answer.check(draft, kind, found["text"], found["finished"], shots)
 

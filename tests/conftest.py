@@ -1,0 +1,105 @@
+"""What tests share: the real command line, cold (a new interpreter) and warm (forked after the imports)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROJECT = Path(__file__).parent.parent
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@dataclass
+class Ended:
+    """How a run ended."""
+
+    code: int
+    text: str  # all it printed
+
+    def results(self, folder: Path) -> dict[str, Any]:
+        """The only `results.json` below `folder`."""
+        (path,) = folder.rglob("results.json")
+        return dict(json.loads(path.read_text()))
+
+
+def cold(*arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> Ended:
+    """`python run.py ARGUMENTS` as a user starts it."""
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "run.py"), *arguments],
+        cwd=cwd or PROJECT,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Ended(done.returncode, done.stdout + done.stderr)
+
+
+class Warm:
+    """The forking process, and how to start and kill runs in it."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.process = subprocess.Popen(
+            [sys.executable, str(PROJECT / "tests" / "warm.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        assert self._read() == "ready"
+
+    def __call__(
+        self,
+        *arguments: str,
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
+        kill: Callable[[int], None] | None = None,
+    ) -> Ended:
+        """Run to the end; `kill(pid)` goes on beside it."""
+        order = {"arguments": arguments, "cwd": str(cwd or PROJECT), "env": env or {}, "output": str(self.log)}
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps(order) + "\n")
+        pid = int(self._read().removeprefix("started "))
+        if kill:
+            threading.Thread(target=kill, args=(pid,), daemon=True).start()
+        code = int(self._read().removeprefix("ended "))
+        return Ended(code, self.log.read_text(errors="replace"))
+
+    def _read(self) -> str:
+        assert self.process.stdout
+        line = self.process.stdout.readline().strip()
+        if not line:
+            pytest.fail("the forking process died")
+        return line
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """One forking process for all tests of a worker."""
+    started = Warm(tmp_path_factory.mktemp("warm") / "output.txt")
+    yield started
+    started.process.kill()
+
+
+def places(folder: Path, name: str = "run") -> list[str]:
+    """Overrides that put the store and the run's folder below `folder`."""
+    return [f"paths.store={folder}/store", f"hydra.run.dir={folder}/{name}"]
+
+
+@pytest.fixture(scope="session")
+def smoke(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one finished smoke run in `run/`, and its `store/`."""
+    folder = tmp_path_factory.mktemp("smoke")
+    ended = warm("debug=smoke", *places(folder))
+    assert ended.code == 0, ended.text
+    return folder

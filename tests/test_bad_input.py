@@ -1,0 +1,145 @@
+"""What users get wrong: one sentence that names it and what to do, exit code 1, no traceback, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT, Warm, cold, places
+
+SEEDS = (PROJECT / "src/selfspec/domains/biomedicine/seeds.jsonl").read_text().splitlines()
+
+
+def refused(tmp_path: Path, *arguments: str, env: dict[str, str] | None = None) -> str:
+    """The one sentence with which a run is refused."""
+    ended = cold(*places(tmp_path), *arguments, env=env)
+    assert ended.code == 1, ended.text
+    lines = [line for line in ended.text.splitlines() if line.strip()]
+    assert len(lines) == 1 and "Traceback" not in ended.text, ended.text
+    assert not list((tmp_path / "store").glob("*/*/manifest.json"))  # before any work
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("argument", "told"),
+    [
+        ("lora=r9", ["lora=r9", "did you mean 'r", "r16"]),
+        ("model=gema-3-270m", ["model=gema-3-270m", "did you mean 'gemma-3-270m'"]),
+        ("modle=gemma-3-270m", ["modle", "did you mean 'model'"]),
+        ("lora.rr=4", ["lora.rr", "did you mean 'r'"]),
+        ("+lora.rr=4", ["lora.rr", "did you mean 'r'"]),
+        ("+tunning.epochs=2", ["tunning", "did you mean 'tuning'"]),
+        ("tuning.epochs=three", ["tuning.epochs", "three"]),
+        ("data_size.examples=many", ["data_size.examples", "many"]),
+        ("data_size.examples=-5", ["data_size.examples=-5", "at least 1"]),
+        ("data_size.examples=0", ["data_size.examples=0", "at least 1"]),
+        ("lora.r=-1", ["lora.r=-1", "at least 1"]),
+        ("generation.instructions.top_p=1.5", ["generation.instructions.top_p=1.5", "at most 1"]),
+        ("generation.instructions.temperature=0", ["temperature=0", "more than 0"]),
+        ("tuning.schedule=cosin", ["tuning.schedule=cosin", "did you mean 'cosine'"]),
+        ("evaluation.shots=[]", ["evaluation.shots=[]", "at least one"]),
+        ("evaluation.shots=[40]", ["evaluation.shots=40", "write at least 48 seeds"]),
+        ("domain.seeds=/nowhere.jsonl", ["/nowhere.jsonl", "does not exist"]),
+        ("model.path=/nowhere", ["model.path=/nowhere", "safetensors"]),
+        ("data_size={", ["can't be read as an override", "key=value"]),
+        ("model=falcon-40b", ["falcon-40b needs about 103 GB", "model.toy=true", "model=gemma-3-270m"]),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence(tmp_path: Path, argument: str, told: list[str]) -> None:
+    sentence = refused(tmp_path, argument)
+    assert all(part in sentence for part in told), sentence
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ([], ["is empty"]),
+        (SEEDS[:10], ["10 seeds", "8 are held out", "write at least"]),
+        ([*SEEDS[:5], '{"id": "x", ', *SEEDS[5:]], ["line 6", "not valid JSON"]),
+        ([*SEEDS[:2], '{"id": "x", "task_type": "inference"}', *SEEDS[2:]], ["line 3", "'instruction' is missing"]),
+        ([*SEEDS, SEEDS[0]], ["line 31", "'id' repeats", "line 1"]),
+    ],
+)
+def test_a_bad_seeds_file_is_named_by_file_line_and_field(tmp_path: Path, lines: list[str], told: list[str]) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text("\n".join(lines))
+    sentence = refused(tmp_path, f"domain.seeds={path}")
+    assert str(path) in sentence and all(part in sentence for part in told), sentence
+
+
+def test_an_answer_outside_its_options_is_named(tmp_path: Path) -> None:
+    row = {"id": "q", "task_type": "inference", "instruction": "Do it.", "input": "x", "answers": ["maybe"]}
+    path = tmp_path / "questions.jsonl"
+    path.write_text(json.dumps({**row, "options": ["yes", "no"]}))
+    sentence = refused(tmp_path, f"domain.evaluation={path}")
+    assert f"{path}, line 1" in sentence and "'maybe'" in sentence and "options" in sentence
+
+
+def test_missing_weights_offline_name_the_ways_to_get_them(tmp_path: Path) -> None:
+    env = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
+    sentence = refused(tmp_path, "model=gemma-3-270m", "model.package=null", env=env)
+    assert "google/gemma-3-270m" in sentence and "model.path=" in sentence and "HF_HUB_OFFLINE" in sentence
+
+
+def test_an_older_stores_format_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "format.json").write_text('{"format": 0}')
+    sentence = refused(tmp_path, "debug=smoke")
+    assert "format 0" in sentence and "paths.store=" in sentence
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder]).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_loses_nothing_that_was_finished(warm: Warm, tmp_path: Path, disk: Path) -> None:
+    ballast = disk / "ballast"
+    ballast.write_bytes(b"\0" * 900_000)
+    wanted = ["debug=smoke", "logger=none", f"paths.store={disk}/store", f"hydra.run.dir={tmp_path}/run"]
+    ended = warm(*wanted)
+    assert ended.code == 1 and "Traceback" not in ended.text, ended.text
+    assert "No space is left" in ended.text and "goes on from what is stored" in ended.text
+    kept = {path: path.read_bytes() for path in disk.glob("store/instructions/*/rows.jsonl")}
+    assert kept
+    ballast.unlink()
+    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+    assert warm(*wanted).code == 0
+    assert all(path.read_bytes() == data for path, data in kept.items())
+
+
+def test_a_store_that_must_not_be_written_is_told(tmp_path: Path, disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    ended = cold("debug=smoke", f"paths.store={disk}/store", f"hydra.run.dir={tmp_path}/run")
+    assert ended.code == 1 and "Traceback" not in ended.text
+    assert "no permission to write" in ended.text and "paths.store=" in ended.text
+
+
+def test_a_run_folder_that_must_not_be_written_is_told(tmp_path: Path, disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    ended = cold("debug=smoke", f"paths.store={tmp_path}/store", f"hydra.run.dir={disk}/run")
+    assert ended.code == 1 and "Traceback" not in ended.text
+    assert "no permission to write" in ended.text
+
+
+def test_full_error_shows_the_traceback(tmp_path: Path) -> None:
+    ended = cold("lora.rr=4", *places(tmp_path), env={"HYDRA_FULL_ERROR": "1"})
+    assert ended.code == 1 and "Traceback" in ended.text
+
+
+def test_a_file_in_place_of_the_store_is_told(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file")
+    ended = cold("debug=smoke", *places(tmp_path))
+    assert ended.code == 1 and "Traceback" not in ended.text and str(tmp_path / "store") in ended.text
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)

@@ -1,0 +1,249 @@
+"""The engine: whatever it shares, pads or drops, each row's completion is what its prompt alone would give; sampling
+follows the nucleus' distribution; completions end at the stop text and at end tokens.
+"""
+
+from __future__ import annotations
+
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from selfspec.engines import Batch, Completion, Sampling
+from selfspec.engines import transformers as engines
+from selfspec.engines.transformers import TransformersEngine, choose
+from toys import NAMES, bracketed, sharpen, shuffle_adapter, toy
+
+LONG = "You are an expert. " + "The trial compared two drugs in adults with asthma; the first lowered the risk. " * 4
+SHORT = "Answer. "
+ITEMS = (
+    "Does aspirin help?",
+    "Which gene do the authors name in the passage, and what does the receptor that it encodes bind in the cells? " * 2,
+    "x",
+    "Is the trial positive, negative or neutral?",
+)
+OPTIONS = (("yes", "no"), (), ("the receptor of the first drug", "p53", "asthma"), ("positive", "negative outcome"))
+NEVER = "\0never"
+
+
+def prepared(name: str) -> tuple[Any, Any]:
+    """A toy whose attention matters; Gemma's sliding window is shorter than the long prefix."""
+    model, tokenizer = toy(name, **({"sliding_window": 16} if name.startswith("gemma") else {}))
+    return sharpen(model), tokenizer
+
+
+def prompt(tokenizer: Any, prefix: str, item: str) -> list[int]:
+    """The tokens of a prompt: the begin token, if there is one, and the two parts, tokenised apart."""
+    start = [token for token in tokenizer("").input_ids if token == tokenizer.bos_token_id]
+    return start + encoded(tokenizer, prefix) + encoded(tokenizer, item)
+
+
+def encoded(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+@torch.no_grad()
+def generated(model: Any, ids: list[int], count: int) -> list[int]:
+    """What transformers' own greedy decoding adds to one row."""
+    row = torch.tensor([ids])
+    output = model.generate(
+        input_ids=row, attention_mask=torch.ones_like(row), max_new_tokens=count, do_sample=False, pad_token_id=0
+    )
+    return list(output[0, len(ids) :].tolist())
+
+
+@torch.no_grad()
+def logprob(model: Any, ids: list[int], option: list[int]) -> float:
+    """log p(option | ids), from the logits of the whole sequence."""
+    logits = model(input_ids=torch.tensor([ids + option]), use_cache=False).logits[0].float().log_softmax(-1)
+    return sum(float(logits[len(ids) - 1 + place, token]) for place, token in enumerate(option))
+
+
+def check_against_plain_passes(model: Any, tokenizer: Any, prefix: str, completions: list[Completion]) -> None:
+    for item, options, completion in zip(ITEMS, OPTIONS, completions, strict=True):
+        ids = prompt(tokenizer, prefix, item)
+        expected = generated(model, ids, 8)
+        assert completion.text == tokenizer.decode(expected, skip_special_tokens=True)
+        assert (completion.tokens, completion.finished) == (8, False)
+        scores = [logprob(model, ids, encoded(tokenizer, option)) for option in options]
+        assert completion.option_logprobs == pytest.approx(scores, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_and_options_are_those_of_each_prompt_alone(name: str) -> None:
+    model, tokenizer = prepared(name)
+    engine = TransformersEngine(model, tokenizer)
+    lengths = [engine.count(item) for item in ITEMS]
+    assert engine.count(SHORT) < max(lengths) - min(lengths) < engine.count(LONG)
+    assert engine.count(LONG) > 16
+    for prefix in (LONG, SHORT, LONG):  # the last time, the first prefix's cache was replaced in between
+        completions = engine.complete(Batch(prefix, ITEMS, Sampling(8), NEVER, OPTIONS))
+        check_against_plain_passes(model, tokenizer, prefix, completions)
+
+
+@pytest.mark.parametrize("name", ["llama-2-7b", "mpt-30b"])
+def test_rows_and_options_are_those_of_each_prompt_alone_under_an_adapter(name: str) -> None:
+    model, tokenizer = prepared(name)
+    plain = TransformersEngine(model, tokenizer).complete(Batch(LONG, ITEMS, Sampling(8), NEVER, OPTIONS))
+    model = shuffle_adapter(model).eval()
+    completions = TransformersEngine(model, tokenizer).complete(Batch(LONG, ITEMS, Sampling(8), NEVER, OPTIONS))
+    assert completions != plain
+    check_against_plain_passes(model, tokenizer, LONG, completions)
+
+
+def test_begin_tokens_stand_once_before_the_prefix_and_end_tokens_nowhere() -> None:
+    model, tokenizer = prepared("llama-2-7b")
+    plain = TransformersEngine(model, tokenizer).complete(Batch(LONG, ITEMS, Sampling(8), NEVER, OPTIONS))
+    engine = TransformersEngine(model, bracketed(tokenizer))
+    assert prompt(tokenizer, "a", "b")[0] == tokenizer.bos_token_id
+    assert engine.count("a") == 1
+    completions = engine.complete(Batch(LONG, ITEMS, Sampling(8), NEVER, OPTIONS))
+    assert completions != plain
+    check_against_plain_passes(model, tokenizer, LONG, completions)
+
+
+def test_a_batch_leaves_the_cached_prefix_as_it_was() -> None:
+    model, tokenizer = prepared("gemma-3-270m")
+    engine = TransformersEngine(model, tokenizer)
+    engine.complete(Batch(LONG, ITEMS[:1], Sampling(8), NEVER, OPTIONS[:1]))
+    batch = Batch(LONG, ITEMS, Sampling(8), NEVER, OPTIONS)
+    assert engine.complete(batch) == engine.complete(batch) == TransformersEngine(model, tokenizer).complete(batch)
+
+
+class Spelled:
+    """A tokenizer whose decoded text is the token ids themselves."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tokenizer, name)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self.tokenizer(*arguments, **named)
+
+    def decode(self, ids: list[int], **_: Any) -> str:
+        return "".join(f"<{token}>" for token in ids)
+
+
+def spelled(ids: Any) -> str:
+    return "".join(f"<{token}>" for token in ids)
+
+
+def tokens(completion: Completion) -> list[int]:
+    return [int(token) for token in completion.text.replace("<", " ").replace(">", " ").split()]
+
+
+@pytest.mark.parametrize("name", ["llama-2-7b", "gemma-3-270m", "mpt-30b"])
+def test_a_rows_sampled_tokens_do_not_depend_on_rows_that_end_early(name: str) -> None:
+    model, tokenizer = prepared(name)
+    engine = TransformersEngine(model, Spelled(tokenizer))
+    batch = Batch(LONG, ITEMS, Sampling(24, temperature=1.0, top_p=0.95, seed=5), NEVER)
+    engine.ends = set()
+    free = [tokens(completion) for completion in engine.complete(batch)]
+    assert [len(row) for row in free] == [24] * len(ITEMS)
+    engine.ends = {free[0][2], free[1][9], free[3][20]}
+    expected = [list(takewhile(lambda token: token not in engine.ends, row)) for row in free]
+    assert len({len(row) for row in expected}) >= 3  # rows end at different steps
+    for row, completion in zip(expected, engine.complete(batch), strict=True):
+        assert tokens(completion) == row
+        assert (completion.tokens, completion.finished) == (len(row), len(row) < 24)
+
+
+def test_the_seed_alone_decides_what_is_sampled() -> None:
+    model, tokenizer = prepared("llama-2-7b")
+
+    def sample(seed: int, rows: int = len(ITEMS)) -> list[Completion]:
+        batch = Batch(LONG, ITEMS[:rows], Sampling(12, temperature=1.0, top_p=0.95, seed=seed), NEVER)
+        return TransformersEngine(model, tokenizer).complete(batch)
+
+    torch.manual_seed(1)
+    first = sample(5)
+    torch.manual_seed(2)
+    assert sample(5) == first
+    assert sample(5, rows=2) == first[:2]  # a row's numbers are its own
+    assert all(one.text != other.text for one, other in zip(first, sample(6), strict=True))
+    same = TransformersEngine(model, tokenizer).complete(Batch(LONG, ("x", "x"), Sampling(12, 1.0, 1.0, 5), NEVER))
+    assert same[0].text != same[1].text
+
+
+def test_the_stop_text_cuts_and_finishes_a_completion() -> None:
+    model, tokenizer = prepared("llama-2-7b")
+    engine = TransformersEngine(model, Spelled(tokenizer))
+    free = [tokens(completion) for completion in engine.complete(Batch(LONG, ITEMS, Sampling(12), NEVER))]
+    stop = f"{free[0][3]}><{free[0][4]}>"  # begins inside of a token and ends with the next one
+    stopped = engine.complete(Batch(LONG, ITEMS, Sampling(12), stop))
+    assert stopped[0] == Completion(spelled(free[0][:3]) + "<", 5, True)
+    for row, completion in zip(free[1:], stopped[1:], strict=True):
+        assert stop not in spelled(row)
+        assert completion == Completion(spelled(row), 12, False)
+    last = f"<{free[0][10]}><{free[0][11]}>"  # complete with the very last token allowed
+    assert engine.complete(Batch(LONG, ITEMS, Sampling(12), last))[0] == Completion(spelled(free[0][:10]), 12, True)
+
+
+def test_the_models_end_tokens_end_a_completion_and_are_left_out() -> None:
+    model, tokenizer = prepared("llama-2-7b")
+    spelling = Spelled(tokenizer)
+    free = [tokens(c) for c in TransformersEngine(model, spelling).complete(Batch(LONG, ITEMS, Sampling(12), NEVER))]
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, free[0][4], free[1][0]]
+    ended = TransformersEngine(model, spelling).complete(Batch(LONG, ITEMS, Sampling(12), NEVER))
+    assert ended[0] == Completion(spelled(free[0][:4]), 4, True)
+    assert ended[1] == Completion("", 0, True)
+    assert ended[2] == Completion(spelled(free[2]), 12, False)
+    model.generation_config.eos_token_id = None
+    with torch.no_grad():  # the tokenizer's end token becomes likelier than the likeliest
+        model.lm_head.weight[tokenizer.eos_token_id] = 2 * model.lm_head.weight[free[2][0]]
+    assert TransformersEngine(model, tokenizer).complete(Batch(LONG, ITEMS, Sampling(12), NEVER))[2].tokens == 0
+
+
+def nucleus(logits: Any, temperature: float, top_p: float) -> Any:
+    """The exact distribution: the fewest of the likeliest tokens that together have at least top-p, renormalised."""
+    weights = np.exp((logits - logits.max()) / temperature)
+    probabilities = weights / weights.sum()
+    order = np.argsort(-probabilities)
+    size = next(n for n in range(1, len(order) + 1) if probabilities[order[:n]].sum() >= top_p - 1e-12)
+    kept = np.zeros_like(probabilities)
+    kept[order[:size]] = probabilities[order[:size]]
+    return kept / kept.sum()
+
+
+@pytest.mark.parametrize("first_looked_at", [4, 4096])
+@pytest.mark.parametrize("top_p", [0.3, 0.9, 1.0])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
+def test_choices_follow_the_distribution_of_the_nucleus(
+    monkeypatch: Any, first_looked_at: int, top_p: float, temperature: float
+) -> None:
+    monkeypatch.setattr(engines, "NUCLEUS", first_looked_at)
+    count = 4000
+    numbers = (torch.arange(count) + 0.5) / count  # evenly spread, so that frequencies are exact to 1 / count
+    # Rows from flat to peaked: with NUCLEUS at 4, one call has rows of either way.
+    logits = np.random.default_rng(3).normal(size=(6, 13)) * np.array([[0.1], [0.5], [1.0], [2.0], [4.0], [8.0]])
+    sampling = Sampling(1, temperature, top_p)
+    rows = torch.tensor(logits, dtype=torch.float32).repeat_interleave(count, 0)
+    chosen = choose(rows, sampling, numbers.repeat(len(logits))).reshape(len(logits), count)
+    for row, picked in zip(logits, chosen, strict=True):
+        frequencies = np.bincount(picked.numpy(), minlength=13) / count
+        assert frequencies == pytest.approx(nucleus(row, temperature, top_p), abs=2 / count)
+    if top_p == 0.9:
+        sizes = [np.count_nonzero(nucleus(row, temperature, top_p)) for row in logits]
+        assert min(sizes) <= 4 < max(sizes)
+
+
+@pytest.mark.parametrize("first_looked_at", [4, 4096])
+def test_the_smallest_and_the_largest_number_stay_in_the_nucleus(monkeypatch: Any, first_looked_at: int) -> None:
+    monkeypatch.setattr(engines, "NUCLEUS", first_looked_at)
+    logits = np.random.default_rng(4).normal(size=(500, 13)) * 2
+    rows = torch.tensor(logits, dtype=torch.float32)
+    for number in (0.0, 1 - 2**-24):  # the largest that torch.rand draws
+        chosen = choose(rows, Sampling(1, 1.0, 0.8), torch.full((500,), number))
+        for row, token in zip(logits, chosen.tolist(), strict=True):
+            kept = nucleus(row, 1.0, 0.8)
+            assert kept[token] == (kept.max() if number == 0 else kept[kept > 0].min())
+
+
+def test_a_temperature_of_zero_takes_the_likeliest_whatever_the_number() -> None:
+    logits = torch.tensor(np.random.default_rng(5).normal(size=(50, 13)))
+    chosen = choose(logits, Sampling(1, 0.0, 0.1), torch.rand(50, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(chosen, logits.argmax(-1))

@@ -1,0 +1,144 @@
+"""Base models: the numbers in `conf/model` describe the published models, toys have their modules, and what can't be
+had or held is refused in one sentence.
+"""
+
+from __future__ import annotations
+
+import shutil
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from selfspec.errors import UserError
+from selfspec.models import load, memory, weights
+from toys import NAMES, collapsed, model_config, toy
+
+
+@lru_cache
+def full(name: str) -> Any:
+    """The real architecture, without memory for its weights."""
+    numbers = dict(model_config(name).architecture)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(numbers.pop("model_type"), **numbers))
+
+
+def one_sentence(error: BaseException) -> bool:
+    text = str(error)
+    return text.endswith(".") and "\n" not in text and ". " not in text
+
+
+def test_all_five_models_are_there() -> None:
+    assert NAMES == ("falcon-40b", "gemma-3-270m", "llama-2-7b", "mpt-30b", "smollm2-135m")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_architecture_has_the_published_number_of_parameters(name: str) -> None:
+    counted = sum(parameter.numel() for parameter in full(name).parameters())  # a shared one is given once
+    assert counted == pytest.approx(model_config(name).parameters, rel=0.01)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_toy_has_the_modules_and_parameters_of_the_full_model(name: str) -> None:
+    small, large = toy(name)[0], full(name)
+    assert type(small) is type(large)
+    for names in ("named_modules", "named_parameters"):
+        found, wanted = (collapsed(each for each, _ in getattr(model, names)()) for model in (small, large))
+        assert found == wanted
+    assert sum(parameter.numel() for parameter in small.parameters()) < 1e6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_toy_is_the_same_at_every_call(name: str) -> None:
+    torch.manual_seed(7)
+    first = toy(name)[0].state_dict()
+    torch.manual_seed(8)
+    second = toy(name)[0].state_dict()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_linear_wraps_every_linear_layer_but_the_output_head(name: str) -> None:
+    model, _ = toy(name)
+    head = model.get_output_embeddings()
+    linear = {path for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    expected = linear - {path for path, module in model.named_modules() if module is head}
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    modules = adapted.get_base_model().named_modules()
+    assert {path for path, module in modules if isinstance(module, LoraLayer)} == expected
+    assert len(expected) >= 8 and len(linear) == len(expected) + 1
+
+
+def test_a_toy_loaded_as_a_base_is_frozen_and_in_evaluation_mode(tmp_path: Path) -> None:
+    paths = SimpleNamespace(cache=str(tmp_path))
+    model, _ = load.base(model_config("llama-2-7b"), paths, pytest.fail)  # type: ignore[arg-type]
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_identity_follows_the_header_of_the_weights_and_not_their_path(tmp_path: Path) -> None:
+    def identity(folder: str) -> str:
+        return weights.identity(model_config("llama-2-7b", toy=False, path=str(tmp_path / folder)))
+
+    for folder in ("one", "two", "three", "four"):
+        (tmp_path / folder).mkdir()
+    save_file({"a": torch.zeros(4, 6)}, tmp_path / "one" / "model.safetensors")
+    shutil.copy(tmp_path / "one" / "model.safetensors", tmp_path / "two" / "model.safetensors")
+    save_file({"a": torch.zeros(6, 4)}, tmp_path / "three" / "model.safetensors")  # as many bytes, another shape
+    save_file({"b": torch.zeros(4, 6)}, tmp_path / "four" / "model.safetensors")  # as many bytes, another name
+    assert identity("one") == identity("two")
+    assert len({identity(folder) for folder in ("one", "three", "four")}) == 3
+
+
+def test_a_folder_without_weights_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")
+    with pytest.raises(UserError) as caught:
+        weights.check(model_config("llama-2-7b", toy=False, path=str(tmp_path)))
+    assert str(tmp_path) in str(caught.value) and str(caught.value).count("\n") == 0
+
+
+@pytest.mark.parametrize("gpu", [0, 24 << 30])
+def test_a_model_too_large_for_the_machine_is_refused_in_one_sentence(monkeypatch: Any, gpu: int) -> None:
+    monkeypatch.setattr(memory, "_largest_gpu", lambda: gpu)
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(total=16_000_000_000))
+    with pytest.raises(UserError) as caught:
+        memory.check(model_config("falcon-40b", toy=False))
+    assert "needs about 103 GB (41.3B parameters in 16 bits)" in str(caught.value)
+    assert ("largest GPU has 26 GB" if gpu else "it has 16 GB of memory and no GPU") in str(caught.value)
+    assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
+    memory.check(model_config("falcon-40b", toy=True))
+    memory.check(model_config("gemma-3-270m", toy=False))
+
+
+def test_without_the_hub_missing_weights_are_told_in_one_sentence(monkeypatch: Any, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))  # read at import
+    with pytest.raises(UserError) as caught:
+        weights.check(model_config("llama-2-7b", toy=False))
+    assert "meta-llama/Llama-2-7b-hf" in str(caught.value) and "HF_HUB_OFFLINE" in str(caught.value)
+    assert one_sentence(caught.value)
+
+
+def test_weights_in_the_hub_cache_are_found_without_the_hub(monkeypatch: Any, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--meta-llama--Llama-2-7b-hf"
+    snapshot = repository / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    save_file({"a": torch.zeros(1)}, snapshot / "model.safetensors")
+    found = model_config("llama-2-7b", toy=False)
+    weights.check(found)
+    assert weights.locate(found, tmp_path / "cache", pytest.fail) == snapshot  # type: ignore[arg-type]

@@ -1,0 +1,124 @@
+"""Held: what the renderer writes the parser reads, every template has its exact form, and the hash knows them all."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfspec import prompts
+from selfspec.config import DomainConfig, TaskType
+from selfspec.prompts import Draft, Request
+from selfspec.records import Question, Seed
+
+TASKS = {"verdict": TaskType("label", "a yes-or-no question"), "summary": TaskType("text", "summarising a text")}
+DOMAIN = DomainConfig("law", "an expert in law", TASKS, seeds="", evaluation="", topics=("contracts", "torts"))
+CLOSED = Seed("s1", "verdict", "Is it so?", "It is.\n\nQuestion: Is it?", "yes", topic="torts", options=("yes", "no"))
+OPEN = Seed("s2", "summary", "Shorten it.", "", "Short.")
+
+LINE = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"])).map(str.strip).filter(bool)
+PASSAGE = st.lists(LINE, min_size=1, max_size=3).map("\n".join)
+PLAIN = PASSAGE.filter(lambda text: "\nInput:" not in text)
+
+
+@given(st.sampled_from(sorted(TASKS)), PLAIN, PASSAGE | st.just(""), st.lists(LINE, max_size=4), LINE | st.just(""))
+def test_what_the_list_shows_is_parsed_back(
+    task: str, instruction: str, text: str, options: list[str], topic: str
+) -> None:
+    seed = Seed("s", task, instruction, text, "unseen", topic=topic, options=tuple(options))
+    request = Request(task, topic, tuple(options))
+    asked = prompts.list_prefix(DOMAIN, [CLOSED]) + prompts.list_item(2, request, DOMAIN)
+    listed = prompts.list_prefix(DOMAIN, [CLOSED, seed])
+    assert listed.startswith(asked)
+    written = listed.removeprefix(asked)
+    assert written.count(prompts.LIST_STOP) == 1
+    draft = prompts.parse(written.split(prompts.LIST_STOP)[0], request)
+    assert draft == Draft(task, instruction, text, tuple(options), topic)
+
+
+@given(PLAIN)
+def test_a_text_without_an_input_is_all_instruction(text: str) -> None:
+    assert prompts.parse(f" {text}\n", Request("summary")) == Draft("summary", text, "", ())
+
+
+@pytest.mark.parametrize(
+    ("text", "instruction", "passage"),
+    [
+        (" Is it?\nInput: X: y ", "Is it?", "X: y"),
+        (" Is it? \nInput:\nOne.\nTwo.\n", "Is it?", "One.\nTwo."),
+        (" Is it? Input: no, that is not a line of its own", "Is it? Input: no, that is not a line of its own", ""),
+        (" One.\nInput: a\nInput: b", "One.", "a\nInput: b"),
+        ("\nInput: a", "", "a"),
+    ],
+)
+def test_an_attempt_is_read_as_the_model_wrote_it(text: str, instruction: str, passage: str) -> None:
+    request = Request("verdict", "torts", ("yes", "no"))
+    assert prompts.parse(text, request) == Draft("verdict", instruction, passage, ("yes", "no"), "torts")
+
+
+def test_an_item_ends_where_its_answer_begins() -> None:
+    closed = (
+        "### Instruction:\nIs it so?\nOptions: yes; no\n\n### Input:\nIt is.\n\nQuestion: Is it?\n\n### Response:\n"
+    )
+    assert prompts.item(CLOSED) == closed
+    assert prompts.item(OPEN) == "### Instruction:\nShorten it.\n\n### Response:\n"
+    asked = Question("q1", "verdict", CLOSED.instruction, CLOSED.input, ("no",), options=CLOSED.options)
+    assert prompts.item(asked) == closed
+
+
+def test_a_prefix_is_the_role_and_the_shots_solved() -> None:
+    header = "You are an expert in law. Give each task the best answer you can, in the form that it asks for.\n\n"
+    assert prompts.prefix(DOMAIN.role, []) == header
+    shots = f"{prompts.item(CLOSED)}yes\n\n{prompts.item(OPEN)}Short.\n\n"
+    assert prompts.prefix(DOMAIN.role, [CLOSED, OPEN]) == header + shots
+
+
+def test_a_model_is_stopped_where_the_next_shot_would_begin() -> None:
+    after = prompts.prefix(DOMAIN.role, [OPEN, CLOSED]).split("### Response:\n", 1)[1]
+    assert after.split(prompts.STOP)[0].strip() == OPEN.output
+
+
+def test_the_list_numbers_its_seeds_and_shows_no_output() -> None:
+    text = prompts.list_prefix(DOMAIN, [CLOSED, OPEN])
+    assert "written by an expert in law.\n" in text
+    assert "Each task says its type and its topic;" in text
+    assert text.endswith(
+        "List of tasks:\n\n"
+        "Task 1\nType: a yes-or-no question\nTopic: torts\nOptions: yes; no\nInstruction: Is it so?\n"
+        "Input: It is.\nQuestion: Is it?\n\n"  # no blank line, since one ends a task
+        "Task 2\nType: summarising a text\nInstruction: Shorten it.\nInput: \n\n"
+    )
+    assert "Short." not in text
+
+
+def test_a_domain_without_topics_names_none() -> None:
+    plain = replace(DOMAIN, topics=())
+    text = prompts.list_prefix(plain, [CLOSED]) + prompts.list_item(2, Request("summary", "torts"), plain)
+    assert "topic" not in text.casefold()
+    assert "Each task says its type;" in text
+    assert text.endswith("\n\nTask 2\nType: summarising a text\nInstruction:")
+
+
+def test_the_hash_of_the_templates_is_the_same_in_every_process() -> None:
+    asked = [sys.executable, "-c", "from selfspec import prompts; print(prompts.template_hash())"]
+    other = subprocess.run(
+        asked, env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True
+    ).stdout
+    assert other.strip() == prompts.template_hash()
+
+
+@pytest.mark.parametrize("name", ["HEADER", "STOP", "LIST_HEADER", "LIST_STOP", "SEPARATOR"])
+def test_a_changed_template_changes_the_hash(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    before = prompts.template_hash()
+    monkeypatch.setattr(prompts, name, f"{getattr(prompts, name)} ")
+    assert prompts.template_hash() != before
+
+
+@pytest.mark.parametrize("name", ["item", "list_item"])
+def test_a_changed_renderer_changes_the_hash(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    before, render = prompts.template_hash(), getattr(prompts, name)
+    monkeypatch.setattr(prompts, name, lambda *values: f"{render(*values)} ")
+    assert prompts.template_hash() != before

@@ -1,0 +1,174 @@
+"""Held: rows survive the disk, a bad line is named by file, line and field, and the seeds' split hangs on ids alone."""
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from selfspec import records
+from selfspec.config import TaskType
+from selfspec.errors import UserError
+from selfspec.records import Example, Question, Seed
+
+TASKS = {
+    "verdict": TaskType("label", "a verdict"),
+    "fields": TaskType("labels", "the fields of a text"),
+    "summary": TaskType("text", "a summary"),
+}
+GOOD = {"id": "good-1", "task_type": "verdict", "instruction": "Is it so?", "input": "It is.", "options": ["yes", "no"]}
+READERS: dict[str, tuple[Callable[..., Sequence[Any]], dict[str, Any]]] = {
+    "seeds": (records.read_seeds, {"output": "yes"}),
+    "questions": (records.read_questions, {"answers": ["yes"]}),
+}
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+
+
+def complaint(folder: Path, which: str, line: str) -> str:
+    """What a reader says of a file whose third line is bad (the second is blank, and counts)."""
+    read, answer = READERS[which]
+    path = folder / "mine.jsonl"
+    path.write_text(f"{json.dumps({**GOOD, **answer})}\n\n{line}\n", encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        read(path, TASKS)
+    assert str(caught.value).startswith(f"{path}, line 3: ")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@example("two\u2028lines")
+@example("next\x85line")
+@given(TEXT)
+def test_seeds_and_questions_come_back_as_they_were_written(tmp_path: Path, text: str) -> None:
+    seeds = [
+        Seed("s1", "verdict", text, text, "yes", topic=text, options=("yes", "no")),
+        Seed("s2", "summary", text, "", text),
+    ]
+    questions = [
+        Question("q1", "fields", text, text, ("a; b", "none"), options=("a", "b")),
+        Question("q2", "summary", text, "", (text, "another"), topic=text),
+    ]
+    path = tmp_path / "rows.jsonl"
+    records.write_jsonl(path, seeds)
+    assert records.read_seeds(path, TASKS) == seeds
+    records.write_jsonl(path, questions)
+    assert records.read_questions(path, TASKS) == questions
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@example("two\u2028lines")
+@given(TEXT)
+def test_examples_come_back_as_they_were_written_and_write_the_same_bytes(tmp_path: Path, text: str) -> None:
+    past: dict[str, Any] = {"seeds": ("s1", "s2"), "response_seeds": ("s3",), "sampler_seed": 7, "prompt": "0f"}
+    rows = [
+        Example("0-1", "verdict", text, text, "yes", ("yes", "no"), text, **past, verdicts={"form": "", "echo": text}),
+        Example("0-2", "summary", text, "", text),
+    ]
+    one, other = tmp_path / "one.jsonl", tmp_path / "other.jsonl"
+    records.write_jsonl(one, rows)
+    assert records.read_examples(one) == rows
+    records.write_jsonl(other, [asdict(row) for row in records.read_examples(one)])
+    assert other.read_bytes() == one.read_bytes()
+
+
+@pytest.mark.parametrize("which", READERS)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"id": None}, "field 'id' must be a string that is not empty"),
+        ({"id": 7}, "field 'id' must be a string that is not empty"),
+        ({"id": ""}, "field 'id' must be a string that is not empty"),
+        ({"id": "good-1"}, "field 'id' repeats 'good-1' of line 1"),
+        ({"instruction": ["Is it?"]}, "field 'instruction' must be a string that is not empty"),
+        ({"instruction": " \t"}, "field 'instruction' must be a string that is not empty"),
+        ({"input": 5}, "field 'input' must be a string"),
+        ({"topic": None}, "field 'topic' must be a string"),
+        ({"task_type": ""}, "field 'task_type' must be a string that is not empty"),
+        ({"task_type": ["verdict"]}, "field 'task_type' must be a string that is not empty"),
+        ({"task_type": "verdicts"}, "field 'task_type' is 'verdicts'; did you mean 'verdict'? the domain has verdict,"),
+        ({"options": "yes or no"}, "field 'options' must be a list of strings"),
+        ({"options": ["yes", 2]}, "field 'options' must be a list of strings"),
+        ({"options": ["yes", ""]}, "field 'options' must be a list of strings"),
+        ({"options": None}, "field 'options' must be a list of strings"),
+        ({"options": 2}, "field 'options' must be a list of strings"),
+        ({"options": ["yes"]}, "field 'options' needs at least two different labels"),
+        ({"options": ["yes", "yes"]}, "field 'options' needs at least two different labels"),
+        ({"task_type": "fields", "options": ["yes"]}, "field 'options' needs at least two different labels"),
+        ({"instructions": "Is it?"}, "unknown field 'instructions'; did you mean 'instruction'? allowed are "),
+        ({"zzz": "?"}, "unknown field 'zzz'; allowed are "),
+    ],
+    ids=str,
+)
+def test_a_bad_field_is_named(tmp_path: Path, which: str, change: dict[str, Any], said: str) -> None:
+    assert said in complaint(tmp_path, which, json.dumps({**GOOD, **READERS[which][1], "id": "bad", **change}))
+
+
+@pytest.mark.parametrize(
+    ("which", "change", "said"),
+    [
+        ("seeds", {"output": ""}, "field 'output' must be a string that is not empty"),
+        ("seeds", {"output": ["yes"]}, "field 'output' must be a string that is not empty"),
+        ("seeds", {"output": "maybe"}, "field 'output' is 'maybe', which is not among the options ['yes', 'no']"),
+        ("seeds", {"task_type": "fields", "output": "yes; so"}, "field 'output' has 'so', which is not among the opt"),
+        ("seeds", {"answers": ["yes"]}, "unknown field 'answers'; "),
+        ("questions", {"answers": "yes"}, "field 'answers' must be a list with at least one string"),
+        ("questions", {"answers": []}, "field 'answers' must be a list with at least one string"),
+        ("questions", {"answers": ["yes", 3]}, "field 'answers' must be a string that is not empty"),
+        ("questions", {"answers": [" "]}, "field 'answers' must be a string that is not empty"),
+        ("questions", {"answers": ["yes", "maybe"]}, "field 'answers' is 'maybe', which is not among the options"),
+        ("questions", {"task_type": "fields", "answers": ["so"]}, "field 'answers' has 'so', which is not among the"),
+        ("questions", {"output": "yes"}, "unknown field 'output'; "),
+    ],
+    ids=str,
+)
+def test_a_bad_answer_is_named(tmp_path: Path, which: str, change: dict[str, Any], said: str) -> None:
+    assert said in complaint(tmp_path, which, json.dumps({**GOOD, **READERS[which][1], "id": "bad", **change}))
+
+
+@pytest.mark.parametrize("which", READERS)
+@pytest.mark.parametrize("name", ["id", "task_type", "instruction", "answer"])
+def test_a_missing_field_is_named(tmp_path: Path, which: str, name: str) -> None:
+    row = {**GOOD, **READERS[which][1], "id": "bad"}
+    gone = next(iter(READERS[which][1])) if name == "answer" else name
+    del row[gone]
+    assert f"field '{gone}'" in complaint(tmp_path, which, json.dumps(row))
+
+
+@pytest.mark.parametrize("which", READERS)
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("{'id': 'x'}", "not valid JSON"), ('{"id": ', "not valid JSON"), ('["id"]', "not a JSON object")],
+)
+def test_a_line_that_is_no_object_is_named(tmp_path: Path, which: str, line: str, said: str) -> None:
+    assert said in complaint(tmp_path, which, line)
+
+
+@pytest.mark.parametrize("which", READERS)
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "does not exist"), (b"", "is empty"), (b"\n \n", "is empty"), (b'{"id": "\xff"}', "UTF-8")],
+)
+def test_a_file_without_rows_is_named(tmp_path: Path, which: str, content: bytes | None, said: str) -> None:
+    path = tmp_path / "mine.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=said) as caught:
+        READERS[which][0](path, TASKS)
+    assert str(path) in str(caught.value)
+
+
+@given(st.lists(st.text(min_size=1, max_size=6), unique=True, max_size=150), st.randoms(use_true_random=False))
+def test_a_tenth_but_at_least_eight_is_held_out_by_ids_alone(ids: list[str], chance: random.Random) -> None:
+    seeds = [Seed(name, "summary", "Shorten it.", "A text.", "Text.") for name in ids]
+    shown, held_out = records.split(seeds)
+    assert len(held_out) == min(len(seeds), max(8, len(seeds) // 10))
+    assert sorted(seed.id for seed in shown + held_out) == sorted(ids)
+    others = [replace(seed, instruction=f"Shorten {place}.") for place, seed in enumerate(seeds)]
+    chance.shuffle(others)
+    assert {seed.id for seed in records.split(others)[1]} == {seed.id for seed in held_out}

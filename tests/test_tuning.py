@@ -1,0 +1,298 @@
+"""Tuning, through the real stage: an interrupted run goes on to the same adapter, the loss is the token mean, the base
+stays as it was, checkpoints and adapters hold only what was trained.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from selfspec import pipeline, prompts, stage
+from selfspec.config import Config
+from selfspec.errors import Interrupted, UserError
+from selfspec.models import load
+from selfspec.records import read_seeds, split
+from selfspec.reporting.progress import Progress
+from selfspec.stage import Stop
+from selfspec.store import Store
+from selfspec.tuning import checkpoints
+from selfspec.tuning.batches import Encoded, Step, encode, plan
+from selfspec.tuning.module import Data, Specialization
+from toys import experiment, naive_loss, toy, tuning_config
+
+QUICK = ("model=llama-2-7b", "tuning.epochs=2", "tuning.learning_rate=1e-2", "lora.r=4")  # 6 steps
+
+
+class StopAfter(Stop):
+    """A signal comes while step number `steps` (from 1) runs."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.left = steps
+
+    def check(self, save: Callable[[], None] = lambda: None) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.signal = stage.signal.SIGTERM
+        super().check(save)
+
+
+def tune(config: Config, stop: Stop | None = None) -> Path:
+    """The folder of the adapter that is tuned on the seeds alone."""
+    wanted = pipeline.build(config).adapters["seeds_only"]
+    with (stop or Stop()).listening() as listening:
+        return stage.run(wanted, config, Store(Path(config.paths.store)), Progress(), listening)
+
+
+def work(config: Config) -> Path:
+    return Path(config.paths.store) / "work" / pipeline.build(config).adapters["seeds_only"].key
+
+
+def parameters(adapter: Path) -> dict[str, torch.Tensor]:
+    return dict(load_file(adapter / "adapter_model.safetensors"))
+
+
+def curve(adapter: Path) -> list[dict[str, float]]:
+    return list(json.loads((adapter / "curve.json").read_text()))
+
+
+def data(config: Config, tokenizer: Any) -> tuple[list[Encoded], list[Encoded], list[Step]]:
+    """What is learnt, what is held out, and the plan."""
+    shown, held_out = split(read_seeds(Path(config.domain.seeds), config.domain.tasks))
+    learnt, watched = (encode(rows, config.domain.role, tokenizer) for rows in (shown, held_out))
+    return learnt, watched, plan([(len(row), len(row.response)) for row in learnt], config.tuning, config.seed)
+
+
+@torch.no_grad()
+def token_mean(model: Any, rows: list[Encoded]) -> float:
+    total = sum(float(naive_loss(model, row)) for row in rows)
+    return total / sum(len(row.response) for row in rows)
+
+
+def check_same(one: Path, other: Path, tolerance: float) -> None:
+    found, expected = parameters(one), parameters(other)
+    assert found.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: Any) -> tuple[Config, Path]:
+    """One adapter, tuned in one go."""
+    config = experiment(tmp_path_factory.mktemp("undisturbed"), *QUICK)
+    return config, tune(config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "stops"),
+    [
+        (["lora.dropout=0.1"], [2]),
+        (["lora.dropout=0.1", "tuning.schedule=cosine", "tuning.weight_decay=0.1"], [3, 1]),  # 3: the epoch's last
+        (["model=gemma-3-270m", "tuning.warmup_ratio=0.5"], [1]),
+        (["model=mpt-30b", "lora.dropout=0.1"], [5]),
+    ],
+)
+def test_an_interrupted_run_goes_on_to_the_same_adapter(tmp_path: Path, overrides: list[str], stops: list[int]) -> None:
+    whole = tune(experiment(tmp_path / "whole", *QUICK, *overrides))
+    config = experiment(tmp_path / "parts", *QUICK, *overrides)
+    done = 0
+    for steps in stops:
+        torch.manual_seed(steps)  # another process has another random state
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            tune(config, StopAfter(steps))
+        done += steps
+        assert [point["step"] for point in checkpoints.load(work(config))["curve"]] == list(range(done))  # type: ignore[index]
+    torch.manual_seed(99)
+    parts = tune(config)
+    check_same(parts, whole, 1e-6)
+    assert len(curve(parts)) == 6
+    for found, expected in zip(curve(parts), curve(whole), strict=True):
+        assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_signal_during_the_last_step_leaves_nothing_to_do_but_to_save(tmp_path: Path, undisturbed: Any) -> None:
+    config = experiment(tmp_path, *QUICK)
+    with pytest.raises(Interrupted):
+        tune(config, StopAfter(6))
+    check_same(tune(config), undisturbed[1], 0.0)
+
+
+def test_dropout_draws_and_seeds_change_the_adapter(tmp_path: Path, undisturbed: Any) -> None:
+    expected = parameters(undisturbed[1])
+    for changed in ("lora.dropout=0.1", "seed=1"):  # in one store: they are other adapters
+        found = parameters(tune(experiment(tmp_path, *QUICK, changed)))
+        assert max(float((found[name] - expected[name]).abs().max()) for name in expected) > 1e-3
+
+
+def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(tmp_path: Path) -> None:
+    config = experiment(tmp_path, *QUICK, "tuning.schedule=cosine")
+    with pytest.raises(Interrupted):
+        tune(config, StopAfter(2))
+    state = checkpoints.load(work(config))
+    assert state is not None
+    assert all("lora_" in name for name in state["parameters"])
+    trained = sum(parameter.numel() for parameter in state["parameters"].values()) * 4
+    size = (work(config) / checkpoints.NAME).stat().st_size
+    assert 3 * trained < size < 4 * trained + 100_000  # parameters and two moments
+    base = sum(parameter.numel() for parameter in toy("llama-2-7b")[0].parameters()) * 4
+    assert size < base
+
+
+def test_checkpoints_are_kept_while_a_run_goes_on(tmp_path: Path, monkeypatch: Any) -> None:
+    saved: list[int] = []
+    save = checkpoints.save
+
+    def counted(folder: Path, *state: Any) -> None:
+        save(folder, *state)
+        saved.append(len(checkpoints.load(folder)["curve"]))  # type: ignore[index]
+
+    monkeypatch.setattr(checkpoints, "save", counted)
+    tune(experiment(tmp_path, *QUICK, "tuning.checkpoint_minutes=0"))
+    assert saved == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_adapter_loads_with_plain_peft_and_is_what_was_tuned(undisturbed: Any) -> None:
+    config, adapter = undisturbed
+    base, tokenizer = toy("llama-2-7b")
+    learnt, held_out, _ = data(config, tokenizer)
+    ids = torch.tensor([[*learnt[0].prompt, *learnt[0].response]])
+    before = base(ids).logits
+    model = PeftModel.from_pretrained(base, str(adapter)).eval()
+    logits = model(ids).logits
+    # The loss that the tuned model had in the end, and the weights that LoRA stands for: base + B A alpha / r.
+    assert token_mean(model, held_out) == pytest.approx(curve(adapter)[-1]["held_out_loss"], rel=1e-5)
+    merged, _ = toy("llama-2-7b")
+    found = parameters(adapter)
+    for name in {name.rpartition(".lora_")[0] for name in found}:
+        change = found[f"{name}.lora_B.weight"] @ found[f"{name}.lora_A.weight"] * config.lora.alpha / config.lora.r
+        merged.get_submodule(name.removeprefix("base_model.model.")).weight += change
+    torch.testing.assert_close(logits, merged(ids).logits, rtol=1e-4, atol=1e-4)
+    assert float((logits - before).abs().max()) > 0.1
+    assert token_mean(model, learnt) < token_mean(toy("llama-2-7b")[0], learnt) - 0.05  # it has learnt
+    with load.adapted(toy("llama-2-7b")[0], adapter) as adapted:
+        assert torch.equal(adapted(ids).logits, logits)
+    assert not any(str(config.paths.store) in path.read_text() for path in adapter.glob("*.json"))
+
+
+def test_tuning_asks_for_no_address_on_the_network(tmp_path: Path, monkeypatch: Any) -> None:
+    asked: list[Any] = []
+
+    def refuse(host: Any, *_: Any, **__: Any) -> Any:
+        asked.append(host)
+        raise OSError("no network")
+
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    tune(experiment(tmp_path, *QUICK, "tuning.epochs=1"))
+    assert not asked
+
+
+def test_the_adapter_names_the_prompt_template_that_it_was_tuned_under(undisturbed: Any) -> None:
+    kept = json.loads((undisturbed[1] / "prompt.json").read_text())
+    assert kept["hash"] == prompts.template_hash()
+    shown = prompts.prefix(undisturbed[0].domain.role, ())
+    assert kept["template"].startswith(shown)
+    assert all(place in kept["template"].removeprefix(shown) for place in ("{instruction}", "{input}", "{options}"))
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize("name", ["gemma-3-270m", "falcon-40b"])
+def test_the_base_is_bit_for_bit_as_before(tmp_path: Path, name: str, interrupted: bool) -> None:
+    config = experiment(tmp_path, *QUICK, f"model={name}", "tuning.epochs=1", "lora.dropout=0.1")
+    base, tokenizer = load.base(config.model, config.paths, pytest.fail)  # type: ignore[arg-type]
+    before = {key: value.clone() for key, value in base.state_dict().items()}
+    ids = torch.tensor([tokenizer("Does aspirin help?").input_ids], device=base.device)
+    logits, attention = base(ids).logits, base.config._attn_implementation
+    if interrupted:
+        with pytest.raises(Interrupted):
+            tune(config, StopAfter(1))
+    else:
+        tune(config)
+    assert load.base(config.model, config.paths, pytest.fail)[0] is base  # type: ignore[arg-type]
+    assert {parameter.device.type for parameter in base.parameters()} == {load.device().type}
+    after = base.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+    assert not base.training and not any(parameter.requires_grad for parameter in base.parameters())
+    assert not hasattr(base, "peft_config")
+    assert base.config._attn_implementation == attention
+    assert torch.equal(base(ids).logits, logits)
+
+
+@pytest.mark.parametrize("name", ["llama-2-7b", "falcon-40b"])
+def test_the_loss_is_the_mean_over_the_response_tokens_of_a_step(tmp_path: Path, name: str) -> None:
+    config = experiment(tmp_path, *QUICK, f"model={name}", "tuning.epochs=1", "tuning.micro_batch_tokens=700")
+    found = curve(tune(config))
+    base, tokenizer = toy(name)
+    learnt, _, steps = data(config, tokenizer)
+    assert len(steps[0].micro_batches) > 1
+    first = [learnt[row] for micro in steps[0].micro_batches for row in micro]
+    assert found[0]["loss"] == pytest.approx(token_mean(base, first), rel=1e-5)  # LoRA begins as nothing
+    assert abs(found[0]["loss"] - sum(token_mean(base, [row]) for row in first) / len(first)) > 1e-4  # not of rows
+
+
+@pytest.mark.parametrize("name", ["llama-2-7b", "gemma-3-270m"])
+def test_micro_batches_give_the_adapter_of_one_forward_pass(tmp_path: Path, name: str) -> None:
+    both = [
+        experiment(tmp_path / str(limit), *QUICK, f"model={name}", f"tuning.micro_batch_tokens={limit}")
+        for limit in (1, 100_000)
+    ]
+    _, _, steps = data(both[0], toy(name)[1])
+    assert all(len(step.micro_batches) == step.rows > 1 for step in steps)
+    check_same(tune(both[0]), tune(both[1]), 1e-5)
+
+
+def test_rows_that_are_too_long_are_left_out_and_counted(tmp_path: Path) -> None:
+    config = experiment(tmp_path, *QUICK, "tuning.epochs=1")
+    learnt, _, _ = data(config, toy("llama-2-7b")[1])
+    limit = sorted(map(len, learnt))[12]
+    config = replace(config, tuning=replace(config.tuning, max_length=limit))
+    counts = json.loads((tune(config) / "manifest.json").read_text())["counts"]
+    kept = [len(row) for row in learnt if len(row) <= limit]
+    assert (counts["rows"], counts["too_long"]) == (len(kept), len(learnt) - len(kept))
+    assert counts["tokens"] == sum(kept) and len(kept) < len(learnt)
+    with pytest.raises(UserError, match=r"tuning\.max_length=3"):
+        tune(replace(config, tuning=replace(config.tuning, max_length=3)))
+
+
+def factors(tmp_path: Path, steps: int, **changes: Any) -> list[float]:
+    """What the learning rate is multiplied by at each step."""
+    planned = [Step(number, 0, ((0,),), 1) for number in range(steps)]
+    display: Any = SimpleNamespace(advance=lambda *_: None)
+    config = tuning_config(**changes)
+    module = Specialization(torch.nn.Linear(1, 1), Data([], planned, []), config, False, tmp_path, display, Stop())
+    return [module.factor(step) for step in range(steps)]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [1.0] * 8),
+        ("linear", [1 - step / 8 for step in range(8)]),
+        ("cosine", [0.5 + 0.5 * math.cos(math.pi * step / 8) for step in range(8)]),
+    ],
+)
+def test_the_rate_warms_up_and_then_follows_the_schedule(tmp_path: Path, schedule: str, expected: list[float]) -> None:
+    assert factors(tmp_path, 10, schedule=schedule, warmup_ratio=0.2) == pytest.approx([1 / 3, 2 / 3, *expected])
+    assert factors(tmp_path, 8, schedule=schedule, warmup_ratio=0.0) == pytest.approx(expected)
+    assert all(factor > 0 for factor in factors(tmp_path, 1, schedule=schedule, warmup_ratio=1.0))
+
+
+def test_the_rates_of_a_run_are_the_schedules(tmp_path: Path, undisturbed: Any) -> None:
+    config, adapter = undisturbed
+    expected = factors(tmp_path, 6, schedule=config.tuning.schedule, warmup_ratio=config.tuning.warmup_ratio)
+    rates = [point["lr"] for point in curve(adapter)]
+    assert rates == pytest.approx([config.tuning.learning_rate * factor for factor in expected])
+    assert [point["epoch"] for point in curve(adapter)] == [0, 0, 0, 1, 1, 1]
+    assert ["held_out_loss" in point for point in curve(adapter)] == [False, False, True, False, False, True]
