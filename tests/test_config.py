@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import PROJECT
 from selfspec import config, pipeline, resolvers
 from selfspec.config import Config, freeze, keyed
 
@@ -54,7 +54,8 @@ def test_help_shows_every_option_within_six_tenths_of_a_cpu_second() -> None:
 
 def test_planning_imports_nothing_heavy() -> None:
     code = (
-        "import sys; sys.path.insert(0, 'tests'); from test_config import composed; from selfspec import door, pipeline\n"
+        "import sys; sys.path.insert(0, 'tests'); from test_config import composed\n"
+        "from selfspec import door, pipeline\n"
         "pipeline.build(composed()); heavy = {'torch', 'transformers', 'peft', 'wandb', 'pytorch_lightning'}\n"
         "print(heavy & set(sys.modules))"
     )

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from selfspec import records, resolvers
 from selfspec.config import TaskType
 from selfspec.filters import words
+from selfspec.prompts import LIST_STOP
 from selfspec.records import SEPARATOR, Question, Seed
 from selfspec.scoring.metrics import rouge_l
 from selfspec.store import file_hash
@@ -65,6 +66,12 @@ def test_every_task_type_has_seeds_and_questions_and_a_known_kind(domain: Domain
     assert len({task.about.casefold() for task in domain.tasks.values()}) == len(domain.tasks)
 
 
+def test_no_seed_holds_what_would_end_it_in_the_list_of_tasks(domain: Domain) -> None:
+    for seed in domain.seeds:
+        text = re.sub(r"\n\s*\n", "\n", f" {seed.instruction}\nInput: {seed.input}")
+        assert [stop for stop in LIST_STOP if stop in text] == [], seed.id
+
+
 def test_closed_labels_are_balanced(domain: Domain) -> None:
     closed = [name for name, task in domain.tasks.items() if task.kind == "label"]
     assert closed
@@ -92,7 +99,8 @@ def test_answers_in_numbers_are_numbers(domain: Domain) -> None:
 
 
 def test_no_question_repeats_the_input_of_a_seed_or_of_a_question(domain: Domain) -> None:
-    inputs = Counter(" ".join(words(row.input)) for row in (*domain.seeds, *domain.questions))
+    texts = [seed.input for seed in domain.seeds] + [question.input for question in domain.questions]
+    inputs = Counter(" ".join(words(text)) for text in texts)
     assert "" not in inputs
     assert [text for text, count in inputs.items() if count > 1] == []
 

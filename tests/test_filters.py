@@ -38,10 +38,11 @@ def expected(draft: Draft, kept: list[tuple[str, Draft]]) -> str:
 
 
 @settings(deadline=None, max_examples=400)
-@given(DRAFTS, DRAFTS)
-def test_novelty_decides_a_pair_as_rouge_score_does(one: Draft, other: Draft) -> None:
-    seed = Seed("s1", one.task_type, one.instruction, one.input, "an output")
-    assert Novelty([seed], THRESHOLD).check(other) == expected(other, [("s1", one)])
+@given(st.lists(DRAFTS, min_size=1, max_size=2), DRAFTS)
+def test_novelty_decides_against_seeds_as_rouge_score_does(earlier: list[Draft], draft: Draft) -> None:
+    kept = [(f"s{number}", one) for number, one in enumerate(earlier)]
+    seeds = [Seed(name, one.task_type, one.instruction, one.input, "an output") for name, one in kept]
+    assert Novelty(seeds, THRESHOLD).check(draft) == expected(draft, kept)
 
 
 @settings(deadline=None)
@@ -88,18 +89,11 @@ CLOSED = Draft("verdict", "Did the rates rise?", "Rates rose twice in the spring
         (OPEN, True, ""),
         (CLOSED, True, ""),
         (replace(OPEN, instruction="word " * 150), True, ""),
-        (replace(OPEN, input="The input: it rose. Task 4 was type: urgent."), True, ""),  # no line begins with a field
-        (replace(OPEN, instruction="Answer the question, then give your solution."), True, ""),
+        (replace(OPEN, input="Rates rose in the spring."), True, ""),
         (OPEN, False, "truncated"),
         (replace(OPEN, instruction="Shorten it."), True, "instruction too short"),
         (replace(OPEN, instruction="word " * 151), True, "instruction too long"),
         (replace(OPEN, input="Rates rose in spring."), True, "input too short"),
-        (replace(OPEN, input=f"{OPEN.input}\nInput: Rates fell."), True, "another task inside"),
-        (replace(OPEN, input=f"{OPEN.input}\noptions : up; down"), True, "another task inside"),
-        (replace(OPEN, input=f"{OPEN.input}\nTask 5"), True, "another task inside"),
-        (replace(OPEN, instruction=f"{OPEN.instruction}\nTopic: bonds"), True, "another task inside"),
-        (replace(OPEN, input=f"{OPEN.input}\nAnswer: They rose."), True, "answers itself"),
-        (replace(OPEN, instruction=f"{OPEN.instruction}\nSolutions: see below"), True, "answers itself"),
     ],
 )
 def test_form_gives_its_reason(draft: Draft, finished: bool, reason: str) -> None:

@@ -8,8 +8,9 @@ import signal
 import time
 from pathlib import Path
 
-from conftest import Warm, places
 from safetensors.numpy import load_file
+
+from conftest import Warm, places
 
 KILLS = 20
 COMMAND = ["debug=smoke", "data_size.examples=100", "logger=none", "evaluation.limit=2", "tuning.checkpoint_minutes=0"]

@@ -19,8 +19,16 @@ DOMAIN = DomainConfig("law", "an expert in law", TASKS, seeds="", evaluation="",
 CLOSED = Seed("s1", "verdict", "Is it so?", "It is.\n\nQuestion: Is it?", "yes", topic="torts", options=("yes", "no"))
 OPEN = Seed("s2", "summary", "Shorten it.", "", "Short.")
 
+
+def cut(text: str, stops: tuple[str, ...]) -> str:
+    """What is left of a text when a model is stopped at the first of `stops`."""
+    return min((text.split(stop, maxsplit=1)[0] for stop in stops), key=len)
+
+
 LINE = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"])).map(str.strip).filter(bool)
-PASSAGE = st.lists(LINE, min_size=1, max_size=3).map("\n".join)
+PASSAGE = (
+    st.lists(LINE, min_size=1, max_size=3).map("\n".join).filter(lambda text: cut(text, prompts.LIST_STOP) == text)
+)
 PLAIN = PASSAGE.filter(lambda text: "\nInput:" not in text)
 
 
@@ -34,8 +42,7 @@ def test_what_the_list_shows_is_parsed_back(
     listed = prompts.list_prefix(DOMAIN, [CLOSED, seed])
     assert listed.startswith(asked)
     written = listed.removeprefix(asked)
-    assert written.count(prompts.LIST_STOP) == 1
-    draft = prompts.parse(written.split(prompts.LIST_STOP)[0], request)
+    draft = prompts.parse(cut(written, prompts.LIST_STOP), request)
     assert draft == Draft(task, instruction, text, tuple(options), topic)
 
 
@@ -50,7 +57,7 @@ def test_a_text_without_an_input_is_all_instruction(text: str) -> None:
         (" Is it?\nInput: X: y ", "Is it?", "X: y"),
         (" Is it? \nInput:\nOne.\nTwo.\n", "Is it?", "One.\nTwo."),
         (" Is it? Input: no, that is not a line of its own", "Is it? Input: no, that is not a line of its own", ""),
-        (" One.\nInput: a\nInput: b", "One.", "a\nInput: b"),
+        (" One.\nInput: a\nInput: b", "One.", "a"),
         ("\nInput: a", "", "a"),
     ],
 )
@@ -78,7 +85,13 @@ def test_a_prefix_is_the_role_and_the_shots_solved() -> None:
 
 def test_a_model_is_stopped_where_the_next_shot_would_begin() -> None:
     after = prompts.prefix(DOMAIN.role, [OPEN, CLOSED]).split("### Response:\n", 1)[1]
-    assert after.split(prompts.STOP)[0].strip() == OPEN.output
+    assert cut(after, prompts.STOP).strip() == OPEN.output
+
+
+@pytest.mark.parametrize("more", ["\nAnswer: b", "\n\nTask 5\nType: x", "\nOptions: b", "\nInstruction: b"])
+def test_what_a_model_adds_behind_its_input_is_left_out(more: str) -> None:
+    draft = prompts.parse(cut(f" Is it?\nInput: a{more}", prompts.LIST_STOP), Request("summary"))
+    assert draft == Draft("summary", "Is it?", "a", ())
 
 
 def test_the_list_numbers_its_seeds_and_shows_no_output() -> None:
@@ -112,8 +125,8 @@ def test_the_hash_of_the_templates_is_the_same_in_every_process() -> None:
 
 @pytest.mark.parametrize("name", ["HEADER", "STOP", "LIST_HEADER", "LIST_STOP", "SEPARATOR"])
 def test_a_changed_template_changes_the_hash(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    before = prompts.template_hash()
-    monkeypatch.setattr(prompts, name, f"{getattr(prompts, name)} ")
+    before, template = prompts.template_hash(), getattr(prompts, name)
+    monkeypatch.setattr(prompts, name, template + (" " if isinstance(template, str) else (" ",)))
     assert prompts.template_hash() != before
 
 

@@ -97,9 +97,9 @@ def test_examples_come_back_as_they_were_written_and_write_the_same_bytes(tmp_pa
         ({"options": ["yes", ""]}, "field 'options' must be a list of strings"),
         ({"options": None}, "field 'options' must be a list of strings"),
         ({"options": 2}, "field 'options' must be a list of strings"),
-        ({"options": ["yes"]}, "field 'options' needs at least two different labels"),
-        ({"options": ["yes", "yes"]}, "field 'options' needs at least two different labels"),
-        ({"task_type": "fields", "options": ["yes"]}, "field 'options' needs at least two different labels"),
+        ({"options": ["yes"]}, "field 'options' needs at least two labels"),
+        ({"options": ["yes", "yes"]}, "field 'options' needs at least two labels"),
+        ({"task_type": "fields", "options": ["yes"]}, "field 'options' needs at least two labels"),
         ({"instructions": "Is it?"}, "unknown field 'instructions'; did you mean 'instruction'? allowed are "),
         ({"zzz": "?"}, "unknown field 'zzz'; allowed are "),
     ],
@@ -163,9 +163,10 @@ def test_a_file_without_rows_is_named(tmp_path: Path, which: str, content: bytes
     assert str(path) in str(caught.value)
 
 
-@given(st.lists(st.text(min_size=1, max_size=6), unique=True, max_size=150), st.randoms(use_true_random=False))
-def test_a_tenth_but_at_least_eight_is_held_out_by_ids_alone(ids: list[str], chance: random.Random) -> None:
-    seeds = [Seed(name, "summary", "Shorten it.", "A text.", "Text.") for name in ids]
+@given(st.integers(0, 250), st.text(max_size=6), st.randoms(use_true_random=False))
+def test_a_tenth_but_at_least_eight_is_held_out_by_ids_alone(count: int, name: str, chance: random.Random) -> None:
+    ids = [f"{name}{number}" for number in range(count)]
+    seeds = [Seed(each, "summary", "Shorten it.", "A text.", "Text.") for each in ids]
     shown, held_out = records.split(seeds)
     assert len(held_out) == min(len(seeds), max(8, len(seeds) // 10))
     assert sorted(seed.id for seed in shown + held_out) == sorted(ids)

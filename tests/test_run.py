@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+
 import wandb_file
 from conftest import Warm, cold, places
-
 from selfspec.store import file_hash, files_in
 
 
@@ -92,7 +92,9 @@ def test_too_few_attempts_are_told_and_a_higher_limit_goes_on(warm: Warm, tmp_pa
 
 @pytest.mark.parametrize("model", ["smollm2-135m", "llama-2-7b", "mpt-30b", "falcon-40b"])
 def test_every_architecture_goes_the_whole_way_as_a_toy(warm: Warm, tmp_path: Path, model: str) -> None:
-    ended = warm(f"model={model}", "debug=smoke", "domain=finance", "logger=none", "evaluation.limit=1", *places(tmp_path))
+    ended = warm(
+        f"model={model}", "debug=smoke", "domain=finance", "logger=none", "evaluation.limit=1", *places(tmp_path)
+    )
     assert ended.code == 0, ended.text
     assert (tmp_path / "run" / "report.html").exists()
 
@@ -122,7 +124,9 @@ def test_csv_curves(warm: Warm, smoke: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["truncate", "change", "remove"])
-def test_a_damaged_output_is_noticed_set_aside_and_made_again(warm: Warm, smoke: Path, tmp_path: Path, harm: str) -> None:
+def test_a_damaged_output_is_noticed_set_aside_and_made_again(
+    warm: Warm, smoke: Path, tmp_path: Path, harm: str
+) -> None:
     shutil.copytree(smoke / "store", tmp_path / "store")
     path = next((tmp_path / "store" / "examples").glob("*/examples.jsonl"))
     whole = path.read_bytes()

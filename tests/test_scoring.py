@@ -37,8 +37,9 @@ def asked(*answers: str, options: tuple[str, ...] = ()) -> Question:
         ("The cat sat.", "a CAT, sat", 1.0),  # articles, punctuation and case count for nothing
         ("IL-6", "IL6", 1.0),  # punctuation goes without a gap
         ("theatre", "the theatre", 1.0),
+        ("theatre", "tre", 0.0),  # an article inside a word is none
         ("yes it is", "yes", 0.5),
-        ("cat cat dog", "cat dog dog", 2 / 3),  # a repeated word counts as often as both have it
+        ("cat cat dog dog", "cat cat dog", 6 / 7),  # a repeated word counts as often as both have it
         ("cat cat cat", "cat", 0.5),
         ("dog", "cat", 0.0),
         ("the", "a!", 1.0),  # both empty

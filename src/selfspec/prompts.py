@@ -14,7 +14,7 @@ from selfspec.config import DomainConfig, TaskType
 from selfspec.records import SEPARATOR, Seed, Task
 
 HEADER = "You are {role}. Give each task the best answer you can, in the form that it asks for.\n\n"
-STOP = "\n###"  # a model that goes on after its answer begins the next section
+STOP = ("\n###",)  # a model that goes on after its answer begins the next section
 
 LIST_HEADER = """\
 Here is a list of tasks for a language model, written by {role}.
@@ -26,7 +26,9 @@ Here is a list of tasks for a language model, written by {role}.
 List of tasks:
 
 """
-LIST_STOP = "\n\n"  # a task holds no blank line
+# A task holds no blank line; what a model adds behind its input (an answer, another task) is not part of it.
+_BEHIND = ("Answer:", "Output:", "Response:", "Explanation:", "Options:", "Instruction:", "Type:", "Topic:")
+LIST_STOP = ("\n\n", *(f"\n{word}" for word in _BEHIND))
 
 
 def item(task: Task) -> str:
@@ -80,7 +82,7 @@ def list_item(number: int, request: Request, domain: DomainConfig) -> str:
 
 def parse(text: str, request: Request) -> Draft:
     """(instruction, input) of a text that goes on after `Instruction:`; without an input it is all instruction."""
-    instruction, _, passage = text.partition("\nInput:")
+    instruction, passage, *_ = [*text.split("\nInput:"), ""]  # a second input would be another task's
     return Draft(request.task_type, instruction.strip(), passage.strip(), request.options, request.topic)
 
 
@@ -94,5 +96,5 @@ def template_hash() -> str:
     probe = Seed("i", "t", "instruction", "input", "output", topic="topic", options=("a", "b"))
     plain = Seed("i", "t", "instruction", "", "output")
     domain = DomainConfig("n", "role", {"t": TaskType("label", "about")}, "", "", ("topic",))
-    texts = [prefix("role", [probe, plain]), STOP, list_prefix(domain, [probe, plain]), LIST_STOP]
+    texts = [prefix("role", [probe, plain]), *STOP, list_prefix(domain, [probe, plain]), *LIST_STOP]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]

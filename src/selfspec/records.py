@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ from selfspec.errors import UserError, nearest
 
 KINDS = ("label", "labels", "short", "list", "entities", "number", "text")
 Row = TypeVar("Row")
+_WORD = re.compile(r"[a-z0-9]+")
 SEPARATOR = "; "  # between the parts of an answer: list items, labels, entities
 
 
@@ -133,7 +136,7 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 def _read_unique(path: Path, build: Callable[[dict[str, Any]], Row], what: str, extra: set[str]) -> list[Row]:
     """Every row of a user's file, with complaints that name file, line and field."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON strings may hold other line separators
     except FileNotFoundError:
         raise UserError(f"The file of {what} {path} does not exist; give the path of a JSONL file.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -191,8 +194,10 @@ def _options(row: dict[str, Any], tasks: Mapping[str, TaskType]) -> tuple[str, .
     options, kind = row.get("options", []), tasks[row["task_type"]].kind
     if not isinstance(options, list) or not all(isinstance(option, str) and option for option in options):
         raise ValueError("field 'options' must be a list of strings")
-    if kind in ("label", "labels") and len(set(options)) < 2:
-        raise ValueError(f"field 'options' needs at least two different labels for a task of kind {kind}")
+    if kind in ("label", "labels") and len({" ".join(words(option)) for option in options} - {""}) < max(
+        2, len(options)
+    ):
+        raise ValueError(f"field 'options' needs at least two labels that differ in their words, for kind {kind}")
     return tuple(options)
 
 
@@ -201,11 +206,25 @@ def _answer(row: dict[str, Any], name: str, tasks: Mapping[str, TaskType]) -> st
     kind, options = getattr(tasks.get(row.get("task_type", "")), "kind", None), row.get("options", [])
     if kind == "label" and answer not in options:
         raise ValueError(f"field '{name}' is '{answer}', which is not among the options {options}")
+    if kind == "number" and not _is_number(answer):
+        raise ValueError(f"field '{name}' is '{answer}', which is no bare number such as 12.5")
     if kind == "labels" and answer != "none":
         for label in answer.split(SEPARATOR):
             if label not in options:
                 raise ValueError(f"field '{name}' has '{label}', which is not among the options {options}")
     return answer
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words, as rouge_score's tokenizer cuts them (no stemming)."""
+    return _WORD.findall(text.lower())
 
 
 def _text(row: dict[str, Any], name: str) -> str:

@@ -141,7 +141,7 @@ class Store:
 def remembered(path: Path, compute: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """One numbered batch of work: read from `path` if it was done before, else computed and kept there."""
     if path.exists():
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     rows = compute()
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_atomic(path, text.encode())

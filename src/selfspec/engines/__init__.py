@@ -23,7 +23,7 @@ class Batch:
     prefix: str
     items: tuple[str, ...]
     sampling: Sampling
-    stop: str  # a text at which a completion ends, itself left out
+    stop: tuple[str, ...]  # texts at which a completion ends, themselves left out
     options: tuple[tuple[str, ...], ...] = ()  # for each item, answers whose log-probability is wanted
 
 

@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from selfspec.engines import Batch, Completion, Sampling
 
 NUCLEUS = 4096  # most probable tokens looked at first; the whole vocabulary is sorted only when they hold too little
-TAIL = 12  # tokens decoded to look for the stop text
+TAIL = 32  # tokens decoded to look for the stop text
 
 
 @dataclass
@@ -61,7 +61,7 @@ class TransformersEngine:
         rows, ended = self._decode(state, batch.sampling, batch.stop)
         completions = []
         for ids, finished, scores in zip(rows, ended, logprobs, strict=True):
-            text = self.tokenizer.decode(ids, skip_special_tokens=True).split(batch.stop)[0]
+            text = _cut(self.tokenizer.decode(ids, skip_special_tokens=True), batch.stop)
             completions.append(Completion(text, len(ids), finished, scores))
         return completions
 
@@ -159,7 +159,7 @@ class TransformersEngine:
             for n, (_, option) in enumerate(pairs)
         ]
 
-    def _decode(self, state: _State, sampling: Sampling, stop: str) -> tuple[list[list[int]], list[bool]]:
+    def _decode(self, state: _State, sampling: Sampling, stop: tuple[str, ...]) -> tuple[list[list[int]], list[bool]]:
         """Token by token until every row has ended or reached the limit; (token ids, ended) for each row."""
         count = state.logits.shape[0]
         rows: list[list[int]] = [[] for _ in range(count)]
@@ -174,7 +174,8 @@ class TransformersEngine:
                 ended[row] = token in self.ends
                 if not ended[row]:
                     rows[row].append(token)
-                    ended[row] = stop in self.tokenizer.decode(rows[row][-TAIL:])
+                    tail = self.tokenizer.decode(rows[row][-TAIL:])
+                    ended[row] = any(text in tail for text in stop)
             going = [place for place, row in enumerate(active) if not ended[row]]
             if not going or step + 1 == sampling.max_new_tokens:
                 break
@@ -215,6 +216,11 @@ def _invert(probabilities: Tensor, tokens: Tensor, top_p: float, numbers: Tensor
     sums = probabilities.masked_fill(before >= top_p, 0.0).cumsum(-1)
     places = torch.searchsorted(sums, numbers[:, None] * sums[:, -1:], right=True)
     return tokens.gather(-1, places.clamp(max=tokens.shape[-1] - 1))[:, 0]
+
+
+def _cut(text: str, stop: tuple[str, ...]) -> str:
+    """The text before the first of the stop texts."""
+    return text[: min((place for place in map(text.find, stop) if place >= 0), default=len(text))]
 
 
 def _shifted(cached: Tensor, gaps: list[int]) -> Tensor:

@@ -6,14 +6,9 @@ Parents: Self-Instruct (arXiv 2212.10560, section 2.2); the thresholds that are 
 
 from __future__ import annotations
 
-import re
+from selfspec.records import words
 
-_WORD = re.compile(r"[a-z0-9]+")
-
-
-def words(text: str) -> list[str]:
-    """Lower-case words, as rouge_score's tokenizer cuts them (no stemming)."""
-    return _WORD.findall(text.lower())
+__all__ = ["longest_run", "words"]
 
 
 def longest_run(one: list[str], other: list[str]) -> int:

@@ -35,7 +35,7 @@ PROPER = {  # the metric of each kind (METHOD, Evaluation)
     "number": "within 0.01",
     "text": "ROUGE-L F1",
 }
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?\.?\d+")
+_NUMBER = re.compile(r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")
 _ENTITY = re.compile(r"\s*(.+?)\s*\(([^()]+)\)\s*")
 SHORT_WORDS = 8  # a short answer has at most so many
 
@@ -74,11 +74,9 @@ def judge(question: Question, kind: str, reply: str, finished: bool) -> Judgemen
         return Judgement(**shared, label_correct=float(label == gold), counts=by_class)
     if kind == "labels":
         mine, theirs = lenient_labels(reply, question.options), _parts(gold)
-        return Judgement(
-            **shared,
-            label_correct=float(mine == theirs),
-            counts={"": _overlap(Counter(mine), Counter(theirs))},
-        )
+        said = bool(mine) or words(reply)[:1] == ["none"]  # silence is not "none"
+        counts = {"": _overlap(Counter(mine), Counter(theirs))}
+        return Judgement(**shared, label_correct=float(said and mine == theirs), counts=counts)
     if kind == "entities":
         return Judgement(**shared, counts={"": _overlap(entities(reply), entities(gold))})
     return Judgement(**shared, proper=_proper(question, kind, reply, shared["rouge_l"]))
@@ -115,7 +113,7 @@ def lenient_labels(reply: str, options: Sequence[str]) -> set[str]:
 
 def entities(reply: str) -> Counter[str]:
     """`mention (type); ...` as a multiset; letter case does not count."""
-    found = (_ENTITY.fullmatch(part) for part in reply.split(SEPARATOR.strip()))
+    found = (_ENTITY.fullmatch(part) for part in re.split(r"[;\n]", reply))
     return Counter(f"{match[1]} ({match[2]})".casefold() for match in found if match)
 
 
@@ -135,13 +133,14 @@ def _proper(question: Question, kind: str, reply: str, rouge: float) -> float:
     if kind == "short":
         return float(any(metrics.normalized(reply) == metrics.normalized(answer) for answer in question.answers))
     if kind == "list":
-        mine, theirs = (Counter(metrics.normalized(p) for p in _parts(t)) for t in (reply, question.answers[0]))
-        return metrics.f1(*_overlap(mine, theirs))
+        mine, *golds = ({metrics.normalized(part) for part in _parts(text)} for text in (reply, *question.answers))
+        return max(metrics.f1(*_overlap(Counter(mine), Counter(gold))) for gold in golds)
     if kind == "number":
-        number = _NUMBER.search(reply)
-        if not number:
+        found = _NUMBER.search(reply.replace("\u2212", "-"))
+        if not found:
             return 0.0
-        return float(abs(float(number[0].replace(",", "")) - float(question.answers[0])) <= 1e-2 + 1e-9)
+        number = float(found[0].replace(",", ""))
+        return float(any(abs(number - float(answer)) <= 1e-2 + 1e-9 for answer in question.answers))
     return rouge
 
 
