@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from selfspec.engines import Batch, Completion, Sampling
@@ -27,6 +27,7 @@ LENGTHS = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
+@example([(10, 2)] * 7, 2, 6, 20, 0)  # full to the last token
 @given(LENGTHS, st.integers(1, 4), st.integers(1, 20), st.integers(1, 600), st.integers(0, 5))
 def test_a_plan_takes_each_row_once_an_epoch_and_keeps_the_limits(
     lengths: list[tuple[int, int]], epochs: int, batch: int, limit: int, seed: int

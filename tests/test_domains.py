@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from selfspec import records, resolvers
 from selfspec.config import TaskType
 from selfspec.filters import words
-from selfspec.prompts import LIST_STOP
+from selfspec.prompts import INPUT_STOP
 from selfspec.records import SEPARATOR, Question, Seed
 from selfspec.scoring.metrics import rouge_l
 from selfspec.store import file_hash
@@ -68,8 +68,8 @@ def test_every_task_type_has_seeds_and_questions_and_a_known_kind(domain: Domain
 
 def test_no_seed_holds_what_would_end_it_in_the_list_of_tasks(domain: Domain) -> None:
     for seed in domain.seeds:
-        text = re.sub(r"\n\s*\n", "\n", f" {seed.instruction}\nInput: {seed.input}")
-        assert [stop for stop in LIST_STOP if stop in text] == [], seed.id
+        text = re.sub(r"\n\s*\n", "\n", f" {seed.input}")
+        assert [stop for stop in INPUT_STOP if stop in text] == [], seed.id
 
 
 def test_closed_labels_are_balanced(domain: Domain) -> None:

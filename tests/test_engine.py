@@ -25,7 +25,7 @@ ITEMS = (
     "Is the trial positive, negative or neutral?",
 )
 OPTIONS = (("yes", "no"), (), ("the receptor of the first drug", "p53", "asthma"), ("positive", "negative outcome"))
-NEVER = "\0never"
+NEVER = ("\0never",)
 
 
 def prepared(name: str) -> tuple[Any, Any]:
@@ -169,18 +169,23 @@ def test_the_seed_alone_decides_what_is_sampled() -> None:
     assert same[0].text != same[1].text
 
 
-def test_the_stop_text_cuts_and_finishes_a_completion() -> None:
+def test_stop_texts_cut_and_finish_a_completion() -> None:
     model, tokenizer = prepared("llama-2-7b")
     engine = TransformersEngine(model, Spelled(tokenizer))
     free = [tokens(completion) for completion in engine.complete(Batch(LONG, ITEMS, Sampling(12), NEVER))]
-    stop = f"{free[0][3]}><{free[0][4]}>"  # begins inside of a token and ends with the next one
-    stopped = engine.complete(Batch(LONG, ITEMS, Sampling(12), stop))
+    inside = f"{free[0][3]}><{free[0][4]}>"  # begins inside of a token and ends with the next one
+    other = f"<{free[1][6]}>"
+    stopped = engine.complete(Batch(LONG, ITEMS, Sampling(12), (*NEVER, inside, other)))
     assert stopped[0] == Completion(spelled(free[0][:3]) + "<", 5, True)
-    for row, completion in zip(free[1:], stopped[1:], strict=True):
-        assert stop not in spelled(row)
+    assert stopped[1] == Completion(spelled(free[1][:6]), 7, True)
+    for row, completion in zip(free[2:], stopped[2:], strict=True):
+        assert inside not in spelled(row) and other not in spelled(row)
         assert completion == Completion(spelled(row), 12, False)
     last = f"<{free[0][10]}><{free[0][11]}>"  # complete with the very last token allowed
-    assert engine.complete(Batch(LONG, ITEMS, Sampling(12), last))[0] == Completion(spelled(free[0][:10]), 12, True)
+    assert engine.complete(Batch(LONG, ITEMS, Sampling(12), (last,)))[0] == Completion(spelled(free[0][:10]), 12, True)
+    both = (spelled(free[0][2:6]), spelled(free[0][4:6]))  # end together: cut where the first one begins
+    for stop in (both, both[::-1]):
+        assert engine.complete(Batch(LONG, ITEMS, Sampling(12), stop))[0] == Completion(spelled(free[0][:2]), 6, True)
 
 
 def test_the_models_end_tokens_end_a_completion_and_are_left_out() -> None:
@@ -241,6 +246,11 @@ def test_the_smallest_and_the_largest_number_stay_in_the_nucleus(monkeypatch: An
         for row, token in zip(logits, chosen.tolist(), strict=True):
             kept = nucleus(row, 1.0, 0.8)
             assert kept[token] == (kept.max() if number == 0 else kept[kept > 0].min())
+
+
+def test_numbers_on_a_border_are_shared_out_evenly() -> None:
+    chosen = choose(torch.zeros(4, 2), Sampling(1, 1.0, 1.0), torch.tensor([0.0, 0.25, 0.5, 0.75]))
+    assert chosen[0] == chosen[1] != chosen[2] == chosen[3]
 
 
 def test_a_temperature_of_zero_takes_the_likeliest_whatever_the_number() -> None:

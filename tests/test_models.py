@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from selfspec.errors import UserError
 from selfspec.models import load, memory, weights
+from selfspec.reporting.progress import Progress
 from toys import NAMES, collapsed, model_config, toy
 
 
@@ -80,7 +81,7 @@ def test_all_linear_wraps_every_linear_layer_but_the_output_head(name: str) -> N
 
 def test_a_toy_loaded_as_a_base_is_frozen_and_in_evaluation_mode(tmp_path: Path) -> None:
     paths = SimpleNamespace(cache=str(tmp_path))
-    model, _ = load.base(model_config("llama-2-7b"), paths, pytest.fail)  # type: ignore[arg-type]
+    model, _ = load.base(model_config("llama-2-7b"), paths, Progress())
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
@@ -141,4 +142,4 @@ def test_weights_in_the_hub_cache_are_found_without_the_hub(monkeypatch: Any, tm
     save_file({"a": torch.zeros(1)}, snapshot / "model.safetensors")
     found = model_config("llama-2-7b", toy=False)
     weights.check(found)
-    assert weights.locate(found, tmp_path / "cache", pytest.fail) == snapshot  # type: ignore[arg-type]
+    assert weights.locate(found, tmp_path / "cache", pytest.fail) == snapshot

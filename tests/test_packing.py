@@ -26,7 +26,8 @@ def rows() -> list[Encoded]:
 
 def tuned(name: str) -> Any:
     """A toy whose attention matters, under an adapter that changes it."""
-    model, _ = toy(name, **({"sliding_window": WINDOW} if name.startswith("gemma") else {}))
+    gemmas = {"sliding_window": WINDOW, "query_pre_attn_scalar": 50}  # so that its scores have a scale of their own
+    model, _ = toy(name, **(gemmas if name.startswith("gemma") else {}))
     return shuffle_adapter(sharpen(model)).eval()
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from selfspec import prompts
 from selfspec.config import DomainConfig, TaskType
-from selfspec.prompts import Draft, Request
+from selfspec.prompts import Request
 from selfspec.records import Question, Seed
 
 TASKS = {"verdict": TaskType("label", "a yes-or-no question"), "summary": TaskType("text", "summarising a text")}
@@ -26,44 +26,25 @@ def cut(text: str, stops: tuple[str, ...]) -> str:
 
 
 LINE = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"])).map(str.strip).filter(bool)
+INSTRUCTION = LINE.map(lambda text: " ".join(text.split())).filter(bool)
 PASSAGE = (
-    st.lists(LINE, min_size=1, max_size=3).map("\n".join).filter(lambda text: cut(text, prompts.LIST_STOP) == text)
+    st.lists(LINE, min_size=1, max_size=3).map("\n".join).filter(lambda text: cut(text, prompts.INPUT_STOP) == text)
 )
-PLAIN = PASSAGE.filter(lambda text: "\nInput:" not in text)
 
 
-@given(st.sampled_from(sorted(TASKS)), PLAIN, PASSAGE | st.just(""), st.lists(LINE, max_size=4), LINE | st.just(""))
-def test_what_the_list_shows_is_parsed_back(
+@given(st.sampled_from(sorted(TASKS)), INSTRUCTION, PASSAGE, st.lists(LINE, max_size=4), LINE | st.just(""))
+def test_what_the_list_shows_is_what_is_read_back_step_by_step(
     task: str, instruction: str, text: str, options: list[str], topic: str
 ) -> None:
     seed = Seed("s", task, instruction, text, "unseen", topic=topic, options=tuple(options))
     request = Request(task, topic, tuple(options))
-    asked = prompts.list_prefix(DOMAIN, [CLOSED]) + prompts.list_item(2, request, DOMAIN)
-    listed = prompts.list_prefix(DOMAIN, [CLOSED, seed])
+    before, listed = prompts.list_prefix(DOMAIN, [CLOSED]), prompts.list_prefix(DOMAIN, [CLOSED, seed])
+    asked = before + prompts.list_item(2, request, DOMAIN)
     assert listed.startswith(asked)
-    written = listed.removeprefix(asked)
-    draft = prompts.parse(cut(written, prompts.LIST_STOP), request)
-    assert draft == Draft(task, instruction, text, tuple(options), topic)
-
-
-@given(PLAIN)
-def test_a_text_without_an_input_is_all_instruction(text: str) -> None:
-    assert prompts.parse(f" {text}\n", Request("summary")) == Draft("summary", text, "", ())
-
-
-@pytest.mark.parametrize(
-    ("text", "instruction", "passage"),
-    [
-        (" Is it?\nInput: X: y ", "Is it?", "X: y"),
-        (" Is it? \nInput:\nOne.\nTwo.\n", "Is it?", "One.\nTwo."),
-        (" Is it? Input: no, that is not a line of its own", "Is it? Input: no, that is not a line of its own", ""),
-        (" One.\nInput: a\nInput: b", "One.", "a"),
-        ("\nInput: a", "", "a"),
-    ],
-)
-def test_an_attempt_is_read_as_the_model_wrote_it(text: str, instruction: str, passage: str) -> None:
-    request = Request("verdict", "torts", ("yes", "no"))
-    assert prompts.parse(text, request) == Draft("verdict", instruction, passage, ("yes", "no"), "torts")
+    assert cut(listed.removeprefix(asked), prompts.INSTRUCTION_STOP).strip() == instruction
+    asked = before + prompts.input_item(2, request, instruction, DOMAIN)
+    assert listed.startswith(asked)
+    assert cut(listed.removeprefix(asked), prompts.INPUT_STOP).strip() == text
 
 
 def test_an_item_ends_where_its_answer_begins() -> None:
@@ -88,10 +69,9 @@ def test_a_model_is_stopped_where_the_next_shot_would_begin() -> None:
     assert cut(after, prompts.STOP).strip() == OPEN.output
 
 
-@pytest.mark.parametrize("more", ["\nAnswer: b", "\n\nTask 5\nType: x", "\nOptions: b", "\nInstruction: b"])
+@pytest.mark.parametrize("more", ["\nAnswer: b", "\n\nTask 5\nType: x", "\nOptions: b", "\nInput: b"])
 def test_what_a_model_adds_behind_its_input_is_left_out(more: str) -> None:
-    draft = prompts.parse(cut(f" Is it?\nInput: a{more}", prompts.LIST_STOP), Request("summary"))
-    assert draft == Draft("summary", "Is it?", "a", ())
+    assert cut(f" a{more}", prompts.INPUT_STOP).strip() == "a"
 
 
 def test_the_list_numbers_its_seeds_and_shows_no_output() -> None:
@@ -123,7 +103,7 @@ def test_the_hash_of_the_templates_is_the_same_in_every_process() -> None:
     assert other.strip() == prompts.template_hash()
 
 
-@pytest.mark.parametrize("name", ["HEADER", "STOP", "LIST_HEADER", "LIST_STOP", "SEPARATOR"])
+@pytest.mark.parametrize("name", ["HEADER", "STOP", "LIST_HEADER", "INSTRUCTION_STOP", "INPUT_STOP", "SEPARATOR"])
 def test_a_changed_template_changes_the_hash(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     before, template = prompts.template_hash(), getattr(prompts, name)
     monkeypatch.setattr(prompts, name, template + (" " if isinstance(template, str) else (" ",)))

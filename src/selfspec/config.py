@@ -87,7 +87,8 @@ class InstructionsConfig:
     shots: int
     temperature: float
     top_p: float
-    max_new_tokens: int
+    instruction_tokens: int  # the longest instruction
+    input_tokens: int  # the longest input
     batch_size: int  # attempts that share one draw of seeds
 
 

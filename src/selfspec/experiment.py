@@ -32,7 +32,7 @@ log = logging.getLogger("selfspec")
 
 def task(composed: DictConfig) -> None:
     """Run the experiment that was composed; on failure `error.json` is written and the exit code is 1."""
-    _quiet()
+    _surroundings()
     folder = Path(HydraConfig.get().runtime.output_dir)
     full_error = HydraConfig.get().job.env_set.get("HYDRA_FULL_ERROR") == "1"
     try:
@@ -128,10 +128,12 @@ def _write(path: Path, data: Any) -> None:
     path.write_text(json.dumps(data, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _quiet() -> None:
-    """Libraries speak into the log; the terminal shows progress and results."""
+def _surroundings() -> None:
+    """Libraries speak into the log; the terminal shows progress and results. Before torch is imported."""
     logging.captureWarnings(True)
     warnings.filterwarnings("default")
+    # Threads that spin at barriers for long cost a busy machine many times the work, and gain an idle one nothing.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

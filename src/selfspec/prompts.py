@@ -26,9 +26,10 @@ Here is a list of tasks for a language model, written by {role}.
 List of tasks:
 
 """
-# A task holds no blank line; what a model adds behind its input (an answer, another task) is not part of it.
-_BEHIND = ("Answer:", "Output:", "Response:", "Explanation:", "Options:", "Instruction:", "Type:", "Topic:")
-LIST_STOP = ("\n\n", *(f"\n{word}" for word in _BEHIND))
+# A line ends an instruction. A blank line ends a task, and so does what a model adds behind its input.
+INSTRUCTION_STOP = ("\n",)
+_BEHIND = ("Answer:", "Output:", "Response:", "Explanation:", "Options:", "Instruction:", "Input:", "Type:", "Topic:")
+INPUT_STOP = ("\n\n", *(f"\n{word}" for word in _BEHIND))
 
 
 def item(task: Task) -> str:
@@ -64,11 +65,10 @@ class Draft:
 
 
 def list_prefix(domain: DomainConfig, shots: Sequence[Seed]) -> str:
-    """The prompt under which the base model writes one more task: the numbered seeds."""
+    """The prompt under which the base model writes one more task, first its instruction, then its input."""
     header = LIST_HEADER.format(role=domain.role, topic=" and its topic" if domain.topics else "")
     return header + "".join(
-        f"{list_item(number, Request(seed.task_type, seed.topic, seed.options), domain)} {_one(seed.instruction)}\n"
-        f"Input: {_one(seed.input)}\n\n"
+        f"{input_item(number, _request(seed), ' '.join(seed.instruction.split()), domain)} {_one(seed.input)}\n\n"
         for number, seed in enumerate(shots, 1)
     )
 
@@ -80,10 +80,13 @@ def list_item(number: int, request: Request, domain: DomainConfig) -> str:
     return f"Task {number}\nType: {domain.tasks[request.task_type].about}\n{topic}{options}Instruction:"
 
 
-def parse(text: str, request: Request) -> Draft:
-    """(instruction, input) of a text that goes on after `Instruction:`; without an input it is all instruction."""
-    instruction, passage, *_ = [*text.split("\nInput:"), ""]  # a second input would be another task's
-    return Draft(request.task_type, instruction.strip(), passage.strip(), request.options, request.topic)
+def input_item(number: int, request: Request, instruction: str, domain: DomainConfig) -> str:
+    """The same with its instruction written, up to where its input begins."""
+    return f"{list_item(number, request, domain)} {instruction}\nInput:"
+
+
+def _request(seed: Seed) -> Request:
+    return Request(seed.task_type, seed.topic, seed.options)
 
 
 def _one(text: str) -> str:
@@ -96,5 +99,5 @@ def template_hash() -> str:
     probe = Seed("i", "t", "instruction", "input", "output", topic="topic", options=("a", "b"))
     plain = Seed("i", "t", "instruction", "", "output")
     domain = DomainConfig("n", "role", {"t": TaskType("label", "about")}, "", "", ("topic",))
-    texts = [prefix("role", [probe, plain]), *STOP, list_prefix(domain, [probe, plain]), *LIST_STOP]
+    texts = [prefix("role", [probe, plain]), *STOP, list_prefix(domain, [probe, plain]), *INSTRUCTION_STOP, *INPUT_STOP]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]

@@ -130,6 +130,7 @@ class Store:
             manifest = {"stage": stage, "key": key, **facts, "files": hashes}
             write_atomic(draft / "manifest.json", json.dumps(manifest, indent=1).encode())
             for path in files_in(draft):
+                path.chmod(0o644)  # a store may be shared, and safetensors writes for its owner alone
                 _sync(path)
             final.parent.mkdir(exist_ok=True)
             draft.rename(final)

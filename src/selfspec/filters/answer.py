@@ -10,7 +10,7 @@ from selfspec.filters import longest_run, words
 from selfspec.prompts import Draft
 from selfspec.records import SEPARATOR, Seed
 
-_CLAUSE = re.compile(r"[.;,!?\n]+")
+_CLAUSE = re.compile(r"[;,!?\n]+|\.(?=\s|$)")
 REPEATS = 3  # ours: the same clause three times
 ECHO_WORDS = 8  # ours: shorter answers may rightly stand in the input
 

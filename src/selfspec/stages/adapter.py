@@ -31,12 +31,13 @@ def adapter(
 
     shown, held_out = split(read_seeds(seeds, domain.tasks))
     rows: list[Seed | Example] = [*(read_examples(examples / "examples.jsonl") if examples else shown)]
-    base, tokenizer = load.base(model, job.config.paths, job.progress.say)
+    base, tokenizer = load.base(model, job.config.paths, job.progress)
     encoded = [row for row in batches.encode(rows, domain.role, tokenizer) if len(row) <= tuning.max_length]
     if not encoded:
         raise UserError(f"No example has at most tuning.max_length={tuning.max_length} tokens; raise it.")
     steps = batches.plan([(len(row), len(row.response)) for row in encoded], tuning, seed)
-    data = Data(encoded, steps, batches.encode(held_out, domain.role, tokenizer))
+    watched = [row for row in batches.encode(held_out, domain.role, tokenizer) if len(row) <= tuning.max_length]
+    data = Data(encoded, steps, watched)
     curve = _tune(job, base, data, lora, tuning, seed)
     template = {"hash": prompts.template_hash(), "template": prompts.prefix(domain.role, ()) + _blank_item()}
     (job.output / "prompt.json").write_text(json.dumps(template, indent=1))
@@ -53,6 +54,7 @@ def _tune(job: Job, base: Any, data: Any, lora: LoraConfig, tuning: TuningConfig
     from peft import get_peft_model
     from torch.utils.data import DataLoader
 
+    from selfspec.models import load
     from selfspec.reporting import tracking
     from selfspec.tuning.module import Specialization
     from selfspec.tuning.packing import packable
@@ -66,7 +68,7 @@ def _tune(job: Job, base: Any, data: Any, lora: LoraConfig, tuning: TuningConfig
     )
     torch.manual_seed(seed)
     model: Any = get_peft_model(base, settings)
-    settings.base_model_name_or_path = job.config.model.hub or job.config.model.name  # no path of this machine
+    settings.base_model_name_or_path = _name(job.config.model)  # no path of this machine
     try:
         with (
             packable(base) as packed,
@@ -90,11 +92,18 @@ def _tune(job: Job, base: Any, data: Any, lora: LoraConfig, tuning: TuningConfig
             if remaining:
                 steps: Any = list(remaining)
                 trainer.fit(module, DataLoader(steps, batch_size=None))
-            model.save_pretrained(job.output)
+            # Sorted, since a set has no order; and no question to the hub, which the default of PEFT asks.
+            settings.target_modules = sorted(settings.target_modules)
+            model.save_pretrained(job.output, save_embedding_layers=False)
     finally:
         model.unload()
-        base.eval()
+        base.to(load.device()).eval()  # Lightning leaves what it trained on the processor
     return module.curve
+
+
+def _name(model: ModelConfig) -> str:
+    """What the adapter says of its base."""
+    return f"{model.name} (toy)" if model.toy else model.hub or model.name
 
 
 def _blank_item() -> str:

@@ -75,7 +75,7 @@ class _Maker:
             from selfspec.engines.transformers import TransformersEngine
             from selfspec.models import load
 
-            return TransformersEngine(*load.base(model, job.config.paths, job.progress.say))
+            return TransformersEngine(*load.base(model, job.config.paths, job.progress))
 
         first, second = pipeline.pool_keys(job.stage.slice, job.stage.inputs["seeds"])
         self.instructions = Pool(job, "instructions", first, engine)

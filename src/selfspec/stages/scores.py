@@ -35,7 +35,7 @@ def scores(
     shown, _ = split(read_seeds(seeds, domain.tasks))
     asked = read_questions(questions, domain.tasks)
     sheets = answers.sheets(asked, shown, evaluation, seed)
-    base, tokenizer = load.base(model, job.config.paths, job.progress.say)
+    base, tokenizer = load.base(model, job.config.paths, job.progress)
     rows: list[dict[str, Any]] = []
     total = sum(len(sheet.questions) for sheet in sheets)
     with (

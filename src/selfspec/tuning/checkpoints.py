@@ -30,7 +30,7 @@ def save(
         "optimizer": optimizer.state_dict(),
         "schedule": {"last_epoch": schedule.last_epoch},
         "curve": curve,
-        "random": torch.get_rng_state(),
+        "random": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],  # dropout on a GPU draws from its own
     }
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -48,6 +48,13 @@ def restore_parameters(state: dict[str, Any], model: nn.Module) -> None:
     with torch.no_grad():
         for name, parameter in trained(model).items():
             parameter.copy_(state["parameters"][name])
+
+
+def restore_random(state: dict[str, Any]) -> None:
+    """Go on drawing where the checkpoint was written."""
+    torch.set_rng_state(state["random"][0])
+    if len(state["random"]) - 1 == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["random"][1:])
 
 
 def restore_optimizer(state: dict[str, Any], optimizer: Optimizer, schedule: LRScheduler) -> None:

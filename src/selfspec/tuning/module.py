@@ -87,7 +87,7 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         """One optimizer step: the loss is the mean over all response tokens of the step."""
         step = self.data.steps[number]
         if index == 0 and self.state:  # Lightning itself has drawn numbers since the checkpoint was read
-            torch.set_rng_state(self.state["random"])
+            checkpoints.restore_random(self.state)
         optimizer: Any = self.optimizers()
         schedule: Any = self.lr_schedulers()
         optimizer.zero_grad()
@@ -101,7 +101,7 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         optimizer.step()
         schedule.step()
         point = {"step": step.number, "epoch": step.epoch, "loss": loss, "lr": rate, "grad_norm": float(norm)}
-        if self._ends_epoch(step):
+        if self._ends_epoch(step) and self.data.held_out:
             point["held_out_loss"] = self.held_out_loss()
         self.curve.append(point)
         self.log_dict({f"tune/{name}": float(value) for name, value in point.items() if name != "step"})

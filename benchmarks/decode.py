@@ -1,0 +1,48 @@
+"""Answering evaluation questions with 5 shots: the engine against `generate` with left padding, same prompts.
+
+python benchmarks/decode.py
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from default_model import default
+
+from selfspec import prompts
+from selfspec.engines import Batch, Sampling
+from selfspec.engines.transformers import TransformersEngine
+from selfspec.records import read_questions
+
+TOKENS = 32
+
+
+def main() -> None:
+    config, shown, model, tokenizer = default()
+    questions = read_questions(Path(config.domain.evaluation), config.domain.tasks)[:16]
+    prefix = prompts.prefix(config.domain.role, shown[:5])
+    items = tuple(prompts.item(question) for question in questions)
+    engine = TransformersEngine(model, tokenizer)
+
+    started = time.monotonic()
+    mine = [c.text for c in engine.complete(Batch(prefix, items, Sampling(TOKENS), prompts.STOP))]
+    seconds = time.monotonic() - started
+
+    rows = [engine.start + engine._encode(prefix) + engine._encode(item) for item in items]
+    longest = max(map(len, rows))
+    ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+    started = time.monotonic()
+    output = model.generate(ids, attention_mask=mask, max_new_tokens=TOKENS, do_sample=False)
+    plain = time.monotonic() - started
+    theirs = [tokenizer.decode(row[longest:], skip_special_tokens=True).split(prompts.STOP[0])[0] for row in output]
+
+    equal = sum(one == other for one, other in zip(mine, theirs, strict=True))
+    print(f"{len(items)} questions, {longest} prompt tokens, {equal} equal texts (bf16 rounds differently by shape)")
+    print(f"engine {seconds:.1f} s, generate {plain:.1f} s: {plain / seconds:.1f} times")
+
+
+if __name__ == "__main__":
+    main()

