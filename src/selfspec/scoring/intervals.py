@@ -52,7 +52,7 @@ def mean(values: Sequence[float]) -> Measure:
 
 
 def f1(counts: Sequence[Mapping[str, tuple[int, int, int]]]) -> Measure:
-    """F1 from (right, wrong, missed) a question and class, meaned over the classes that occur (one class: micro F1)."""
+    """F1 from (right, wrong, missed) a question and class: the mean over classes that occur (micro F1 with one)."""
     classes = sorted({name for count in counts for name in count})
     array = np.asarray([[count.get(name, (0, 0, 0)) for name in classes] for count in counts], dtype=np.float64)
 
@@ -75,7 +75,7 @@ def commonest(choices: Sequence[str]) -> Measure:
 
 
 def auc(margins: Sequence[Mapping[str, float]], gold: Sequence[str]) -> Measure:
-    """Area under the ROC curve of each option's margin against the rest, meaned over the options.
+    """Area under the ROC curve of each option's margin against the rest, averaged over the options.
 
     Args:
         margins: For each question, by how much each option's log-probability exceeds the other options' together.
