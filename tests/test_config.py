@@ -17,7 +17,9 @@ from selfspec import config, pipeline, resolvers
 from selfspec.config import Config, freeze, keyed
 
 CONF = PROJECT / "conf"
-GROUPS = {folder.name: sorted(path.stem for path in folder.iterdir()) for folder in CONF.iterdir() if folder.is_dir()}
+GROUPS: dict[str, list[str]] = {}
+for path in sorted(CONF.glob("*/**/*.yaml")):
+    GROUPS.setdefault(str(path.parent.relative_to(CONF)), []).append(path.stem)
 
 
 def composed(*overrides: str) -> Config:

@@ -51,8 +51,9 @@ def number(argument: str) -> str:
 def help_text(folders: list[Path]) -> str:
     """Every group with its options, each with the first comment of its YAML."""
     lines = [USAGE, "Groups and their options:"]
-    groups = sorted({path.name for folder in folders for path in folder.iterdir() if path.is_dir()})
-    for group in groups:
+    for group in sorted(
+        {str(path.parent.relative_to(folder)) for folder in folders for path in folder.glob("*/**/*.yaml")}
+    ):
         lines.append(f"\n  {group}=")
         for path in sorted((path for folder in folders for path in (folder / group).glob("*.yaml")), key=_natural):
             lines.append(f"    {path.stem:<18} {_about(path)}")
@@ -89,6 +90,8 @@ def _hydra(conf: Path) -> None:
     from selfspec import config, experiment
     from selfspec.resolvers import register
 
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        os.environ[experiment.TRACEBACK] = "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `main` as they are
     config.register()
     register(conf.parent)

@@ -178,6 +178,7 @@ class LoggerConfig:
     project: str = runtime("selfspec")
     entity: str | None = runtime(None)
     mode: str = runtime("offline")
+    group: str | None = runtime(None)  # set by the run or the sweep
 
 
 @dataclass(frozen=True)

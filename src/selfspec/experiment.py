@@ -14,45 +14,48 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 
 from selfspec import door, pipeline
 from selfspec.config import Config
 from selfspec.errors import Interrupted, UserError
-from selfspec.launch.graph import StageFailed, run_all
+from selfspec.launch import graph
+from selfspec.launch.executors import InProcess
+from selfspec.launch.graph import Node, StageFailed
 from selfspec.pipeline import Pipeline
 from selfspec.records import example_from, read_jsonl, read_questions
 from selfspec.reporting import page, tables, tracking
 from selfspec.reporting.progress import Progress
 from selfspec.reporting.results import results
+from selfspec.stage import Stop
 from selfspec.store import Store
 
 log = logging.getLogger("selfspec")
+TRACEBACK = "SELFSPEC_TRACEBACK"  # set when the user asked for HYDRA_FULL_ERROR=1, which the door sets for itself
 
 
 def task(composed: DictConfig) -> None:
     """Run the experiment that was composed; on failure `error.json` is written and the exit code is 1."""
     _surroundings()
     folder = Path(HydraConfig.get().runtime.output_dir)
-    full_error = HydraConfig.get().job.env_set.get("HYDRA_FULL_ERROR") == "1"
     try:
-        run(door.enter(composed), folder)
+        run(grouped(door.enter(composed)), folder)
     except Interrupted as error:
-        print(
-            f"Stopped by {error}; what was finished is kept, and the same command goes on from there.",
-            file=sys.stderr,
-        )
+        told = f"Stopped by {error}; what was finished is kept, and the same command goes on from there."
+        print(told, file=sys.stderr)
         sys.exit(128 + int(getattr(signal, str(error))))
-    except (UserError, StageFailed, OSError) as error:
+    except (UserError, OSError) as error:
         log.error(traceback.format_exc())
-        told = door.explain(_mendable(error), [])
+        told = door.explain(error, [])
         stage = error.stage.label if isinstance(error, StageFailed) else None
-        _write(
-            folder / "error.json",
-            {"stage": stage, "exception": type(_mendable(error)).__name__, "what": told},
-        )
-        if full_error:
+        exception = type(error.__cause__ or error).__name__
+        _write(folder / "error.json", {"stage": stage, "exception": exception, "what": told})
+        if os.environ.get(TRACEBACK):
             raise
+        if HydraConfig.get().mode == RunMode.MULTIRUN:  # the sweep goes on, and tells of it at its end
+            raise UserError(told) from error
         print(told, file=sys.stderr)
         sys.exit(1)
 
@@ -63,10 +66,11 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     store = Store(Path(config.paths.store))
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(_plain(config)))
     _write(folder / "stages.json", {stage.label: f"{stage.name}/{stage.key}" for stage in stages.stages})
-    with Progress() as progress:
+    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN  # which has a display of its own
+    with Progress(Console(quiet=True) if in_sweep else None) as progress:
         title = title_of(config)
         progress.say(f"[bold]{title}[/]  [dim]{folder}[/]")
-        made = run_all(stages.stages, config, store, progress)
+        made = _run_stages(config, stages, store, progress)
         report = _report(config, stages, store, title)
         _write(folder / "results.json", report)
         _write_page(config, stages, store, report, folder)
@@ -75,6 +79,39 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
         progress.console.print(tables.render(report))
         progress.say(f"[bold]{folder / 'report.html'}[/]")
     return report
+
+
+def grouped(config: Config) -> Config:
+    """In a sweep, W&B's runs are grouped by it; a run by itself is a group of its own."""
+    hydra = HydraConfig.get()
+    folder = Path(str(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else hydra.runtime.output_dir)
+    return dataclasses.replace(config, logger=dataclasses.replace(config.logger, group="-".join(folder.parts[-2:])))
+
+
+def _run_stages(config: Config, stages: Pipeline, store: Store, progress: Progress) -> bool:
+    """Make what is missing, here; whether anything was.
+
+    Raises:
+        StageFailed: the first that failed, after all that do not need it.
+    """
+    nodes = graph.unite([(config, stages)])
+    with Stop().listening() as stop:
+        executor = InProcess(store, progress, stop)
+        graph.execute(nodes, store, executor, lambda node: _tell(node, store, progress))
+    for key, node in nodes.items():
+        if node.state == "failed":
+            raise StageFailed(node.stage, node.told) from executor.errors.get(key)
+    return any(node.state == "done" for node in nodes.values())
+
+
+def _tell(node: Node, store: Store, progress: Progress) -> None:
+    """One line on a stage that is finished."""
+    if node.state not in ("done", "stored"):
+        return
+    counts: dict[str, Any] = store.manifest(node.stage.name, node.stage.key)["counts"]
+    told = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items() if value)
+    seconds = "stored" if node.state == "stored" else f"{node.seconds:.1f} s"
+    progress.say(f"  [green]✓[/] {node.stage.label:<22} {seconds:>9}  [dim]{told}[/]")
 
 
 def title_of(config: Config) -> str:
@@ -116,10 +153,6 @@ def _write_page(config: Config, stages: Pipeline, store: Store, report: dict[str
     page.write(folder / "report.html", page.render(report, rows, curves, config.domain))
 
 
-def _mendable(error: Exception) -> Exception:
-    return error.error if isinstance(error, StageFailed) else error
-
-
 def _plain(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))  # type: ignore[no-any-return]
 
@@ -135,5 +168,5 @@ def _surroundings() -> None:
     # Threads that spin at barriers for long cost a busy machine many times the work, and gain an idle one nothing.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

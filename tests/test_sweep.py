@@ -1,0 +1,108 @@
+"""Sweeps on this machine: each distinct stage once, a failure costs only what depends on it, a second call the rest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, IntegrationTestSuite, LauncherTestSuite
+from hydra.test_utils.test_utils import TSweepRunner
+
+from conftest import Warm
+
+QUICK = ["-m", "debug=smoke", "logger=none", "evaluation.limit=1", "evaluation.shots=[0]"]
+
+
+@pytest.mark.parametrize(("launcher_name", "overrides"), [("local_schema", [])])
+class TestLocalLauncher(LauncherTestSuite):
+    """Hydra's own suite: foreign task functions are just run."""
+
+
+@pytest.mark.parametrize(
+    ("launcher_name", "overrides"),
+    [("local_schema", ["hydra.sweeper.max_batch_size=2"])],
+)
+class TestLocalLauncherInBatches(BatchedSweeperTestSuite):
+    """Hydra's own suite for sweepers that launch several batches."""
+
+
+@pytest.mark.parametrize(("task_launcher_cfg", "extra_flags"), [({}, ["-m", "hydra/launcher=local_schema"])])
+class TestLocalLauncherAsAProgram(IntegrationTestSuite):
+    """Hydra's own suite that starts programs."""
+
+
+def sweep(warm: Warm, folder: Path, *arguments: str) -> tuple[Any, dict[str, Any]]:
+    """(how it ended, its `sweep.json`)."""
+    ended = warm(*QUICK, *arguments, f"paths.store={folder}/store", f"hydra.sweep.dir={folder}/sweep")
+    return ended, json.loads((folder / "sweep" / "sweep.json").read_text())
+
+
+def manifests(folder: Path) -> dict[str, int]:
+    """Finished outputs by stage, with the time of each manifest."""
+    return {str(path.parent): path.stat().st_mtime_ns for path in (folder / "store").glob("*/*/manifest.json")}
+
+
+def test_a_sweep_costs_its_distinct_stages(warm: Warm, tmp_path: Path) -> None:
+    ended, record = sweep(warm, tmp_path, "domain=biomedicine,finance", "data_size=4,6", "lora=r8,r16")
+    assert ended.code == 0, ended.text
+    assert len(record["jobs"]) == 8
+    made = manifests(tmp_path)
+    count = {
+        name: sum(f"/{name}/" in path for path in made) for name in ("instructions", "examples", "adapter", "scores")
+    }
+    # Two pools of one block, two sizes of each; an adapter a job, a seeds-only one a domain and rank; two bases.
+    assert count == {"instructions": 2, "examples": 4, "adapter": 8 + 4, "scores": 2 + 8 + 4}
+    assert len(record["stages"]) == 4 + 12 + 14
+    for job in record["jobs"]:
+        assert (Path(job["folder"]) / "results.json").exists()
+    page = (tmp_path / "sweep" / "report.html").read_text()
+    assert "8 of 8 jobs done" in page and "https://" not in page
+    assert len((tmp_path / "sweep" / "report.csv").read_text().splitlines()) > 8
+
+    again, _ = sweep(warm, tmp_path, "domain=biomedicine,finance", "data_size=4,6", "lora=r8,r16")
+    assert again.code == 0 and manifests(tmp_path) == made
+    assert again.text.count("stored") == 30
+
+
+def test_a_failed_stage_cancels_only_what_depends_on_it(warm: Warm, tmp_path: Path) -> None:
+    ended, record = sweep(warm, tmp_path, "baselines.seeds_only=false", "tuning.max_length=1,1024")
+    assert ended.code == 1 and "Traceback" not in ended.text
+    assert "tuning.max_length=1" in ended.text
+    bad, good = (Path(job["folder"]) for job in record["jobs"])
+    assert "tuning.max_length=1" in json.loads((bad / "error.json").read_text())["what"]
+    assert (good / "results.json").exists()
+    assert "1 of 2 jobs done, 1 failed" in (tmp_path / "sweep" / "report.html").read_text()
+
+
+def test_processes_of_their_own_give_the_same_results(warm: Warm, tmp_path: Path) -> None:
+    ended, record = sweep(warm, tmp_path, "lora=r8,r16", "baselines.seeds_only=false", "hydra.launcher.processes=2")
+    assert ended.code == 0, ended.text
+    logs = list((tmp_path / "sweep" / "stages").glob("*/log.txt"))
+    assert len(logs) == len(record["stages"]) == 1 + 2 + 3
+    here, _ = sweep(warm, tmp_path / "here", "lora=r8,r16", "baselines.seeds_only=false")
+    assert here.code == 0
+
+    def answers(folder: Path) -> dict[str, bytes]:
+        return {path.parent.name: path.read_bytes() for path in (folder / "store" / "scores").glob("*/answers.jsonl")}
+
+    assert answers(tmp_path) == answers(tmp_path / "here")
+
+
+def test_hydras_own_launcher_gives_the_same_results(warm: Warm, tmp_path: Path) -> None:
+    wanted = ["lora=r8,r16", "baselines.seeds_only=false"]
+    places = [f"paths.store={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/basic"]
+    assert warm(*QUICK, *wanted, *places, "hydra/launcher=basic").code == 0
+    before = manifests(tmp_path)
+    ended, record = sweep(warm, tmp_path, *wanted)
+    assert ended.code == 0 and manifests(tmp_path) == before
+    assert ended.text.count("stored") == len(record["stages"])
+
+
+def test_every_launcher_is_found(hydra_sweep_runner: TSweepRunner) -> None:
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.launcher import Launcher
+
+    names = {plugin.__name__ for plugin in Plugins.instance().discover(Launcher)}
+    assert {"BasicLauncher", "LocalLauncher"} <= names
