@@ -12,6 +12,7 @@ import pytest
 import wandb_file
 from conftest import Warm, cold, places
 from selfspec.store import file_hash, files_in
+from toys import toy
 
 
 def rows(folder: Path, stage: str, name: str) -> list[bytes]:
@@ -97,6 +98,17 @@ def test_every_architecture_goes_the_whole_way_as_a_toy(warm: Warm, tmp_path: Pa
     )
     assert ended.code == 0, ended.text
     assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_any_folder_with_safetensors_is_a_model(warm: Warm, tmp_path: Path) -> None:
+    model, tokenizer = toy("llama-2-7b")
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    let_through = ["generation.filters.form=false", "generation.filters.answer=false"]
+    arguments = [f"model.path={tmp_path}/model", "model=smollm2-135m", "debug=smoke", "model.toy=false", *let_through]
+    ended = warm(*arguments, "logger=none", "evaluation.limit=1", *places(tmp_path))
+    assert ended.code == 0, ended.text
+    assert ended.results(tmp_path / "run")["subtitle"].count("weights: files:") == 1
 
 
 def test_curves_and_results_are_in_wandbs_offline_files(smoke: Path) -> None:

@@ -103,8 +103,10 @@ class Processes:
         return node, " ".join(lines) or f"ended with code {process.returncode} and no word; see {node.log}"
 
     def _device(self, slot: int) -> dict[str, str]:
-        gpus = gpu_count()
-        return {"CUDA_VISIBLE_DEVICES": str(slot % gpus)} if gpus else {}
+        """A GPU each where there are some, else a share of the processor's cores."""
+        if gpus := gpu_count():
+            return {"CUDA_VISIBLE_DEVICES": str(slot % gpus)}
+        return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.slots)))}
 
 
 def told(error: Exception) -> str:
