@@ -78,6 +78,8 @@ def _drawn(name: str, points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A curve as coordinates in a box of 410 x 180 at (40, 25)."""
     losses = [point["loss"] for point in points]
     held_out = {i: point["held_out_loss"] for i, point in enumerate(points) if "held_out_loss" in point}
+    if "held_out_loss_before" in points[0]:
+        held_out = {-1: points[0]["held_out_loss_before"], **held_out}  # of the base
     top, bottom = max([*losses, *held_out.values()]), min([*losses, *held_out.values(), 0.0])
     scale = (top - bottom) or 1.0
 

@@ -27,6 +27,8 @@ class Progress:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:  # a log file is as wide as its tables
+            self.console.width = max(self.console.width, 120)
         self._rich = RichProgress(
             SpinnerColumn(),
             TextColumn("{task.description:<24}"),

@@ -87,8 +87,8 @@ def reading(report: Mapping[str, Any]) -> list[str]:
 
 
 def _told(gap: Mapping[str, Any]) -> str:
-    if gap["low"] > 0:
+    if gap["high"] > gap["low"] > 0:
         return f"rose by {cell(gap)}"
-    if gap["high"] < 0:
+    if gap["low"] < gap["high"] < 0:
         return f"fell by {cell(gap)}"
     return f"shows no clear change, {cell(gap, signed=True)}"

@@ -88,6 +88,7 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         step = self.data.steps[number]
         if index == 0 and self.state:  # Lightning itself has drawn numbers since the checkpoint was read
             checkpoints.restore_random(self.state)
+        before = {"held_out_loss_before": self.held_out_loss()} if number == 0 and self.data.held_out else {}
         optimizer: Any = self.optimizers()
         schedule: Any = self.lr_schedulers()
         optimizer.zero_grad()
@@ -100,7 +101,7 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         rate = schedule.get_last_lr()[0]
         optimizer.step()
         schedule.step()
-        point = {"step": step.number, "epoch": step.epoch, "loss": loss, "lr": rate, "grad_norm": float(norm)}
+        point = {"step": step.number, "epoch": step.epoch, "loss": loss, "lr": rate, "grad_norm": float(norm), **before}
         if self._ends_epoch(step) and self.data.held_out:
             point["held_out_loss"] = self.held_out_loss()
         self.curve.append(point)

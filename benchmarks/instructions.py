@@ -1,0 +1,43 @@
+"""Where the slowest stage spends its time: one batch of 16 attempts, profiled by operation.
+
+python benchmarks/instructions.py
+"""
+
+from __future__ import annotations
+
+import cProfile
+import pstats
+import re
+import time
+from random import Random
+
+from default_model import default
+
+from selfspec import prompts
+from selfspec.engines import Batch, Sampling
+from selfspec.engines.transformers import TransformersEngine
+from selfspec.generation.instructions import plan
+
+OPERATIONS = ("linear", "scaled_dot_product_attention", "topk", "sort", "cat")
+
+
+def main() -> None:
+    config, shown, model, tokenizer = default()
+    engine, settings = TransformersEngine(model, tokenizer), config.generation.instructions
+    requests = plan(config.domain, shown, Random(0))[:16]
+    prefix = prompts.list_prefix(config.domain, shown[:3])
+    items = tuple(prompts.list_item(4, request, config.domain) for request in requests)
+    sampling = Sampling(settings.input_tokens, settings.temperature, settings.top_p, 0)
+    profile, started = cProfile.Profile(), time.monotonic()
+    completions = profile.runcall(engine.complete, Batch(prefix, items, sampling, prompts.INPUT_STOP))
+    seconds = time.monotonic() - started
+    tokens = sum(completion.tokens for completion in completions)
+    print(f"{len(items)} rows, {tokens} tokens in {seconds:.1f} s: {tokens / seconds:.0f} tokens/s")
+    spent = {name: row[2] for (_, _, name), row in pstats.Stats(profile).stats.items()}  # type: ignore[attr-defined]
+    for operation in OPERATIONS:
+        share = sum(own for name, own in spent.items() if re.search(rf"\b{operation}\b", name))
+        print(f"  {operation:<30} {share / seconds:5.0%}")
+
+
+if __name__ == "__main__":
+    main()
