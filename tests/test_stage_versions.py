@@ -17,20 +17,21 @@ from selfspec import pipeline
 
 SOURCES = Path(pipeline.__file__).parent
 RECORD = Path(__file__).parent / "stage_versions.json"
+MODEL = ["engines/transformers.py", "models/load.py"]
 ROOTS = {
-    "examples": "stages/examples.py",
-    "adapter": "stages/adapter.py",
-    "scores": "stages/scores.py",
-    "instructions": "generation/instructions.py",
-    "responses": "generation/responses.py",
+    "examples": ["stages/examples.py"],
+    "adapter": ["stages/adapter.py"],
+    "scores": ["stages/scores.py"],
+    "instructions": ["generation/instructions.py", *MODEL],
+    "responses": ["generation/responses.py", *MODEL, *(f"filters/{name}.py" for name in ("form", "echo", "novelty"))],
 }
 # What runs stages, and what tells of them, does not make their output.
 AROUND = {"stage.py", "pipeline.py", "store.py", "errors.py", "reporting", "config.py", "__init__.py", "experiment.py"}
 
 
-def closure(root: str) -> set[Path]:
-    """The files of this package that `root` imports, directly or not."""
-    found, todo = set[Path](), [SOURCES / root]
+def closure(*roots: str) -> set[Path]:
+    """The files of this package that `roots` import, directly or not."""
+    found, todo = set[Path](), [SOURCES / root for root in roots]
     while todo:
         path = todo.pop()
         if path in found or path.relative_to(SOURCES).parts[0] in AROUND:
@@ -47,7 +48,7 @@ def closure(root: str) -> set[Path]:
 def source_hash(stage: str) -> str:
     """A hash of the code, whatever its comments, docstrings and layout."""
     total = hashlib.sha256()
-    for path in sorted(closure(ROOTS[stage])):
+    for path in sorted(closure(*ROOTS[stage])):
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:

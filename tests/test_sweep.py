@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +91,22 @@ def test_processes_of_their_own_give_the_same_results(warm: Warm, tmp_path: Path
         return {path.parent.name: path.read_bytes() for path in (folder / "store" / "scores").glob("*/answers.jsonl")}
 
     assert answers(tmp_path) == answers(tmp_path / "here")
+
+
+def test_a_stopped_sweep_goes_on(warm: Warm, tmp_path: Path) -> None:
+    wanted = ["lora=r8,r16", "baselines.seeds_only=false", "data_size=70"]
+    places = [f"paths.store={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/sweep"]
+
+    def stop(pid: int) -> None:
+        while not list((tmp_path / "store" / "work").glob("*/batch-*.jsonl")):
+            time.sleep(0.01)
+        os.kill(pid, signal.SIGTERM)
+
+    ended = warm(*QUICK, *wanted, *places, kill=stop)
+    assert ended.code == 128 + signal.SIGTERM and "goes on from there" in ended.text, ended.text
+    assert (tmp_path / "sweep" / "sweep.json").exists() and (tmp_path / "sweep" / "report.html").exists()
+    again, _ = sweep(warm, tmp_path, *wanted)
+    assert again.code == 0, again.text
 
 
 def test_hydras_own_launcher_gives_the_same_results(warm: Warm, tmp_path: Path) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
 
+from selfspec.errors import Interrupted
+
+KEPT = "Stopped by {}; what was finished is kept, and the same command goes on from there."
 USAGE = """\
 selfspec: carve an expert out of a generalist language model (self-specialization, arXiv 2310.00160)
 
@@ -29,7 +33,9 @@ def main(conf: Path) -> None:
     try:
         _hydra(conf)
     except KeyboardInterrupt:
-        _fail("Interrupted; what was finished is kept, and the same command goes on from there.", 130)
+        _fail(KEPT.format("SIGINT"), 130)
+    except Interrupted as error:
+        _fail(KEPT.format(error), 128 + int(getattr(signal, str(error))))
     except Exception as error:
         if full_error:
             raise

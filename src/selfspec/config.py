@@ -28,8 +28,8 @@ def runtime(default: Any = dataclasses.MISSING) -> Any:
 class TaskType:
     """One type of task in a domain: how its answers look, and what the generator is told of it."""
 
-    kind: str  # label, labels, short, list, entities, number, text: chooses prompt form, filters and scorer
-    about: str  # a few words that end "write ...", for the instruction prompt
+    kind: str  # label, labels, short, list, entities, number, text: chooses filters and scorer
+    about: str  # a few words for the line "Type: ..." of the instruction prompt
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ class UserError(Exception):
     """Something the user can mend. The message says what, where, and what to do, in one sentence."""
 
 
-class Interrupted(Exception):
-    """A signal asked this process to stop; what was done is kept."""
+class Interrupted(BaseException):
+    """A signal asked this process to stop; what was done is kept. No `except Exception` on the way shall hold it up."""
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

@@ -6,10 +6,11 @@ import dataclasses
 import json
 import logging
 import os
-import signal
+import shlex
 import sys
 import traceback
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from rich.console import Console
 
 from selfspec import door, pipeline
 from selfspec.config import Config
-from selfspec.errors import Interrupted, UserError
+from selfspec.errors import UserError
 from selfspec.launch import graph
 from selfspec.launch.executors import InProcess
 from selfspec.launch.graph import Node, StageFailed
@@ -30,7 +31,7 @@ from selfspec.reporting import page, tables, tracking
 from selfspec.reporting.progress import Progress
 from selfspec.reporting.results import results
 from selfspec.stage import Stop
-from selfspec.store import Store
+from selfspec.store import Store, write_atomic
 
 log = logging.getLogger("selfspec")
 TRACEBACK = "SELFSPEC_TRACEBACK"  # set when the user asked for HYDRA_FULL_ERROR=1, which the door sets for itself
@@ -38,20 +39,15 @@ TRACEBACK = "SELFSPEC_TRACEBACK"  # set when the user asked for HYDRA_FULL_ERROR
 
 def task(composed: DictConfig) -> None:
     """Run the experiment that was composed; on failure `error.json` is written and the exit code is 1."""
-    _surroundings()
+    surroundings()
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         run(grouped(door.enter(composed)), folder)
-    except Interrupted as error:
-        told = f"Stopped by {error}; what was finished is kept, and the same command goes on from there."
-        print(told, file=sys.stderr)
-        sys.exit(128 + int(getattr(signal, str(error))))
     except (UserError, OSError) as error:
         log.error(traceback.format_exc())
         told = door.explain(error, [])
         stage = error.stage.label if isinstance(error, StageFailed) else None
-        exception = type(error.__cause__ or error).__name__
-        _write(folder / "error.json", {"stage": stage, "exception": exception, "what": told})
+        _write(folder / "error.json", {"stage": stage, "what": told})
         if os.environ.get(TRACEBACK):
             raise
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # the sweep goes on, and tells of it at its end
@@ -95,13 +91,14 @@ def _run_stages(config: Config, stages: Pipeline, store: Store, progress: Progre
         StageFailed: the first that failed, after all that do not need it.
     """
     nodes = graph.unite([(config, stages)])
-    with Stop().listening() as stop:
-        executor = InProcess(store, progress, stop)
-        graph.execute(nodes, store, executor, lambda node: _tell(node, store, progress))
-    for key, node in nodes.items():
+    stop = Stop()
+    idle = all(store.find(node.stage.name, key) or key in graph.FAILED for key, node in nodes.items())
+    with nullcontext() if idle else stop.listening():  # a sweep has ears of its own
+        graph.execute(nodes, store, InProcess(store, progress, stop), lambda node: _tell(node, store, progress))
+    for node in nodes.values():
         if node.state == "failed":
-            raise StageFailed(node.stage, node.told) from executor.errors.get(key)
-    return any(node.state == "done" for node in nodes.values())
+            raise StageFailed(node.stage, node.told)
+    return bool(graph.MADE & set(nodes))
 
 
 def _tell(node: Node, store: Store, progress: Progress) -> None:
@@ -130,12 +127,13 @@ def _report(config: Config, stages: Pipeline, store: Store, title: str) -> dict[
         model: list(read_jsonl(store.root / "scores" / stage.key / "answers.jsonl"))
         for model, stage in stages.scores.items()
     }
+    asked = {row["id"] for rows in answers.values() for row in rows}
     manifests = [store.manifest(stage.name, stage.key) for stage in stages.stages]
     report = {
         "title": title,
-        "subtitle": f"{len(questions)} questions; weights: {stages.examples.slice['weights']}; seed {config.seed}",
+        "subtitle": f"{len(asked)} questions; weights: {stages.examples.slice['weights']}; seed {config.seed}",
         "keys": {stage.label: stage.key for stage in stages.stages},
-        "command": " ".join(["python run.py", *HydraConfig.get().overrides.task]),
+        "command": shlex.join(["python", "run.py", *sys.argv[1:]]),
         "stages": [{name: m[name] for name in ("label", "key", "seconds", "counts")} for m in manifests],
         "funnel": json.loads((store.root / "examples" / stages.examples.key / "funnel.json").read_text()),
         **results(answers, questions, config.domain, config.evaluation.resamples),
@@ -158,10 +156,10 @@ def _plain(config: Config) -> dict[str, Any]:
 
 
 def _write(path: Path, data: Any) -> None:
-    path.write_text(json.dumps(data, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_atomic(path, json.dumps(data, indent=1, ensure_ascii=False).encode())
 
 
-def _surroundings() -> None:
+def surroundings() -> None:
     """Libraries speak into the log; the terminal shows progress and results. Before torch is imported."""
     logging.captureWarnings(True)
     warnings.filterwarnings("default")

@@ -5,6 +5,7 @@ SPEC is a JSON file with the resolved config and the key of the stage to run.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import signal
 import subprocess
@@ -23,7 +24,9 @@ from selfspec.config import Config
 from selfspec.errors import Interrupted, UserError
 from selfspec.pipeline import Stage
 from selfspec.reporting.progress import Progress
-from selfspec.store import Store
+from selfspec.store import Store, file_hash
+
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class Job:
     def inputs(self) -> dict[str, Path]:
         """Where each input of the stage lies."""
         parents = {parent.key: self.store.root / parent.name / parent.key for parent in self.stage.parents}
+        for name, path in self.stage.files.items():
+            if file_hash(path) != self.stage.inputs[name]:
+                raise UserError(f"{path} changed while the run went; start it again, and what is stored is kept.")
         return {name: self.stage.files.get(name) or parents[key] for name, key in self.stage.inputs.items()}
 
 
@@ -78,6 +84,7 @@ class Stop:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
+        print("Stopping after the work in hand; a second signal stops at once.", file=sys.stderr)
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
 
 
@@ -103,7 +110,7 @@ def run(stage: Stage, config: Config, store: Store, progress: Progress, stop: St
         taken = pipeline.sections(config, stage.name)
         facts["counts"] = pipeline.function(stage.name)(job, **job.inputs(), **taken)
 
-    return store.make(stage.name, stage.key, facts, fill)
+    return store.make(stage.name, stage.key, facts, fill, stop.check)
 
 
 def git_commit() -> str:
@@ -117,6 +124,8 @@ def git_commit() -> str:
 
 def main(spec: Path) -> None:
     """Run the stage that SPEC names."""
+    if sys.platform == "linux":  # a stage does not outlive the sweep that started it: it saves, and ends
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     plain: dict[str, Any] = json.loads(spec.read_text())
     config = dacite.from_dict(Config, plain["config"], dacite.Config(cast=[tuple], strict=True))
     wanted = [stage for stage in pipeline.build(config).stages if stage.key == plain["key"]]
@@ -129,7 +138,11 @@ def main(spec: Path) -> None:
 if __name__ == "__main__":
     try:
         main(Path(sys.argv[1]))
-    except UserError as error:
-        sys.exit(str(error))
     except Interrupted:
         sys.exit(128 + signal.SIGTERM)
+    except Exception as error:
+        told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        Path(sys.argv[1]).with_name("error.json").write_text(json.dumps({"what": told}))
+        if isinstance(error, UserError):
+            sys.exit(told)
+        raise

@@ -75,7 +75,14 @@ class Store:
         """The manifest of a finished output."""
         return dict(json.loads((self.root / stage / key / "manifest.json").read_text()))
 
-    def make(self, stage: str, key: str, facts: dict[str, Any], fill: Callable[[Path, Path], None]) -> Path:
+    def make(
+        self,
+        stage: str,
+        key: str,
+        facts: dict[str, Any],
+        fill: Callable[[Path, Path], None],
+        check: Callable[[], None] = lambda: None,
+    ) -> Path:
         """The finished output of `key`: found, or made by `fill(work, output)` while nobody else makes it.
 
         Args:
@@ -83,10 +90,11 @@ class Store:
             key: What the output is a function of, hashed.
             facts: What the manifest shall say; `fill` may add to it.
             fill: Writes the output's files into `output`; what it keeps in `work` outlives a kill.
+            check: Called while another process is waited for; may raise.
         """
         if found := self.find(stage, key):
             return found
-        with self.claim(key) as work:
+        with self.claim(key, check) as work:
             if found := self.find(stage, key):  # made by another process while this one waited
                 return found
             started = time.monotonic()
@@ -96,7 +104,7 @@ class Store:
         return self.root / stage / key
 
     @contextlib.contextmanager
-    def claim(self, key: str) -> Iterator[Path]:
+    def claim(self, key: str, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
         """The scratch folder of `key`, for one process at a time; it outlives a killed process."""
         lock = FileLock(self.root / "work" / f"{key}.lock")
         with writing(self.root):
@@ -104,7 +112,10 @@ class Store:
                 lock.acquire(timeout=0)
             except Timeout:
                 print(f"Another process makes {key}; waiting for it.", file=sys.stderr)
-                lock.acquire()
+                while not lock.is_locked:
+                    check()
+                    with contextlib.suppress(Timeout):
+                        lock.acquire(timeout=1)
         try:
             work = self.root / "work" / key
             with writing(self.root):
@@ -228,37 +239,40 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (arguments.root / "format.json").exists():
         sys.exit(f"{arguments.root} is no store; give its folder with --root.")
-    manifests = sorted(arguments.root.glob("*/*/manifest.json"))
+    outputs = [path for path in sorted(arguments.root.glob("*/*/")) if path.parent.name not in ("work", "aside")]
     if arguments.action == "gc":
         return _collect(arguments.root)
     damaged = 0
-    for path in manifests:
-        folder = path.parent
-        if folder.parent.name == "aside":
-            continue
-        facts = json.loads(path.read_text())
-        line = f"{facts['stage']:<13} {facts['key']}  {facts.get('seconds', 0):8.1f} s  {facts.get('counts', {})}"
+    for folder in outputs:
+        name, told = f"{folder.parent.name:<13} {folder.name:<30}", ""
         if arguments.action == "verify":
-            problem = damage(folder)
-            damaged += bool(problem)
-            line = f"{facts['stage']:<13} {facts['key']}  {problem or 'whole'}"
-        print(line)
+            told = damage(folder)
+            damaged += bool(told)
+        elif (folder / "manifest.json").exists():
+            facts = json.loads((folder / "manifest.json").read_text())
+            told = f"{facts.get('seconds', 0):8.1f} s  {facts.get('counts', {})}"
+        print(f"{name} {told or 'whole'}")
     if damaged:
         sys.exit(f"{damaged} damaged; the next run that needs them sets them aside and makes them again.")
 
 
 def _collect(root: Path) -> None:
-    """Remove what nobody will use: outputs set aside, and scratch folders that no process holds."""
+    """Remove what nobody will use: outputs set aside, drafts of killed processes, scratch of finished outputs.
+
+    Scratch of an unfinished output stays: the next run goes on from it.
+    """
     removed = list((root / "aside").glob("*"))
+    for path in removed:
+        shutil.rmtree(path)
+    finished = {path.parent.name for path in root.glob("*/*/manifest.json")}
     for lock_path in (root / "work").glob("*.lock"):
         lock = FileLock(lock_path)
         with contextlib.suppress(Timeout), lock.acquire(timeout=0):
-            removed += list((root / "work").glob(f"{lock_path.stem}*"))
-    for path in removed:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+            key = lock_path.stem
+            left = [root / "work" / f"{key}.draft", *([root / "work" / key] if key in finished else [])]
+            for path in filter(Path.exists, left):
+                shutil.rmtree(path)
+                removed.append(path)
     print(f"removed {len(removed)}")
 
 

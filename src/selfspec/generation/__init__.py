@@ -57,4 +57,4 @@ class Pool:
             facts["counts"] = {"rows": len(rows)}
 
         facts: dict[str, Any] = {"pool": self.key, "block": number}
-        return list(read_jsonl(self.job.store.make(self.name, key, facts, fill) / "rows.jsonl"))
+        return list(read_jsonl(self.job.store.make(self.name, key, facts, fill, self.job.stop.check) / "rows.jsonl"))

@@ -55,7 +55,7 @@ def block(
 
 def plan(domain: DomainConfig, shown: Sequence[Seed], chance: Random) -> list[Request]:
     """One request an attempt of a block: task types and topics in equal shares, the options of a random seed."""
-    by_type = {name: [seed for seed in shown if seed.task_type == name] for name in domain.tasks}
+    by_type = {name: [seed for seed in shown if seed.task_type == name] for name in sorted(domain.tasks)}
     types = [name for name, seeds in by_type.items() if seeds]
     chance.shuffle(types)
     topics = chance.sample(domain.topics, len(domain.topics)) or [""]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
+import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
-from selfspec.errors import Interrupted, UserError
+from selfspec.errors import UserError
 from selfspec.launch.graph import Node
 from selfspec.models.memory import gpu_count
 from selfspec.reporting.progress import Progress
@@ -19,7 +22,7 @@ from selfspec.store import Store
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 60.0  # for a stage to save when it is asked to stop
-LAST_LINES = 3
+log = logging.getLogger("selfspec")
 
 
 class InProcess:
@@ -30,17 +33,14 @@ class InProcess:
     def __init__(self, store: Store, progress: Progress, stop: Stop) -> None:
         self.store, self.progress, self.stop_flag = store, progress, stop
         self._ended: list[tuple[Node, str]] = []
-        self.errors: dict[str, Exception] = {}  # by key, for the log and for HYDRA_FULL_ERROR
 
     def start(self, node: Node) -> None:
         """Run the stage to its end."""
         try:
             run(node.stage, node.config, self.store, self.progress, self.stop_flag)
             self._ended.append((node, ""))
-        except Interrupted:
-            raise
         except Exception as error:
-            self.errors[node.stage.key] = error
+            log.error(traceback.format_exc())  # as text: frames would keep the model's memory
             self._ended.append((node, told(error)))
 
     def finished(self) -> list[tuple[Node, str]]:
@@ -67,10 +67,11 @@ class Processes:
         (place / "spec.json").write_text(json.dumps(spec, indent=1))
         node.log = str(place / "log.txt")
         slot = min(set(range(self.slots)) - {used for _, used in self._running.values()})
-        with Path(node.log).open("ab") as log:
+        (place / "error.json").unlink(missing_ok=True)
+        with Path(node.log).open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "selfspec.stage", str(place / "spec.json")],
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **self._device(slot)},
@@ -99,13 +100,22 @@ class Processes:
         node, _ = self._running.pop(process)
         if process.returncode == 0:
             return node, ""
-        lines = Path(node.log).read_text(errors="replace").strip().splitlines()[-LAST_LINES:]
-        return node, " ".join(lines) or f"ended with code {process.returncode} and no word; see {node.log}"
+        error = Path(node.log).with_name("error.json")
+        if error.exists():
+            return node, json.loads(error.read_text())["what"]
+        if process.returncode < 0:
+            return (
+                node,
+                f"It was killed by {signal.Signals(-process.returncode).name} (out of memory?); see {node.log}.",
+            )
+        return node, f"It ended with code {process.returncode} and no word; see {node.log}."
 
     def _device(self, slot: int) -> dict[str, str]:
         """A GPU each where there are some, else a share of the processor's cores."""
-        if gpus := gpu_count():
-            return {"CUDA_VISIBLE_DEVICES": str(slot % gpus)}
+        given = os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = [str(number) for number in range(gpu_count())] if given is None else list(filter(None, given.split(",")))
+        if gpus:
+            return {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]}
         return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.slots)))}
 
 

@@ -9,12 +9,14 @@ from typing import Protocol
 
 from selfspec import pipeline
 from selfspec.config import Config
-from selfspec.errors import Interrupted, UserError
+from selfspec.errors import UserError
 from selfspec.pipeline import Pipeline, Stage
 from selfspec.store import Store
 
 # What failed while this process ran a sweep: a job's own report raises it again, and runs no stage.
 FAILED: dict[str, str] = {}
+# What it made: a job that found all of its stages stored has nothing to log.
+MADE: set[str] = set()
 
 
 class StageFailed(UserError):
@@ -94,6 +96,8 @@ def execute(graph: Graph, store: Store, executor: Executor, changed: Callable[[N
         node.state, node.told = state, told
         if state in ("failed", "cancelled"):
             FAILED[node.stage.key] = told
+        if state == "done":
+            MADE.add(node.stage.key)
         changed(node)
 
     for key, node in graph.items():
@@ -107,7 +111,7 @@ def execute(graph: Graph, store: Store, executor: Executor, changed: Callable[[N
                 _advance(node, graph, executor, now)
             for node, told in executor.finished():
                 now(node, "failed" if told else "done", told)
-    except (Interrupted, KeyboardInterrupt):
+    except BaseException:  # a signal, a full disk: no process is left behind
         executor.stop()
         raise
 

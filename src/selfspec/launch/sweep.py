@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from selfspec import door, experiment, pipeline
 from selfspec.config import Config
+from selfspec.errors import UserError
 from selfspec.launch import graph
 from selfspec.launch.executors import InProcess, Processes
 from selfspec.launch.graph import Graph, Node
@@ -44,6 +45,9 @@ class Job:
 def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
     """Run one batch of jobs for one of our launchers (see `hydra_plugins.selfspec_launcher`)."""
     setup_globals()
+    experiment.surroundings()
+    if launcher.processes < 1:
+        raise UserError(f"hydra.launcher.processes={launcher.processes} must be at least 1.")
     config = launcher.config
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
@@ -60,7 +64,7 @@ def _run_all(launcher: Any, jobs: list[Job], folder: Path) -> list[JobReturn]:
     """The graph first; each job's task function as soon as its stages are done."""
     nodes = graph.unite((job.config, job.stages) for job in jobs)
     store = Store(Path(jobs[0].config.paths.store))
-    write_atomic(folder / "sweep.json", json.dumps(_record(jobs, nodes), indent=1).encode())
+    _keep(folder / "sweep.json", _record(jobs, nodes))
     returns: dict[int, JobReturn] = {}
     with Stop().listening() as stop, Progress() as progress:
         progress.say(f"[bold]{len(jobs)} jobs, {len(nodes)} distinct stages[/]  [dim]{folder}[/]")
@@ -86,6 +90,15 @@ def _run_all(launcher: Any, jobs: list[Job], folder: Path) -> list[JobReturn]:
             progress.say(f"[red]failed[/] {node.stage.label}: {node.told}  [dim]{node.log}[/]")
         progress.say(f"[bold]{folder / 'report.html'}[/]  [dim]again: python -m selfspec.reporting.sweep {folder}[/]")
     return [returns[job.number] for job in jobs]
+
+
+def _keep(path: Path, record: dict[str, Any]) -> None:
+    """Write the record, with the jobs of earlier batches of the same sweep before it."""
+    if path.exists() and record["jobs"][0]["number"] > 0:
+        earlier = json.loads(path.read_text())
+        record["jobs"] = earlier["jobs"][: record["jobs"][0]["number"]] + record["jobs"]
+        record["stages"] = {**earlier["stages"], **record["stages"]}
+    write_atomic(path, json.dumps(record, indent=1).encode())
 
 
 def line(node: Node) -> str:

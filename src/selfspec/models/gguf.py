@@ -19,14 +19,15 @@ PARTS = ("reading", "saving", "tokenizer")
 def convert(gguf: Path, output: Path, step: Step) -> None:
     """Convert, advancing `step` by one a part."""
     command = [sys.executable, "-m", "selfspec.models.gguf", str(gguf), str(output)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout and process.stderr
+    last = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout
         for line in process.stdout:
-            if line.strip() in PARTS:
-                step.advance(1, line.strip())
-        told = process.stderr.read().strip().splitlines()
+            last = line.strip() or last
+            if last in PARTS:
+                step.advance(1, last)
     if process.returncode:
-        raise UserError(f"{gguf} can't be converted ({told[-1] if told else process.returncode}); is it whole?")
+        raise UserError(f"{gguf} can't be converted ({last}); is it whole?")
 
 
 def main(gguf: Path, output: Path) -> None:

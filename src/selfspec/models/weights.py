@@ -24,6 +24,7 @@ from selfspec.models import gguf
 from selfspec.reporting.progress import Progress
 from selfspec.store import writing
 
+SAMPLE, SAMPLES = 1 << 16, 64  # bytes of a sample, samples of a weight file
 HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt"]
 
 
@@ -80,14 +81,18 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _fingerprint(folder: Path) -> str:
-    """Names, sizes and headers of the weight files: tensors' names, shapes and places, not their values."""
+    """Sizes, headers and samples spread over the weight files, and all of the tokenizer's and config's bytes."""
     found = hashlib.sha256()
     for path in _weight_files(folder):
+        size = path.stat().st_size
+        found.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:
-            head = file.read(8)
-            length = int.from_bytes(head, "little") if path.suffix == ".safetensors" else 1 << 16
-            found.update(path.name.encode() + head + file.read(min(length, 1 << 26)))
-        found.update(str(path.stat().st_size).encode())
+            found.update(file.read(SAMPLE))
+            for part in range(SAMPLES):
+                file.seek(size * part // SAMPLES)
+                found.update(file.read(SAMPLE))
+    for path in sorted(path for kind in ("*.json", "*.model", "*.txt") for path in folder.glob(kind)):
+        found.update(path.name.encode() + path.read_bytes())
     return found.hexdigest()[:24]
 
 

@@ -49,7 +49,6 @@ def render(
         measures=MEASURES,
         shot_counts=sorted({row["shots"] for row in report["scores"]}),
         tasks={task: PROPER[domain.tasks[task].kind] for task in scored},
-        task_count=len(scored),
         funnel=funnel_rows(report["funnel"]),
         samples={f"{len(kept)} kept rows": kept, f"{len(dropped)} dropped rows": dropped},
         curves=[_drawn(NAMES.get(name, name), points) for name, points in curves.items() if points],

@@ -65,7 +65,12 @@ def results(
         for k in shots:
             if (one, k) in scored and (other, k) in scored:
                 differences += _differences(one, other, k, scored[one, k], scored[other, k])
-    return {"scores": cells, "differences": differences, "lines": _lines(questions, domain)}
+    answered = {row["id"] for rows in answers.values() for row in rows}
+    return {
+        "scores": cells,
+        "differences": differences,
+        "lines": _lines([question for question in questions if question.id in answered], domain),
+    }
 
 
 def score(rows: Answers, asked: Mapping[str, Question], domain: DomainConfig, resamples: int) -> Scored:
@@ -100,7 +105,8 @@ def _measures(rows: Answers, questions: Sequence[Question], kind: str) -> dict[s
         chosen = [max(options, key=lambda option: options[option]) for options in logprobs]
         hits = [float(choice == answer) for choice, answer in zip(chosen, gold, strict=True)]
         measures["option_accuracy"] = intervals.mean(hits)
-        measures["option_auc"] = intervals.auc([margins(options) for options in logprobs], gold)
+        if len({frozenset(question.options) for question in questions}) == 1:  # margins compare within one set alone
+            measures["option_auc"] = intervals.auc([margins(options) for options in logprobs], gold)
         measures["commonest"] = intervals.commonest(chosen)
     return measures
 

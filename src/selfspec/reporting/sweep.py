@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from selfspec.reporting.results import MEASURES
-from selfspec.reporting.tables import cell, find
+from selfspec.reporting.tables import cell, find, number
 from selfspec.store import Store
 
 CHOICES = ("domain", "model", "examples", "lora_r", "seed")
@@ -28,30 +28,30 @@ def write_report(folder: Path) -> None:
         loader=PackageLoader("selfspec", "reporting"), autoescape=select_autoescape(default=True), trim_blocks=True
     )
     page = environment.get_template("sweep.html.j2").render(
-        title=" / ".join(folder.parts[-2:]), rows=rows, stages=_stages(sweep), choices=CHOICES, measures=MEASURES
+        title=" / ".join(folder.parts[-2:]),
+        rows=rows,
+        heads=list(dict.fromkeys(head for row in rows for head in row["cells"])),
+        stages=_stages(sweep),
+        choices=CHOICES,
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
     with (folder / "report.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         fields = ("model", "shots", "task", "measure", "value", "low", "high")
-        writer.writerow(["job", *CHOICES, *(f"scored_{name}" if name == "model" else name for name in fields)])
+        writer.writerow(
+            ["job", "overrides", *CHOICES, *(f"scored_{name}" if name == "model" else name for name in fields)]
+        )
         for row in rows:
             for score in row["scores"]:
                 chosen = [row["choices"][name] for name in CHOICES]
-                writer.writerow([row["number"], *chosen, *(score[name] for name in fields)])
+                writer.writerow([row["number"], row["overrides"], *chosen, *(score[name] for name in fields)])
 
 
 def _job(job: dict[str, Any]) -> dict[str, Any]:
     """One row: its choices, and the overall scores or what went wrong."""
     folder = Path(job["folder"])
-    row = {
-        "number": job["number"],
-        "choices": job["choices"],
-        "state": "missing",
-        "told": "",
-        "scores": [],
-        "cells": [],
-    }
+    row: dict[str, Any] = {"number": job["number"], "choices": job["choices"], "overrides": " ".join(job["overrides"])}
+    row |= {"state": "missing", "told": "", "scores": [], "cells": {}}
     if (folder / "results.json").exists():
         report = json.loads((folder / "results.json").read_text())
         row |= {"state": "done", "scores": report["scores"], "page": (folder / "report.html").name}
@@ -62,7 +62,10 @@ def _job(job: dict[str, Any]) -> dict[str, Any]:
                 specialized = find(report["scores"], model="specialized", **place)
                 gap = find(report["differences"], model="specialized", minus="base", **place)
                 if specialized and gap:
-                    row["cells"].append((f"{MEASURES[measure]}, {shots} shots", specialized["value"], cell(gap, True)))
+                    row["cells"][f"{MEASURES[measure]}, {shots} shots"] = (
+                        number(specialized["value"]),
+                        cell(gap, True),
+                    )
     elif (folder / "error.json").exists():
         row |= {"state": "failed", "told": json.loads((folder / "error.json").read_text())["what"]}
     return row

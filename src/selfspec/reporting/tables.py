@@ -12,6 +12,8 @@ from rich.text import Text
 
 from selfspec.reporting.results import MEASURES
 
+# Format gain, knowledge gain, and what neither format nor a bias to one label can feign.
+TOLD = {"format": "compliant", "label accuracy": "label_accuracy", "option AUC": "option_auc"}
 NAMES = {"base": "base", "seeds_only": "seeds only", "specialized": "specialized"}
 
 
@@ -79,16 +81,16 @@ def reading(report: Mapping[str, Any]) -> list[str]:
         )
     for shots in sorted({row["shots"] for row in report["differences"]}):
         place = {"model": "specialized", "minus": "base", "shots": shots, "task": "all"}
-        gaps = {m: find(report["differences"], measure=m, **place) for m in ("compliant", "option_accuracy")}
-        told = [f"{name} {_told(gap)}" for name, gap in zip(("format", "knowledge"), gaps.values(), strict=True) if gap]
+        gaps = {name: find(report["differences"], measure=measure, **place) for name, measure in TOLD.items()}
+        told = [f"{name} {_told(gap)}" for name, gap in gaps.items() if gap]
         if told:
             lines.append(f"{shots} shots, specialized against base: " + "; ".join(told) + ".")
     return lines
 
 
 def _told(gap: Mapping[str, Any]) -> str:
-    if gap["high"] > gap["low"] > 0:
+    if gap["low"] > 0:
         return f"rose by {cell(gap)}"
-    if gap["low"] < gap["high"] < 0:
+    if gap["high"] < 0:
         return f"fell by {cell(gap)}"
     return f"shows no clear change, {cell(gap, signed=True)}"

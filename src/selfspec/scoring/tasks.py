@@ -106,6 +106,15 @@ def lenient_label(reply: str, options: Sequence[str]) -> str:
     return ""
 
 
+def lenient_number(reply: str) -> float | None:
+    """The number a reply says: it begins with it, or its first line holds no other."""
+    line = reply.replace("\u2212", "-").splitlines()[0].strip() if reply else ""
+    found = list(_NUMBER.finditer(line))
+    if found and (found[0].start() == 0 or len(found) == 1):
+        return float(found[0][0].replace(",", ""))
+    return None
+
+
 def lenient_labels(reply: str, options: Sequence[str]) -> set[str]:
     """All labels that a reply's first line names."""
     return set(_mentioned(words(reply.splitlines()[0]) if reply else [], options))
@@ -136,10 +145,9 @@ def _proper(question: Question, kind: str, reply: str, rouge: float) -> float:
         mine, *golds = ({metrics.normalized(part) for part in _parts(text)} for text in (reply, *question.answers))
         return max(metrics.f1(*_overlap(Counter(mine), Counter(gold))) for gold in golds)
     if kind == "number":
-        found = _NUMBER.search(reply.replace("\u2212", "-"))
-        if not found:
+        number = lenient_number(reply)
+        if number is None:
             return 0.0
-        number = float(found[0].replace(",", ""))
         return float(any(abs(number - float(answer)) <= 1e-2 + 1e-9 for answer in question.answers))
     return rouge
 

@@ -9,6 +9,7 @@ from typing import Any
 from selfspec import prompts
 from selfspec.config import DomainConfig, LoraConfig, ModelConfig, TuningConfig
 from selfspec.errors import UserError
+from selfspec.models import weights
 from selfspec.records import Example, Seed, read_examples, read_seeds, split
 from selfspec.stage import Job
 
@@ -103,7 +104,9 @@ def _tune(job: Job, base: Any, data: Any, lora: LoraConfig, tuning: TuningConfig
 
 def _name(model: ModelConfig) -> str:
     """What the adapter says of its base."""
-    return f"{model.name} (toy)" if model.toy else model.hub or model.name
+    if model.toy or model.path:
+        return f"{model.name} ({'toy' if model.toy else weights.identity(model)})"
+    return model.hub or model.name
 
 
 def _blank_item() -> str:

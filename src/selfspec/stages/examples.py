@@ -37,8 +37,7 @@ def examples(
     Raises:
         UserError: `generation.max_attempts` was reached first; what was made is kept.
     """
-    shown, _ = split(read_seeds(seeds, domain.tasks))
-    maker = _Maker(job, shown, domain, model, generation)
+    maker = _Maker(job, read_seeds(seeds, domain.tasks), domain, model, generation)
     wanted = data_size.examples
     rows: list[Example] = []
     accepted: list[Example] = []
@@ -65,7 +64,7 @@ class _Maker:
     def __init__(
         self,
         job: Job,
-        shown: list[Seed],
+        seeds: list[Seed],
         domain: DomainConfig,
         model: ModelConfig,
         generation: GenerationConfig,
@@ -80,9 +79,10 @@ class _Maker:
         first, second = pipeline.pool_keys(job.stage.slice, job.stage.inputs["seeds"])
         self.instructions = Pool(job, "instructions", first, engine)
         self.responses = Pool(job, "responses", second, engine)
-        self.shown, self.domain, self.generation = shown, domain, generation
-        self.by_id = {seed.id: seed for seed in shown}
-        self.novelty = Novelty(shown, generation.filters.novelty_threshold)
+        self.shown, _ = split(seeds)
+        self.domain, self.generation = domain, generation
+        self.by_id = {seed.id: seed for seed in seeds}
+        self.novelty = Novelty(seeds, generation.filters.novelty_threshold)
 
     def block(self, number: int) -> list[Example]:
         """The rows of block `number`, every one with its verdicts; blocks are asked for in order."""
@@ -94,6 +94,8 @@ class _Maker:
         ]
         alive = [(place, draft) for place, draft in enumerate(drafts) if not any(verdicts[place].values())]
         answers = responses.block(self.responses, number, alive, self.generation.responses, self.domain, self.shown)
+        if set(answers) != {place for place, _ in alive}:  # a filter changed, and its version did not
+            raise RuntimeError(f"block {number} of {self.responses.key} answers other rows than passed the filters")
         rows = []
         for place, (draft, attempt) in enumerate(zip(drafts, raw, strict=True)):
             output, response_seeds = "", ()
