@@ -117,7 +117,7 @@ def test_no_question_repeats_the_input_of_a_seed_or_of_a_question(domain: Domain
 
 def test_no_question_shares_thirteen_words_in_a_row_with_a_seed(domain: Domain) -> None:
     def runs(text: str) -> set[tuple[str, ...]]:
-        cut = words(text.split("\nQuestion:")[0])
+        cut = words(text.split("\nQuestion:", maxsplit=1)[0])
         return {tuple(cut[place : place + RUN]) for place in range(len(cut) - RUN + 1)}
 
     seen = {run: seed.id for seed in domain.seeds for run in runs(seed.input)}

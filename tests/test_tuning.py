@@ -34,6 +34,10 @@ from toys import experiment, naive_loss, toy, tuning_config
 QUICK = ("model=llama-2-7b", "tuning.epochs=2", "tuning.learning_rate=1e-2", "lora.r=4", "lora.dropout=0.1")
 
 
+# Adam makes large steps of small differences: with a small rate, rounding stays rounding.
+GENTLE = (*QUICK, "lora.dropout=0", "tuning.learning_rate=1e-4")
+
+
 class StopAfter(Stop):
     """A signal comes while step number `steps` (from 1) runs."""
 
@@ -246,8 +250,7 @@ def test_the_loss_is_the_mean_over_the_response_tokens_of_a_step(tmp_path: Path,
 @pytest.mark.parametrize("name", ["llama-2-7b", "gemma-3-270m"])
 def test_micro_batches_give_the_adapter_of_one_forward_pass(tmp_path: Path, name: str) -> None:
     both = [
-        experiment(tmp_path / f"{n}", *QUICK, "lora.dropout=0", f"model={name}", f"tuning.micro_batch_tokens={n}")
-        for n in (1, 100_000)
+        experiment(tmp_path / f"{n}", *GENTLE, f"model={name}", f"tuning.micro_batch_tokens={n}") for n in (1, 100_000)
     ]
     _, _, steps = data(both[0], toy(name)[1])
     assert all(len(step.micro_batches) == step.rows > 1 for step in steps)

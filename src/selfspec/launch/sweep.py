@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,6 @@ class Job:
 def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
     """Run one batch of jobs for one of our launchers (see `hydra_plugins.selfspec_launcher`)."""
     setup_globals()
-    experiment.surroundings()
     if launcher.processes < 1:
         raise UserError(f"hydra.launcher.processes={launcher.processes} must be at least 1.")
     config = launcher.config
@@ -54,6 +54,7 @@ def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) ->
     composed = [_compose(launcher, list(overrides), first + n) for n, overrides in enumerate(job_overrides)]
     if launcher.task_function is not experiment.task:  # somebody else's function: it is just run
         return [_run(launcher, one) for one in composed]
+    experiment.surroundings()
     state = Singleton.get_state()
     jobs = [_enter(one, first + n, list(job_overrides[n])) for n, one in enumerate(composed)]
     Singleton.set_state(state)
@@ -66,6 +67,7 @@ def _run_all(launcher: Any, jobs: list[Job], folder: Path) -> list[JobReturn]:
     store = Store(Path(jobs[0].config.paths.store))
     _keep(folder / "sweep.json", _record(jobs, nodes))
     returns: dict[int, JobReturn] = {}
+    _log_to(folder)
     with Stop().listening() as stop, Progress() as progress:
         progress.say(f"[bold]{len(jobs)} jobs, {len(nodes)} distinct stages[/]  [dim]{folder}[/]")
 
@@ -75,6 +77,7 @@ def _run_all(launcher: Any, jobs: list[Job], folder: Path) -> list[JobReturn]:
                 for job in jobs:
                     if job.number not in returns and job.done(nodes):
                         returns[job.number] = _run(launcher, job.composed)
+                        _log_to(folder)
                         progress.say(
                             f"  [bold]job {job.number}[/] {' '.join(job.overrides)}  [dim]{job.folder.name}[/]"
                         )
@@ -90,6 +93,11 @@ def _run_all(launcher: Any, jobs: list[Job], folder: Path) -> list[JobReturn]:
             progress.say(f"[red]failed[/] {node.stage.label}: {node.told}  [dim]{node.log}[/]")
         progress.say(f"[bold]{folder / 'report.html'}[/]  [dim]again: python -m selfspec.reporting.sweep {folder}[/]")
     return [returns[job.number] for job in jobs]
+
+
+def _log_to(folder: Path) -> None:
+    """What is logged goes into the sweep's own log: the terminal belongs to its display."""
+    logging.basicConfig(filename=folder / "sweep.log", level=logging.INFO, force=True)
 
 
 def _keep(path: Path, record: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ def build(model: ModelConfig) -> tuple[Any, Any]:
 
 def _texts() -> list[str]:
     files = sorted(Path(domains.__file__).parent.glob("*/seeds.jsonl"))
-    rows = [json.loads(line) for path in files for line in path.open(encoding="utf-8")]
+    rows = [json.loads(line) for path in files for line in path.read_text(encoding="utf-8").split("\n") if line]
     return [f"{row['instruction']}\n{row['input']}\n" for row in rows]
 
 
