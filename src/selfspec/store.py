@@ -2,8 +2,8 @@
 
     store/<stage>/<key>/            a finished output; `manifest.json`, written last, is the sign that it is done
     store/work/<key>/               what a stage has done so far: one file a numbered batch, checkpoints
-    store/work/<key>.draft/         the output while it is written
-    store/work/<key>.lock           who makes it now
+    store/work/<key>.draft/         outputs while they are written
+    store/work/<key>.lock           who makes it now: a lease with a heartbeat, for file systems without locks too
     store/aside/                    outputs whose files no longer match their manifest
 
 An output appears by one rename, whole or not at all. `python -m selfspec.store ls|verify|gc` looks after it.
@@ -19,17 +19,20 @@ import json
 import os
 import re
 import shutil
+import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import SoftFileLease, Timeout
 
 from selfspec.errors import UserError
 
 FORMAT = 1  # of the store's layout; a store of another format is refused
+LEASE_SECONDS = 120.0  # without a heartbeat, after which a maker on another machine counts as dead
 
 
 class Store:
@@ -106,35 +109,36 @@ class Store:
     @contextlib.contextmanager
     def claim(self, key: str, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
         """The scratch folder of `key`, for one process at a time; it outlives a killed process."""
-        lock = FileLock(self.root / "work" / f"{key}.lock")
+        lease = SoftFileLease(self.root / "work" / f"{key}.lock", lease_duration=LEASE_SECONDS, poll_interval=0.05)
         with writing(self.root):
             try:
-                lock.acquire(timeout=0)
+                lease.acquire(timeout=0.2)  # enough to take over from a process of this machine that died
             except Timeout:
                 print(f"Another process makes {key}; waiting for it.", file=sys.stderr)
-                while not lock.is_locked:
+                while not lease.is_locked:
                     check()
                     with contextlib.suppress(Timeout):
-                        lock.acquire(timeout=1)
+                        lease.acquire(timeout=1)
         try:
             work = self.root / "work" / key
             with writing(self.root):
                 work.mkdir(exist_ok=True)
                 yield work
         finally:
-            lock.release()
+            lease.release()
+
 
     @contextlib.contextmanager
     def publish(self, stage: str, key: str, facts: Mapping[str, Any]) -> Iterator[Path]:
         """A fresh folder to fill; on leaving without error it becomes the finished output of `key`.
 
         `facts` may still change inside the block; they are written into the manifest at its end. Only whoever claimed
-        the key publishes it.
+        the key publishes it. Two that did so (a machine was silent for long and came back) publish the same bytes: the
+        first stays.
         """
         final = self.root / stage / key
         with writing(self.root):
-            draft = self.root / "work" / f"{key}.draft"
-            shutil.rmtree(draft, ignore_errors=True)
+            draft = self.root / "work" / f"{key}.draft" / uuid.uuid4().hex
             draft.mkdir(parents=True)
             yield draft
             hashes = {str(path.relative_to(draft)): file_hash(path) for path in files_in(draft)}
@@ -144,10 +148,15 @@ class Store:
                 path.chmod(0o644)  # a store may be shared, and safetensors writes for its owner alone
                 _sync(path)
             final.parent.mkdir(exist_ok=True)
-            draft.rename(final)
+            try:
+                draft.rename(final)
+            except OSError:
+                if not final.exists():
+                    raise
             _sync(final.parent)
             self._verified.add(final)
-            shutil.rmtree(self.root / "work" / key, ignore_errors=True)
+            for left in (key, f"{key}.draft"):
+                shutil.rmtree(self.root / "work" / left, ignore_errors=True)
 
 
 def remembered(path: Path, compute: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -194,7 +203,7 @@ def files_in(folder: Path) -> list[Path]:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """The whole file or none of it, whenever the process dies."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     with draft.open("wb") as file:
         file.write(data)
         file.flush()
@@ -266,8 +275,8 @@ def _collect(root: Path) -> None:
         shutil.rmtree(path)
     finished = {path.parent.name for path in root.glob("*/*/manifest.json")}
     for lock_path in (root / "work").glob("*.lock"):
-        lock = FileLock(lock_path)
-        with contextlib.suppress(Timeout), lock.acquire(timeout=0):
+        lease = SoftFileLease(lock_path, lease_duration=LEASE_SECONDS)
+        with contextlib.suppress(Timeout), lease.acquire(timeout=0.2):
             key = lock_path.stem
             left = [root / "work" / f"{key}.draft", *([root / "work" / key] if key in finished else [])]
             for path in filter(Path.exists, left):
