@@ -5,85 +5,130 @@ python -m selfspec.reporting.sweep multirun/2026-01-31/12-00-00
 
 from __future__ import annotations
 
+import argparse
 import csv
-import json
+import io
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
+from markupsafe import Markup
 
+from selfspec.errors import UserError
 from selfspec.reporting.results import MEASURES
-from selfspec.reporting.tables import cell, find, number
-from selfspec.store import Store
+from selfspec.reporting.sweep_markdown import markdown
+from selfspec.reporting.sweep_state import Sweep, read_sweep
+from selfspec.reporting.sweep_table import GAPS, HEADS, TITLES, Table, over_seeds, shown, table_of
+from selfspec.store import write_atomic
 
-CHOICES = ("domain", "model", "examples", "lora_r", "seed")
+UNDONE = ("failed", "cancelled", "running", "waiting", "missing")  # states of jobs
 
 
 def write_report(folder: Path) -> None:
-    """`report.html` and `report.csv` beside `sweep.json`."""
-    sweep = json.loads((folder / "sweep.json").read_text())
-    rows = [_job(job) for job in sweep["jobs"]]
+    """`report.html`, `report.md` and `report.csv` beside `sweep.json`.
+
+    Raises:
+        UserError: the folder is not one of a sweep.
+    """
+    sweep = read_sweep(folder)
+    table = table_of(sweep.jobs)
+    title = f"Sweep {' / '.join(sweep.folder.parts[-2:])}"
+    others = [job for job in sweep.jobs if job.state != "done"]
+    said, costs = _said(sweep, table), _costs(sweep)
+    pages = {
+        "report.csv": _csv(sweep),
+        "report.md": markdown(title, said, table, others, costs),
+        "report.html": _page(sweep, table, title=title, said=said, others=others, costs=costs),
+    }
+    for name, page in pages.items():
+        write_atomic(sweep.folder / name, page.encode())
+
+
+def _page(sweep: Sweep, table: Table, **facts: Any) -> str:
+    """The page, with plotly's code inside: it opens from disk with no network."""
+    from plotly.offline import get_plotlyjs
+
+    from selfspec.reporting import figures
+
     environment = Environment(
-        loader=PackageLoader("selfspec", "reporting"), autoescape=select_autoescape(default=True), trim_blocks=True
+        loader=PackageLoader("selfspec", "reporting"),
+        autoescape=select_autoescape(default=True),
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    page = environment.get_template("sweep.html.j2").render(
-        title=" / ".join(folder.parts[-2:]),
-        rows=rows,
-        heads=list(dict.fromkeys(head for row in rows for head in row["cells"])),
-        stages=_stages(sweep),
-        choices=CHOICES,
+    environment.filters["shown"] = shown
+    return environment.get_template("sweep.html.j2").render(
+        facts,
+        sweep=sweep,
+        table=table,
+        seeds=over_seeds(table),
+        chances={job.choices["domain"]: job.chance for job in sweep.jobs if job.chance is not None},
+        drawn=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        heads=HEADS,
+        measures=MEASURES,
+        titles=TITLES,
+        gaps=[name for name in GAPS if name in table.columns],
+        figures=figures.draw(table, sweep.stages),
+        plotly=Markup(get_plotlyjs()),  # ours to trust, and no text of a user
     )
-    (folder / "report.html").write_text(page, encoding="utf-8")
-    with (folder / "report.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        fields = ("model", "shots", "task", "measure", "value", "low", "high")
-        writer.writerow(
-            ["job", "overrides", *CHOICES, *(f"scored_{name}" if name == "model" else name for name in fields)]
-        )
-        for row in rows:
-            for score in row["scores"]:
-                chosen = [row["choices"][name] for name in CHOICES]
-                writer.writerow([row["number"], row["overrides"], *chosen, *(score[name] for name in fields)])
 
 
-def _job(job: dict[str, Any]) -> dict[str, Any]:
-    """One row: its choices, and the overall scores or what went wrong."""
-    folder = Path(job["folder"])
-    row: dict[str, Any] = {"number": job["number"], "choices": job["choices"], "overrides": " ".join(job["overrides"])}
-    row |= {"state": "missing", "told": "", "scores": [], "cells": {}}
-    if (folder / "results.json").exists():
-        report = json.loads((folder / "results.json").read_text())
-        row |= {"state": "done", "scores": report["scores"], "page": (folder / "report.html").name}
-        row["page"] = f"{folder.name}/report.html"
-        for shots in sorted({score["shots"] for score in report["scores"]}):
-            for measure in ("token_f1", "compliant", "label_accuracy", "option_accuracy"):
-                place = {"shots": shots, "measure": measure, "task": "all"}
-                specialized = find(report["scores"], model="specialized", **place)
-                gap = find(report["differences"], model="specialized", minus="base", **place)
-                if specialized and gap:
-                    row["cells"][f"{MEASURES[measure]}, {shots} shots"] = (
-                        number(specialized["value"]),
-                        cell(gap, True),
-                    )
-    elif (folder / "error.json").exists():
-        row |= {"state": "failed", "told": json.loads((folder / "error.json").read_text())["what"]}
-    return row
+def _said(sweep: Sweep, table: Table) -> list[str]:
+    """How far the sweep is, and what all of its jobs share."""
+    states = [job.state for job in sweep.jobs]
+    counts = [f"{states.count(state)} {state}" for state in UNDONE if state in states]
+    said = [", ".join([f"{states.count('done')} of {len(states)} jobs done", *counts]) + "."]
+    if table.fixed:
+        said.append(f"All jobs: {', '.join(f'{HEADS[name]} {value}' for name, value in table.fixed.items())}.")
+    if len(table.shots) == 1:
+        said.append(f"All scores: {table.shots[0]} shots.")
+    return said
 
 
-def _stages(sweep: dict[str, Any]) -> list[dict[str, Any]]:
-    """What each distinct stage cost, and by how many jobs it was shared."""
-    store = Store(Path(sweep["store"]))
-    shared = [place for job in sweep["jobs"] for place in job["stages"].values()]
-    rows = []
-    for key, stage in sweep["stages"].items():
-        done = store.find(stage["name"], key)
-        manifest = store.manifest(stage["name"], key) if done else {}
-        count = shared.count(f"{stage['name']}/{key}")
-        rows.append({**stage, "key": key, "seconds": manifest.get("seconds"), "jobs": count})
-    return rows
+def _costs(sweep: Sweep) -> str:
+    """What the stages cost, beside what the jobs would cost one by one."""
+    done = sum(stage.state == "done" for stage in sweep.stages)
+    return (
+        f"{len(sweep.jobs)} jobs need {len(sweep.stages)} stages, of which {done} are done; as separate jobs that "
+        f"would be {sum(job.runs for job in sweep.jobs)} stage runs. {_time(sweep.used)} used, {_time(sweep.saved)} "
+        "saved by sharing those that are done."
+    )
+
+
+def _csv(sweep: Sweep) -> str:
+    """Every number: a line a job, model (or difference of two), shots, task and measure."""
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(["job", "overrides", *HEADS, "scored_model", "shots", "task", "measure", "value", "low", "high"])
+    for job in sweep.jobs:
+        chosen = [job.number, " ".join(job.overrides), *(job.choices.get(name) for name in HEADS)]
+        for (model, shots, measure, task), found in job.estimates.items():
+            writer.writerow([*chosen, model, shots, task, measure, found.value, found.low, found.high])
+    return file.getvalue()
+
+
+def _time(seconds: float | None) -> str:
+    """`12.3 s`, `4.5 min`, `1.25 h`."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:,.2f} h"
+
+
+def main() -> None:
+    """`python -m selfspec.reporting.sweep FOLDER`."""
+    parser = argparse.ArgumentParser(prog="python -m selfspec.reporting.sweep", description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path, help="of a sweep: multirun/<date>/<time>")
+    folder = parser.parse_args().folder
+    try:
+        write_report(folder)
+    except (UserError, OSError) as error:
+        sys.exit(str(error))
+    print(folder / "report.html")
 
 
 if __name__ == "__main__":
-    write_report(Path(sys.argv[1]))
-    print(Path(sys.argv[1]) / "report.html")
+    main()

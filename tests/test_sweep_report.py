@@ -1,0 +1,352 @@
+"""A sweep's report: drawn at any time, opens from disk in a browser with no network, sorts, filters, shows figures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+from filelock import FileLock
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from selfspec.errors import UserError
+from selfspec.reporting import figures
+from selfspec.reporting import sweep as report
+from selfspec.reporting.sweep_state import read_sweep
+from selfspec.reporting.sweep_table import over_seeds, table_of
+from test_sweep import sweep
+
+MODELS = {"base": 0.2, "seeds_only": 0.3}
+HOSTILE = "</script><script>window.owned = 1</script><b>bold</b> | bar"
+
+
+def made(folder: Path, *jobs: dict[str, Any], stages: dict[str, Any] | None = None) -> Path:
+    """A sweep's folder as the launcher leaves it. Of a job: its choices, and `value`, the specialized model's score."""
+    place, store = folder / "multirun" / "day" / "time", folder / "store"
+    record: dict[str, Any] = {"store": str(store), "jobs": [], "stages": {}}
+    for number, job in enumerate(jobs):
+        choices = {"domain": "law", "model": "toy", "examples": 4, "lora_r": 8, "seed": 0}
+        choices |= {name: job[name] for name in choices if name in job}
+        home = place / f"{number}-job"
+        home.mkdir(parents=True)
+        labels = {"examples": f"e{choices['examples']}", "adapter (specialized)": f"a{number}", "scores (base)": "b"}
+        names = {label: label.split(" ")[0] for label in labels}
+        record["stages"] |= {key: {"label": label, "name": names[label]} for label, key in labels.items()}
+        record["jobs"].append(
+            {
+                "number": number,
+                "overrides": job.get("overrides", []),
+                "folder": str(home),
+                "choices": choices,
+                "stages": {label: f"{names[label]}/{key}" for label, key in labels.items()},
+            }
+        )
+        for label, key in labels.items() if "value" in job else ():
+            (store / names[label] / key).mkdir(parents=True, exist_ok=True)
+            (store / names[label] / key / "manifest.json").write_text(json.dumps({"seconds": 10.0}))
+        if "value" in job:
+            (home / "results.json").write_text(json.dumps(results(job["value"])))
+            (home / "report.html").write_text("its own")
+    (place / "sweep.json").write_text(json.dumps(record))
+    if stages is not None:
+        (place / "stages.json").write_text(json.dumps(stages))
+    return place
+
+
+def results(value: float) -> dict[str, Any]:
+    """What a job's `results.json` holds: one measure at two numbers of shots, on one task."""
+    scores, differences = [], []
+    for shots in (0, 5):
+        for task in ("all", "a_task"):
+            place = {"shots": shots, "measure": "token_f1", "task": task}
+            for model, score in {**MODELS, "specialized": value}.items():
+                scores.append({**place, "model": model, "value": score, "low": score - 0.125, "high": score + 0.125})
+            for other, score in MODELS.items():
+                gap = {**place, "model": "specialized", "minus": other, "value": value - score}
+                differences.append({**gap, "low": value - score - 0.1, "high": value - score + 0.1})
+    return {"scores": scores, "differences": differences, "lines": {}}
+
+
+@pytest.fixture(scope="module")
+def swept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real sweep of eight jobs, made by one of pytest's workers for all."""
+    place = tmp_path_factory.getbasetemp()
+    folder = (place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "swept"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not (folder / "done").exists():
+            wanted = ("domain=biomedicine,finance", "data_size=4,6", "lora=r8,r16", "baselines.seeds_only=false")
+            ended, _ = sweep(request.getfixturevalue("warm"), folder, *wanted)
+            assert ended.code == 0, ended.text
+            assert "python -m selfspec.reporting.sweep" in ended.text
+            (folder / "done").touch()
+    return folder / "sweep"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    found = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
+    if not found:
+        pytest.skip("no Chromium on this machine")
+    with sync_playwright() as play:
+        started = play.chromium.launch(executable_path=found[0], args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+def opened(browser: Browser, folder: Path, scheme: Any = "light") -> tuple[Page, list[str]]:
+    """The page, and what went wrong on it: a word on the console, an error, a request that leaves the disk."""
+    page, wrong = browser.new_page(color_scheme=scheme, viewport={"width": 1440, "height": 900}), []
+    page.on("console", lambda message: wrong.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else wrong.append(r.url))
+    page.goto(f"file://{folder}/report.html")
+    page.wait_for_function(
+        "[...document.querySelectorAll('figure:not([hidden]) .plot')].every(p => p.querySelector('svg'))"
+    )
+    return page, wrong
+
+
+def column(page: Page, name: str, table: str = "scores") -> list[str]:
+    """The shown cells under a head."""
+    heads = page.locator(f"#{table} th button").all_inner_texts()
+    rows = page.locator(f"#{table} tbody tr:visible").all()
+    return [row.locator("td").nth(heads.index(name)).inner_text() for row in rows]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_opens_from_disk_and_shows_its_figures(browser: Browser, swept: Path, scheme: str) -> None:
+    page, wrong = opened(browser, swept, scheme)
+    names = page.locator("figure:visible h3").all_inner_texts()
+    assert names == [
+        "Score against data size",
+        "Score against LoRA rank",
+        "Base against specialized, by task",
+        "Gain by domain and model",
+        "Time by stage",
+    ]
+    assert page.locator("figure .plot svg .point, figure .plot svg .points path").count() > 20
+    assert "token F1, 0 shots" in page.locator("figure").first.inner_text()
+    text, back = page.evaluate("""
+        [getComputedStyle(document.querySelector(".xtick text")).fill, getComputedStyle(document.body).backgroundColor]
+    """)
+    light = [sum(map(int, color[4:-1].split(","))) > 384 for color in (text, back)]
+    assert light == ([False, True] if scheme == "light" else [True, False])
+    page.locator("#view [name=measure]").select_option("option_auc")
+    page.wait_for_function("document.querySelector('.plot .ytitle').textContent.includes('option AUC')")
+    assert wrong == []
+
+
+def test_menus_and_words_choose_rows(browser: Browser, swept: Path) -> None:
+    page, wrong = opened(browser, swept)
+    assert len(column(page, "job")) == 8 and set(column(page, "measure")) == {"token F1"}
+    page.locator("section:has(#scores) [name=domain]").select_option("finance")
+    page.locator("section:has(#scores) [name=lora_r]").select_option("16")
+    assert set(column(page, "domain")) == {"finance"} and column(page, "LoRA rank") == ["16", "16"]
+    assert page.locator("section:has(#scores) output").inner_text().startswith("2 of ")
+    page.locator("section:has(#scores) [name=domain]").select_option("")
+    page.locator("section:has(#scores) [name=words]").fill("BIO 6")
+    assert column(page, "domain") == ["biomedicine"] * 2 and column(page, "examples") == ["4", "6"]
+    page.locator("section:has(#scores) [name=measure]").select_option("")
+    assert len(set(column(page, "measure"))) == 8
+    with page.expect_navigation():
+        page.locator("#scores tbody a:visible").first.click()
+    assert "biomedicine" in page.title() and wrong == []
+
+
+def test_a_click_on_a_head_sorts_numbers_as_numbers(browser: Browser, tmp_path: Path) -> None:
+    values = [0.9, 0.25, 0.1, 0.31]
+    folder = made(
+        tmp_path, *({"value": value, "examples": n} for n, value in zip((64, 1000, 8, 250), values, strict=True))
+    )
+    gone = json.loads((folder / "0-job" / "results.json").read_text())
+    gone["differences"] = []
+    (folder / "0-job" / "results.json").write_text(json.dumps(gone))
+    report.write_report(folder)
+    page, wrong = opened(browser, folder)
+    page.locator("section:has(#scores) [name=shots]").select_option("5")
+    head = page.locator("#scores th button")
+    head.get_by_text("examples", exact=True).click()
+    assert column(page, "examples") == ["8", "64", "250", "1000"]
+    head.get_by_text("examples", exact=True).click()
+    assert column(page, "examples") == ["1000", "250", "64", "8"]
+    head.get_by_text("difference", exact=True).first.click()
+    assert column(page, "difference") == ["−.100", "+.050", "+.110", ""]
+    head.get_by_text("difference", exact=True).first.click()
+    assert column(page, "difference") == ["+.110", "+.050", "−.100", ""]
+    assert page.locator("#scores th[aria-sort=descending]").count() == 1 and wrong == []
+
+
+def test_what_users_wrote_is_text(browser: Browser, tmp_path: Path) -> None:
+    jobs = [{"value": 0.3, "domain": HOSTILE, "overrides": [f"a={HOSTILE}"]}, {"value": 0.3}, {"examples": 6}]
+    folder = made(tmp_path, *jobs)
+    (folder / "2-job" / "error.json").write_text(json.dumps({"what": HOSTILE}))
+    report.write_report(folder)
+    page, wrong = opened(browser, folder)
+    assert page.evaluate("window.owned") is None and wrong == []
+    assert HOSTILE in column(page, "domain") and HOSTILE in page.locator("td.why").inner_text()
+    (line,) = (line for line in (folder / "report.md").read_text().splitlines() if line.startswith("| 2 |"))
+    assert "&lt;/script>" in line and "\\| bar" in line
+
+
+def test_the_same_numbers_are_in_every_file(swept: Path) -> None:
+    record = json.loads((swept / "sweep.json").read_text())
+    for job in record["jobs"]:
+        scores = json.loads((Path(job["folder"]) / "results.json").read_text())["scores"]
+        (score,) = (
+            row for row in scores if (row["model"], row["measure"], row["task"]) == ("specialized", "rouge_l", "all")
+        )
+        with (swept / "report.csv").open() as file:
+            (line,) = (
+                line
+                for line in csv.DictReader(file)
+                if (line["job"], line["scored_model"], line["measure"], line["task"])
+                == (str(job["number"]), "specialized", "rouge_l", "all")
+            )
+        assert [float(line[name]) for name in ("value", "low", "high")] == [score[n] for n in ("value", "low", "high")]
+        said = f"{score['value']:.3f}".replace("0.", ".", 1)
+        table = (swept / "report.md").read_text().split("## ROUGE-L")[1].split("##")[0]
+        (line,) = (line for line in table.splitlines() if line.startswith(f"| {job['number']} |"))
+        assert f" {said} (" in line and f" {job['choices']['domain']} " in line
+    page = (swept / "report.html").read_text()
+    assert "8 of 8 jobs done" in page and "All jobs: model gemma-3-270m, seed 0." in page
+    assert "8 jobs need 22 stages, of which 22 are done; as separate jobs that would be 32 stage runs." in page
+
+
+def test_half_way_every_job_says_what_it_waits_for(swept: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(swept, tmp_path / "copy")
+    record = json.loads((folder / "sweep.json").read_text())
+    for job in record["jobs"]:  # a copy from another machine: neither the folders nor the store are where they were
+        job["folder"] = f"/nowhere/{Path(job['folder']).name}"
+    (folder / "sweep.json").write_text(json.dumps({**record, "store": str(tmp_path / "gone")}))
+    (folder / "stages.json").unlink(missing_ok=True)
+    homes = [folder / Path(job["folder"]).name for job in record["jobs"]]
+    (homes[0] / "results.json").write_text((homes[0] / "results.json").read_text()[:1000])
+    (homes[1] / "results.json").unlink()
+    (homes[2] / "results.json").write_text('{"scores": [{"model": "base"}], "differences": []}')
+    report.write_report(folder)
+    page = (folder / "report.html").read_text()
+    assert "5 of 8 jobs done, 3 missing" in page and page.count("waiting for examples (not done)") == 3
+    assert "22 stages, of which 0 are done" in page and "0.0 s used" in page
+    for home in homes[3:]:
+        shutil.rmtree(home)
+    report.write_report(folder)
+    assert "No job is done yet." in (folder / "report.html").read_text()
+
+
+def test_why_a_job_is_not_done(tmp_path: Path) -> None:
+    told = {
+        "e4": {"state": "running", "told": "", "job": "", "host": "", "seconds": 0.0, "log": ""},  # the store has it
+        "a1": {
+            "state": "failed",
+            "told": "no memory",
+            "seconds": 3.0,
+            "log": f"{tmp_path}/multirun/day/time/a1/log.txt",
+        },
+        "a2": {"state": "failed", "told": "not this", "job": "17", "host": "n1", "seconds": 3.0, "log": "/far/log.txt"},
+        "a3": {"state": "queued", "told": "", "job": "123", "host": "node2", "seconds": 0.0, "log": "/far/3.txt"},
+        "a4": {"state": "done", "told": ""},  # and removed from the store since
+        "b": {"state": "done"},
+    }
+    folder = made(tmp_path, {"value": 0.4}, *({} for _ in range(5)), stages=told)
+    (folder / "2-job" / "error.json").write_text(json.dumps({"stage": "adapter", "what": "the job's own word"}))
+    store = tmp_path / "store" / "adapter" / "a5"
+    store.mkdir()
+    (store / "manifest.json").write_text(json.dumps({"seconds": 5.0}))
+    state = read_sweep(folder)
+    assert [(job.state, job.told, job.log) for job in state.jobs[1:5]] == [
+        ("failed", "adapter (specialized) failed: no memory", "a1/log.txt"),
+        ("failed", "the job's own word", "/far/log.txt"),
+        ("waiting", "waiting for adapter (specialized) (queued, job 123 on node2)", "/far/3.txt"),
+        ("missing", "waiting for adapter (specialized) (not done)", ""),
+    ]
+    assert state.jobs[5].state == "missing" and "its results.json is not written" in state.jobs[5].told
+    assert {stage.key: stage.state for stage in state.stages}["e4"] == "done"
+    report.write_report(folder)
+    page, text = (folder / "report.html").read_text(), (folder / "report.md").read_text()
+    assert "1 of 6 jobs done, 2 failed, 1 waiting, 2 missing" in page
+    for name in ("no memory", "job 123 on node2", "/far/log.txt"):
+        assert name in page and name in text
+
+
+def test_what_sharing_saved(tmp_path: Path) -> None:
+    state = read_sweep(made(tmp_path, {"value": 0.4}, {"value": 0.5}, {"value": 0.5, "examples": 6}, {"examples": 8}))
+    stages = {stage.key: (stage.state, len(stage.jobs), stage.saved) for stage in state.stages}
+    assert (
+        stages["e4"] == ("done", 2, 10.0) and stages["b"] == ("done", 4, 30.0) and stages["e8"] == ("not done", 1, None)
+    )
+    assert (state.used, state.saved) == (60.0, 40.0)
+
+
+def test_jobs_that_differ_in_the_seed_have_a_mean(browser: Browser, tmp_path: Path) -> None:
+    jobs = [{"value": value, "seed": seed, "overrides": [f"seed={seed}"]} for seed, value in enumerate((0.4, 0.5, 0.9))]
+    folder = made(tmp_path, *jobs, {"value": 0.1, "examples": 6})
+    first = over_seeds(table_of(read_sweep(folder).jobs))[0]
+    spread = first.cells["specialized"]
+    assert first.seeds == (0, 1, 2) and (spread.mean, spread.low, spread.high) == (pytest.approx(0.6), 0.4, 0.9)
+    assert spread.sd == pytest.approx(math.sqrt((0.04 + 0.01 + 0.09) / 2))
+    report.write_report(folder)
+    page, wrong = opened(browser, folder)
+    page.locator("section:has(#seeds) [name=shots]").select_option("0")
+    assert column(page, "seeds", "seeds") == ["0, 1, 2", "0"] and column(page, "mean", "seeds") == [".600", ".100"]
+    assert column(page, "sd", "seeds") == [".265", ""] and wrong == []
+    assert (
+        over_seeds(table_of(read_sweep(made(tmp_path / "one", {"value": 0.4}, {"value": 0.4, "lora_r": 16})).jobs))
+        == []
+    )
+
+
+def test_overrides_are_told_where_choices_do_not_tell_jobs_apart(tmp_path: Path) -> None:
+    common = ["domain=law", "logger=none"]
+    jobs = [{"value": 0.4, "overrides": [*common, f"tuning.epochs={n}"]} for n in (1, 2)]
+    assert table_of(read_sweep(made(tmp_path / "keys", *jobs)).jobs).other == {
+        0: "tuning.epochs=1",
+        1: "tuning.epochs=2",
+    }
+    jobs = [{"value": 0.4, "overrides": [*common, f"lora={name}"]} for name in ("r8", "mine")]  # of one rank
+    assert table_of(read_sweep(made(tmp_path / "groups", *jobs)).jobs).other == {0: "lora=r8", 1: "lora=mine"}
+    jobs = [{"value": 0.4, "lora_r": n, "overrides": [*common, f"lora=r{n}"]} for n in (8, 16)]
+    assert not table_of(read_sweep(made(tmp_path / "choices", *jobs)).jobs).differ
+
+
+def test_figures_are_plotlys_and_make_sense(swept: Path, tmp_path: Path) -> None:
+    def drawn(folder: Path) -> dict[str, Any]:
+        state = read_sweep(folder)
+        return {figure["name"]: figure["views"] for figure in figures.draw(table_of(state.jobs), state.stages)}
+
+    for views in drawn(swept).values():
+        for plot in views.values():
+            go.Figure(plot)  # raises on what plotly does not know
+            assert "NaN" not in json.dumps(plot)
+    alone = drawn(made(tmp_path / "alone", {"value": 0.4}))
+    assert list(alone) == ["Base against specialized, by task", "Time by stage"]
+    sizes = drawn(made(tmp_path / "sizes", *({"value": 0.4, "seed": n % 2, "examples": 4 + n // 2} for n in range(4))))
+    line, points = sizes["Score against data size"]["token_f1/0"]["data"][:2]
+    assert len(line["x"]) == 2 and len(points["x"]) == 4
+    assert points["error_y"]["array"] == [pytest.approx(0.125)] * 4
+
+
+def test_numbers_that_are_missing_are_empty_cells(tmp_path: Path) -> None:
+    folder = made(tmp_path, {"value": 0.4}, {"value": 0.4, "lora_r": 16})
+    text = (folder / "0-job" / "results.json").read_text().replace('"low": 0.275,', '"low": NaN,')
+    (folder / "0-job" / "results.json").write_text(text.replace('"value": 0.2,', '"value": NaN,'))
+    report.write_report(folder)
+    assert "nan" not in (folder / "report.csv").read_text() + (folder / "report.md").read_text()
+    assert "| .400 |" in (folder / "report.md").read_text()
+    assert all("NaN" not in line for line in (folder / "report.html").read_text().splitlines() if "token_f1/0" in line)
+
+
+def test_the_command_tells_a_wrong_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["sweep", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"no readable sweep\.json"):
+        report.main()
+    with pytest.raises(UserError):
+        report.write_report(tmp_path)
