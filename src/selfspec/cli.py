@@ -18,6 +18,7 @@ selfspec: carve an expert out of a generalist language model (self-specializatio
   python run.py domain=finance lora=r16            choose options of groups
   python run.py data_size=300 tuning.epochs=2      set any value, any number of examples
   python run.py debug=smoke                        every step in seconds, on a toy model
+  python run.py -m experiment=lora_rank            a prepared sweep
   python run.py --cfg job                          the composed config
   python run.py --config-dir my_confs domain=law   your own options, in your own folder
 """
@@ -25,7 +26,7 @@ selfspec: carve an expert out of a generalist language model (self-specializatio
 
 def main(conf: Path) -> None:
     """Answer `--help`, or compose the config and run the experiment; exit 1 with one sentence on a user's error."""
-    arguments = sys.argv[1:] = [number(argument) for argument in sys.argv[1:]]
+    arguments = sys.argv[1:] = [part for argument in sys.argv[1:] for part in number(argument)]
     if "--help" in arguments or "-h" in arguments:
         print(help_text([conf, *_config_dirs(arguments)]))
         return
@@ -44,14 +45,17 @@ def main(conf: Path) -> None:
         _fail(explain(error, [conf, *_config_dirs(arguments)]), 1)
 
 
-def number(argument: str) -> str:
-    """`data_size=100` as `data_size.examples=100`: Hydra takes no number for an option, and any number is allowed."""
+def number(argument: str) -> list[str]:
+    """`data_size=100` as `data_size.examples=100`: Hydra takes no number for an option, and any number is allowed.
+
+    An option is named beside it: it takes the place of the sizes that an experiment sweeps.
+    """
     group, _, values = argument.partition("=")
     sizes = values.split(",")
     if group != "data_size" or not any(size.isdigit() for size in sizes):
-        return argument
+        return [argument]
     plain = [f"{size[:-1]}000" if size[:-1].isdigit() and size.endswith("k") else size for size in sizes]
-    return f"data_size.examples={','.join(plain)}"
+    return ["data_size=default", f"data_size.examples={','.join(plain)}"]
 
 
 def help_text(folders: list[Path]) -> str:
