@@ -55,8 +55,10 @@ class StopAfter(Stop):
 def tune(config: Config, stop: Stop | None = None) -> Path:
     """The folder of the adapter that is tuned on the seeds alone."""
     wanted = pipeline.build(config).adapters["seeds_only"]
+    store = Store(Path(config.paths.store))
     with (stop or Stop()).listening() as listening:
-        return stage.run(wanted, config, Store(Path(config.paths.store)), Progress(), listening)
+        stage.run(wanted, config, store, Progress(), listening)
+    return store.root / "adapter" / wanted.key
 
 
 def work(config: Config) -> Path:

@@ -1,10 +1,11 @@
-"""Hydra's launcher plugin: a sweep costs its distinct stages. All work is in `selfspec.launch`, imported when needed.
+"""Hydra's launcher plugins: a sweep costs its distinct stages. All work is in `selfspec.launch`, imported when needed.
 
 This folder has no `__init__.py`: with one, every other plugin would vanish.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional  # noqa: UP035 (OmegaConf reads these)
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
@@ -19,16 +20,61 @@ class LocalConf:
 
     _target_: str = "hydra_plugins.selfspec_launcher.LocalLauncher"
     processes: int = 1
+    srun: bool = False
 
 
-ConfigStore.instance().store(group="hydra/launcher", name="local_schema", node=LocalConf, provider="selfspec")
+@dataclass
+class ResourcesConf:
+    """What one kind of stage asks of SLURM; what is left out is the launcher's own."""
+
+    nodes: int = 1
+    tasks_per_node: int = 1
+    gpus: int = 0
+    cpus: int = 1
+    mem: str = "4GB"
+    time: str = "01:00:00"
+    partition: Optional[str] = "${hydra.launcher.partition}"  # noqa: UP045
+    account: Optional[str] = "${hydra.launcher.account}"  # noqa: UP045
+    qos: Optional[str] = "${hydra.launcher.qos}"  # noqa: UP045
+    constraint: Optional[str] = "${hydra.launcher.constraint}"  # noqa: UP045
+    sbatch: Dict[str, Any] = "${hydra.launcher.sbatch}"  # type: ignore  # noqa: UP006
+    setup: List[str] = "${hydra.launcher.setup}"  # type: ignore  # noqa: UP006
+
+
+@dataclass
+class StagesConf:
+    """A request for each kind of stage."""
+
+    examples: ResourcesConf = field(default_factory=ResourcesConf)
+    adapter: ResourcesConf = field(default_factory=ResourcesConf)
+    scores: ResourcesConf = field(default_factory=ResourcesConf)
+
+
+@dataclass
+class SlurmConf:
+    """What `hydra/launcher=slurm` may say."""
+
+    _target_: str = "hydra_plugins.selfspec_launcher.SlurmLauncher"
+    wait: bool = True
+    poll_seconds: float = 10.0
+    partition: Optional[str] = None  # noqa: UP045
+    account: Optional[str] = None  # noqa: UP045
+    qos: Optional[str] = None  # noqa: UP045
+    constraint: Optional[str] = None  # noqa: UP045
+    sbatch: Dict[str, Any] = field(default_factory=dict)  # noqa: UP006
+    setup: List[str] = field(default_factory=list)  # noqa: UP006
+    resources: StagesConf = field(default_factory=StagesConf)
+
+
+for name, node in (("local_schema", LocalConf), ("slurm_schema", SlurmConf)):
+    ConfigStore.instance().store(group="hydra/launcher", name=name, node=node, provider="selfspec")
 
 
 class LocalLauncher(Launcher):  # type: ignore[misc]
     """Runs the stages of all jobs on this machine, each distinct one once."""
 
-    def __init__(self, processes: int = 1) -> None:
-        self.processes = processes
+    def __init__(self, **settings: Any) -> None:
+        """Settings are read from the composed config (`launch.executors.choose`), as a plain run does it."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra hands over."""
@@ -39,3 +85,7 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
         from selfspec.launch import sweep
 
         return sweep.launch(self, job_overrides, initial_job_idx)
+
+
+class SlurmLauncher(LocalLauncher):
+    """Runs them as SLURM jobs."""

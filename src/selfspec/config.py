@@ -207,6 +207,7 @@ class Config:
     logger: LoggerConfig
     paths: PathsConfig
     seed: int
+    plan: bool = runtime(False)  # show what would be done, and do nothing
 
 
 def mutable_twin(cls: type) -> type:

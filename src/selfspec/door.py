@@ -71,11 +71,13 @@ def enter(composed: DictConfig) -> Config:
     Raises:
         UserError: the first thing that is wrong, in one sentence.
     """
-    _compare(OmegaConf.to_container(composed, resolve=False), Config, "")
     try:
         config = freeze(composed)
-    except MissingMandatoryValue as error:
-        raise UserError(f"{error.full_key} has no value; give one with {error.full_key}=....") from None
+    except Exception as error:
+        _compare(OmegaConf.to_container(composed), Config, "")  # an unknown key is told before anything else
+        if isinstance(error, MissingMandatoryValue):
+            raise UserError(f"{error.full_key} has no value; give one with {error.full_key}=....") from None
+        raise
     config = _absolute(config)
     _check_values(config)
     _check_data(config)
@@ -184,6 +186,8 @@ def explain(error: Exception, folders: list[Path]) -> str:  # noqa: PLR0911 (a l
 
 def _unknown_option(error: MissingConfigException, folders: list[Path]) -> str:
     missing = (error.missing_cfg_file or "").removesuffix(".yaml")
+    if missing == "hydra/sweeper/optuna":
+        return "hydra/sweeper=optuna is not installed; get it with: pip install -e '.[optuna]' -c constraints.txt"
     group, _, option = missing.rpartition("/")
     options = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
     if not group or not options:

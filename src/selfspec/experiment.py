@@ -22,12 +22,12 @@ from rich.console import Console
 from selfspec import door, pipeline
 from selfspec.config import Config
 from selfspec.errors import UserError
-from selfspec.launch import graph
-from selfspec.launch.executors import InProcess
+from selfspec.launch import executors, graph
 from selfspec.launch.graph import Node, StageFailed
 from selfspec.pipeline import Pipeline
 from selfspec.records import example_from, read_jsonl, read_questions
 from selfspec.reporting import page, tables, tracking
+from selfspec.reporting.board import line
 from selfspec.reporting.progress import Progress
 from selfspec.reporting.results import results
 from selfspec.stage import Stop
@@ -37,12 +37,17 @@ log = logging.getLogger("selfspec")
 TRACEBACK = "SELFSPEC_TRACEBACK"  # set when the user asked for HYDRA_FULL_ERROR=1, which the door sets for itself
 
 
-def task(composed: DictConfig) -> None:
-    """Run the experiment that was composed; on failure `error.json` is written and the exit code is 1."""
+def task(composed: DictConfig) -> float | None:
+    """Run the experiment that was composed; on failure `error.json` is written and the exit code is 1.
+
+    Returns:
+        The specialized model's loss on the held-out seeds (nats a token): what a search may minimise. Never a score.
+    """
     surroundings()
     folder = Path(HydraConfig.get().runtime.output_dir)
+    (folder / "error.json").unlink(missing_ok=True)  # of an earlier try in the same folder
     try:
-        run(grouped(door.enter(composed)), folder)
+        return run(grouped(door.enter(composed)), folder)
     except (UserError, OSError) as error:
         log.error(traceback.format_exc())
         told = door.explain(error, [])
@@ -56,17 +61,22 @@ def task(composed: DictConfig) -> None:
         sys.exit(1)
 
 
-def run(config: Config, folder: Path) -> dict[str, Any]:
+def run(config: Config, folder: Path) -> float | None:
     """Everything from seeds to report; what the store holds is not done again."""
     stages = pipeline.build(config)
     store = Store(Path(config.paths.store))
+    if config.plan:
+        _plan(config, stages, store, folder)
+        return None
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(_plain(config)))
     _write(folder / "stages.json", {stage.label: f"{stage.name}/{stage.key}" for stage in stages.stages})
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN  # which has a display of its own
     with Progress(Console(quiet=True) if in_sweep else None) as progress:
         title = title_of(config)
         progress.say(f"[bold]{title}[/]  [dim]{folder}[/]")
-        made = _run_stages(config, stages, store, progress)
+        made = _run_stages(config, stages, store, progress, folder)
+        if made is None:
+            return None
         report = _report(config, stages, store, title)
         _write(folder / "results.json", report)
         _write_page(config, stages, store, report, folder)
@@ -74,7 +84,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             tracking.result(config, folder, report, store.root / "examples" / stages.examples.key)
         progress.console.print(tables.render(report))
         progress.say(f"[bold]{folder / 'report.html'}[/]")
-    return report
+    return report["held_out_loss"]  # type: ignore[no-any-return]
 
 
 def grouped(config: Config) -> Config:
@@ -84,26 +94,48 @@ def grouped(config: Config) -> Config:
     return dataclasses.replace(config, logger=dataclasses.replace(config.logger, group="-".join(folder.parts[-2:])))
 
 
-def _run_stages(config: Config, stages: Pipeline, store: Store, progress: Progress) -> bool:
-    """Make what is missing, here; whether anything was.
+def _run_stages(config: Config, stages: Pipeline, store: Store, progress: Progress, folder: Path) -> bool | None:
+    """Make what is missing; whether anything was, or None if it was left to a cluster.
 
     Raises:
         StageFailed: the first that failed, after all that do not need it.
     """
     nodes = graph.unite([(config, stages)])
+    graph.settle(nodes, store)
+    idle = not any(node.open for node in nodes.values())
     stop = Stop()
-    idle = all(store.find(node.stage.name, key) or key in graph.FAILED for key, node in nodes.items())
+    executor = executors.choose({} if idle else _launcher(), folder, store, progress, stop)
     with nullcontext() if idle else stop.listening():  # a sweep has ears of its own
-        graph.execute(nodes, store, InProcess(store, progress, stop), lambda node: _tell(node, store, progress))
+        graph.execute(nodes, store, executor, lambda node: _tell(node, store, progress))
     for node in nodes.values():
         if node.state == "failed":
             raise StageFailed(node.stage, node.told)
+    if any(node.open for node in nodes.values()):
+        progress.say("Its stages were left to SLURM; the same command attaches to them, and draws the report.")
+        return None
     return bool(graph.MADE & set(nodes))
 
 
+def _plan(config: Config, stages: Pipeline, store: Store, folder: Path) -> None:
+    from selfspec.launch import plan
+
+    nodes = graph.unite([(config, stages)])
+    graph.settle(nodes, store)
+    plan.show(nodes, 1, _launcher(), folder)
+
+
+def _launcher() -> dict[str, Any]:
+    """What `hydra/launcher` says: in sweeps Hydra reads it itself, and a foreign launcher's job runs here."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return {}
+    return OmegaConf.to_container(HydraConfig.get().launcher, resolve=True)  # type: ignore[return-value]
+
+
 def _tell(node: Node, store: Store, progress: Progress) -> None:
-    """One line on a stage that is finished."""
+    """One line on a stage that is finished, or handed to a cluster."""
     if node.state not in ("done", "stored"):
+        if node.job or node.state == "failed":
+            progress.say(line(node))
         return
     counts: dict[str, Any] = store.manifest(node.stage.name, node.stage.key)["counts"]
     told = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items() if value)
@@ -128,6 +160,7 @@ def _report(config: Config, stages: Pipeline, store: Store, title: str) -> dict[
         for model, stage in stages.scores.items()
     }
     asked = {row["id"] for rows in answers.values() for row in rows}
+    curve = json.loads((store.root / "adapter" / stages.adapters["specialized"].key / "curve.json").read_text())
     manifests = [store.manifest(stage.name, stage.key) for stage in stages.stages]
     report = {
         "title": title,
@@ -135,6 +168,7 @@ def _report(config: Config, stages: Pipeline, store: Store, title: str) -> dict[
         "keys": {stage.label: stage.key for stage in stages.stages},
         "command": shlex.join(["python", "run.py", *sys.argv[1:]]),
         "stages": [{name: m[name] for name in ("label", "key", "seconds", "counts")} for m in manifests],
+        "held_out_loss": curve[-1].get("held_out_loss"),
         "funnel": json.loads((store.root / "examples" / stages.examples.key / "funnel.json").read_text()),
         **results(answers, questions, config.domain, config.evaluation.resamples),
     }

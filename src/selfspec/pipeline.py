@@ -11,6 +11,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from selfspec.models import weights
 from selfspec.store import digest, file_hash
 
 VERSIONS = {"examples": 1, "adapter": 1, "scores": 1}  # raise one when what its stage makes changes
+DISTRIBUTED = ("adapter",)  # stages that several processes share; the others take one device
 POOL_VERSIONS = {"instructions": 1, "responses": 1}
 
 
@@ -46,7 +48,7 @@ class Pipeline:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """All stages, parents first; the base's scores early, since they need no tuning."""
+        """All stages, parents first."""
         return (self.examples, *self.adapters.values(), *self.scores.values())
 
 
@@ -54,15 +56,17 @@ def build(config: Config) -> Pipeline:
     """The stages of one experiment."""
     seeds = {"seeds": Path(config.domain.seeds)}
     questions = {**seeds, "questions": Path(config.domain.evaluation)}
-    examples = _stage(config, "examples", "examples", seeds)
+    # What all stages share is hashed once.
+    known = {**keyed(config), "weights": weights.identity(config.model), "prompts": prompts.template_hash()}
+    stage = partial(_stage, known, {path: file_hash(path) for path in questions.values()})
+    examples = stage("examples", "examples", seeds)
     adapters = {}
     if config.baselines.seeds_only:
-        adapters["seeds_only"] = _stage(config, "adapter", "adapter (seeds only)", seeds)
-    adapters["specialized"] = _stage(config, "adapter", "adapter (specialized)", seeds, examples=examples)
-    scores = {"base": _stage(config, "scores", "scores (base)", questions)}
+        adapters["seeds_only"] = stage("adapter", "adapter (seeds only)", seeds)
+    adapters["specialized"] = stage("adapter", "adapter (specialized)", seeds, examples=examples)
+    scores = {"base": stage("scores", "scores (base)", questions)}
     for model, adapter in adapters.items():
-        label = f"scores ({model.replace('_', ' ')})"
-        scores[model] = _stage(config, "scores", label, questions, adapter=adapter)
+        scores[model] = stage("scores", f"scores ({model.replace('_', ' ')})", questions, adapter=adapter)
     return Pipeline(examples, adapters, scores)
 
 
@@ -100,19 +104,25 @@ def function(stage_name: str) -> Callable[..., dict[str, Any]]:
 
 def sections(config: Config, stage_name: str) -> dict[str, Any]:
     """The sections of the config that a stage's signature asks for."""
-    names = {item.name for item in fields(config)} & set(inspect.signature(function(stage_name)).parameters)
-    return {name: getattr(config, name) for name in sorted(names)}
+    return {name: getattr(config, name) for name in _asked(stage_name)}
 
 
-def _stage(config: Config, name: str, label: str, files: Mapping[str, Path], **parents: Stage) -> Stage:
-    taken = {
-        **{section: keyed(value) for section, value in sections(config, name).items()},
-        "weights": weights.identity(config.model),
-        "prompts": prompts.template_hash(),
-    }
-    inputs = {
-        **{n: file_hash(p) for n, p in files.items()},
-        **{n: parent.key for n, parent in parents.items()},
-    }
+@cache
+def _asked(stage_name: str) -> tuple[str, ...]:
+    """Names of the sections in a stage's signature."""
+    names = {item.name for item in fields(Config)} & set(inspect.signature(function(stage_name)).parameters)
+    return tuple(sorted(names))
+
+
+def _stage(
+    known: Mapping[str, Any],
+    hashes: Mapping[Path, str],
+    name: str,
+    label: str,
+    files: Mapping[str, Path],
+    **parents: Stage,
+) -> Stage:
+    taken = {section: known[section] for section in (*_asked(name), "weights", "prompts")}
+    inputs = {**{n: hashes[p] for n, p in files.items()}, **{n: parent.key for n, parent in parents.items()}}
     key = digest({"stage": name, "version": VERSIONS[name], "slice": taken, "inputs": inputs})
     return Stage(name, label, key, taken, inputs, tuple(parents.values()), files)

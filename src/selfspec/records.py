@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -16,6 +17,7 @@ from selfspec.errors import UserError, nearest
 
 KINDS = ("label", "labels", "short", "list", "entities", "number", "text")
 Row = TypeVar("Row")
+Build = Callable[[dict[str, Any], Mapping[str, TaskType]], Row]
 _WORD = re.compile(r"[a-z0-9]+")
 SEPARATOR = "; "  # between the parts of an answer: list items, labels, entities
 
@@ -79,24 +81,12 @@ class Example:
 
 def read_seeds(path: Path, tasks: Mapping[str, TaskType]) -> list[Seed]:
     """Seeds of a JSONL file, checked against the domain's task types; a bad line is named by file, line and field."""
-
-    def build(row: dict[str, Any]) -> Seed:
-        return Seed(**_common(row, tasks), output=_answer(row, "output", tasks))
-
-    return _read_unique(path, build, "seeds", {"output"})
+    return _read_unique(path, _seed, "seeds", "output", tasks)
 
 
 def read_questions(path: Path, tasks: Mapping[str, TaskType]) -> list[Question]:
     """Evaluation questions of a JSONL file; every answer is checked against the options."""
-
-    def build(row: dict[str, Any]) -> Question:
-        common = _common(row, tasks)
-        if not isinstance(row.get("answers"), list) or not row["answers"]:
-            raise ValueError("field 'answers' must be a list with at least one string")
-        answers = tuple(_answer({**row, "answers": answer}, "answers", tasks) for answer in row["answers"])
-        return Question(**common, answers=answers)
-
-    return _read_unique(path, build, "evaluation questions", {"answers"})
+    return _read_unique(path, _question, "evaluation questions", "answers", tasks)
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -141,39 +131,59 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
             file.write(json.dumps(plain, ensure_ascii=False) + "\n")
 
 
-def _read_unique(path: Path, build: Callable[[dict[str, Any]], Row], what: str, extra: set[str]) -> list[Row]:
+def _read_unique(path: Path, build: Build[Row], what: str, answer: str, tasks: Mapping[str, TaskType]) -> list[Row]:
     """Every row of a user's file, with complaints that name file, line and field."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # JSON strings may hold other line separators
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"The file of {what} {path} does not exist; give the path of a JSONL file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The file of {what} {path} can't be read as UTF-8 text ({error}).") from None
-    rows, first_line = [], dict[str, int]()
-    for number, line in enumerate(lines, start=1):
+    rows = _rows(path, text, build, answer, tuple(tasks.items()))
+    if not rows:
+        raise UserError(f"The file of {what} {path} is empty; it needs one JSON object a line.")
+    return list(rows)
+
+
+@lru_cache(maxsize=32)  # the jobs of a sweep read the same few files; another text is another entry
+def _rows(
+    path: Path, text: str, build: Build[Any], answer: str, tasks: tuple[tuple[str, TaskType], ...]
+) -> tuple[Any, ...]:
+    rows, first_line, known = [], dict[str, int](), dict(tasks)
+    for number, line in enumerate(text.split("\n"), start=1):  # JSON strings may hold other line separators
         if not line.strip():
             continue
         try:
-            row = _parse(line, extra)
-            rows.append(build(row))
+            row = _parse(line, answer)
+            rows.append(build(row, known))
             if row["id"] in first_line:
                 raise ValueError(f"field 'id' repeats '{row['id']}' of line {first_line[row['id']]}")
             first_line[row["id"]] = number
         except ValueError as error:
             raise UserError(f"{path}, line {number}: {error}.") from None
-    if not rows:
-        raise UserError(f"The file of {what} {path} is empty; it needs one JSON object a line.")
-    return rows
+    return tuple(rows)
 
 
-def _parse(line: str, extra: set[str]) -> dict[str, Any]:
+def _seed(row: dict[str, Any], tasks: Mapping[str, TaskType]) -> Seed:
+    return Seed(**_common(row, tasks), output=_answer(row, "output", tasks))
+
+
+def _question(row: dict[str, Any], tasks: Mapping[str, TaskType]) -> Question:
+    common = _common(row, tasks)
+    if not isinstance(row.get("answers"), list) or not row["answers"]:
+        raise ValueError("field 'answers' must be a list with at least one string")
+    answers = tuple(_answer({**row, "answers": answer}, "answers", tasks) for answer in row["answers"])
+    return Question(**common, answers=answers)
+
+
+def _parse(line: str, answer: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"not valid JSON ({error.msg} at column {error.colno})") from None
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
-    allowed = {"id", "task_type", "topic", "instruction", "input", "options"} | extra
+    allowed = {"id", "task_type", "topic", "instruction", "input", "options", answer}
     for name in row:
         if name not in allowed:
             raise ValueError(

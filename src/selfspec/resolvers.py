@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-UNNAMED = ("hydra", "paths", "logger")  # sections that don't tell one experiment from another
+UNNAMED = ("hydra", "paths", "logger", "plan")  # sections that don't tell one experiment from another
 
 
 def register(project: Path) -> None:

@@ -1,15 +1,21 @@
 """The one stage entry: runs one stage, in this process or started as `python -m selfspec.stage SPEC`.
 
-SPEC is a JSON file with the resolved config and the key of the stage to run.
+SPEC is a JSON file with the resolved config and the key of the stage to run. torchrun and srun start it as several
+processes that share the work.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+import logging
+import os
 import signal
 import subprocess
 import sys
+import tempfile
+import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,14 +24,19 @@ from types import FrameType
 from typing import Any
 
 import dacite
+from rich.console import Console
 
-from selfspec import __version__, pipeline
+from selfspec import __version__, code, pipeline, ranks
 from selfspec.config import Config
 from selfspec.errors import Interrupted, UserError
 from selfspec.pipeline import Stage
+from selfspec.ranks import ALONE, Ranks
 from selfspec.reporting.progress import Progress
-from selfspec.store import Store, file_hash
+from selfspec.store import WRITTEN, Store, file_hash, write_atomic
 
+log = logging.getLogger("selfspec")
+GO, FOUND = 1000, 1001  # what the first process tells the others of its stage; less is a signal's number
+REQUEUE_SECONDS = 60.0
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
@@ -53,28 +64,30 @@ class Job:
 class Stop:
     """The flag that signal handlers set. Work asks it after each batch or optimizer step."""
 
-    def __init__(self) -> None:
-        self.signal: int | None = None
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+
+    def __init__(self, ranks: Ranks = ALONE) -> None:
+        self.signal, self.ranks = 0, ranks
 
     def check(self, save: Callable[[], None] = lambda: None) -> None:
-        """Save and leave, if a signal asked for it.
+        """Save and leave, if a signal asked any of the stage's processes for it.
 
         Raises:
             Interrupted: a signal came; the work so far is kept.
         """
-        if self.signal is not None:
+        if number := self.ranks.agree(self.signal):
             save()
-            raise Interrupted(signal.Signals(self.signal).name)
+            raise Interrupted(signal.Signals(number).name)
 
     def arm(self) -> None:
-        """SIGTERM and SIGINT set the flag from now on; a second signal acts at once."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        """Signals set the flag from now on; a second one acts at once."""
+        for number in self.SIGNALS:
             signal.signal(number, self._note)
 
     @contextmanager
     def listening(self) -> Iterator[Stop]:
         """Armed while the block lasts."""
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: signal.getsignal(number) for number in self.SIGNALS}
         self.arm()
         try:
             yield self
@@ -85,11 +98,11 @@ class Stop:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
         print("Stopping after the work in hand; a second signal stops at once.", file=sys.stderr)
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
-def run(stage: Stage, config: Config, store: Store, progress: Progress, stop: Stop) -> Path:
-    """Make one stage's output, or find it.
+def run(stage: Stage, config: Config, store: Store, progress: Progress, stop: Stop) -> None:
+    """Make one stage's output, or find it. Of several processes the first claims and publishes, the others help.
 
     Raises:
         UserError: something the user can mend.
@@ -101,7 +114,7 @@ def run(stage: Stage, config: Config, store: Store, progress: Progress, stop: St
         "slice": stage.slice,
         "inputs": dict(stage.inputs),
         "selfspec": __version__,
-        "git": git_commit(),
+        "git": code.commit(),
         "counts": {},
     }
 
@@ -110,16 +123,27 @@ def run(stage: Stage, config: Config, store: Store, progress: Progress, stop: St
         taken = pipeline.sections(config, stage.name)
         facts["counts"] = pipeline.function(stage.name)(job, **job.inputs(), **taken)
 
-    return store.make(stage.name, stage.key, facts, fill, stop.check)
+    def claimed(work: Path, output: Path) -> None:
+        stop.ranks.agree(GO)
+        fill(work, output)
+
+    if not stop.ranks.first:
+        return _help(store.root / "work" / stage.key, fill, stop)
+    store.make(stage.name, stage.key, facts, claimed, stop.check)
+    if not facts["counts"]:
+        stop.ranks.agree(FOUND)
 
 
-def git_commit() -> str:
-    """The commit of the code that runs, or an empty string outside a clone."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
+def _help(work: Path, fill: Callable[[Path, Path], None], stop: Stop) -> None:
+    """Wait for the first process to claim the stage, or to find it; what is written here is thrown away."""
+    told = 0
+    while told == 0:
+        told = stop.ranks.agree(stop.signal)
+    if told == GO:
+        with tempfile.TemporaryDirectory() as output:
+            fill(work, Path(output))
+    elif told != FOUND:
+        raise Interrupted(signal.Signals(told).name)
 
 
 def main(spec: Path) -> None:
@@ -131,18 +155,54 @@ def main(spec: Path) -> None:
     wanted = [stage for stage in pipeline.build(config).stages if stage.key == plain["key"]]
     if not wanted:
         raise UserError(f"{spec} names the stage {plain['key']}, which its config does not lead to; plan it again.")
-    with Stop().listening() as stop, Progress() as progress:
-        run(wanted[0], config, Store(Path(config.paths.store)), progress, stop)
+    store = Store(Path(config.paths.store))
+    with ranks.joined() as group, Stop(group).listening() as stop:
+        try:
+            with Progress(None if group.first else Console(quiet=True)) as progress:
+                run(wanted[0], config, store, progress, stop)
+        except Interrupted as interrupted:
+            if str(interrupted) == "SIGUSR2" and "SLURM_JOB_ID" in os.environ:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)  # with which SLURM ends this process when it is queued
+                if group.first:
+                    requeue(store.root / "work" / f"{wanted[0].key}.requeued")
+                time.sleep(REQUEUE_SECONDS)  # had it ended first, the job would be over
+            raise
+
+
+def requeue(mark: Path) -> None:
+    """Give the node back and queue again (SLURM's time limit or a preemption is near); what was done is saved.
+
+    Raises:
+        UserError: the second time in a row without any work: it would go on for ever.
+    """
+    job = os.environ["SLURM_JOB_ID"]
+    if not WRITTEN and mark.exists():
+        mark.unlink()
+        raise UserError(f"Job {job} was stopped twice before one batch of work was done; give it more time.")
+    mark.unlink(missing_ok=True)
+    if not WRITTEN:
+        mark.touch()
+    print(f"Job {job} saved its work and queues again.", flush=True)
+    subprocess.run(["scontrol", "requeue", job], check=True)
+
+
+def entry(spec: Path) -> int:
+    """Run it; its error goes beside the spec. Returns the exit code."""
+    logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(message)s", level=logging.INFO)
+    for handler in logging.getLogger().handlers:  # libraries are heard when something is wrong
+        handler.addFilter(lambda record: record.name == log.name or record.levelno >= logging.WARNING)
+    log.info("%s, from %s", spec.parent, Path(__file__).parent)
+    try:
+        main(spec)
+    except Interrupted as interrupted:
+        return 128 + int(getattr(signal, str(interrupted)))
+    except Exception as error:
+        told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        write_atomic(spec.with_name("error.json"), json.dumps({"what": told}).encode())
+        print(told if isinstance(error, UserError) else traceback.format_exc(), file=sys.stderr, flush=True)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    try:
-        main(Path(sys.argv[1]))
-    except Interrupted:
-        sys.exit(128 + signal.SIGTERM)
-    except Exception as error:
-        told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        Path(sys.argv[1]).with_name("error.json").write_text(json.dumps({"what": told}))
-        if isinstance(error, UserError):
-            sys.exit(told)
-        raise
+    sys.exit(entry(Path(sys.argv[1])))

@@ -16,6 +16,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ import socket
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,9 @@ from filelock import SoftFileLease, Timeout
 
 from selfspec.errors import UserError
 
+log = logging.getLogger("selfspec")
 FORMAT = 1  # of the store's layout; a store of another format is refused
+WRITTEN: Counter[str] = Counter()  # files that this process wrote, by suffix: whether it did any work
 LEASE_SECONDS = 120.0  # without a heartbeat, after which a maker on another machine counts as dead
 
 
@@ -104,6 +108,7 @@ class Store:
             with self.publish(stage, key, facts) as output:
                 fill(work, output)
                 facts["seconds"] = round(time.monotonic() - started, 1)
+            log.info("made %s %s in %.1f s", stage, key, facts["seconds"])
         return self.root / stage / key
 
     @contextlib.contextmanager
@@ -126,7 +131,6 @@ class Store:
                 yield work
         finally:
             lease.release()
-
 
     @contextlib.contextmanager
     def publish(self, stage: str, key: str, facts: Mapping[str, Any]) -> Iterator[Path]:
@@ -203,6 +207,7 @@ def files_in(folder: Path) -> list[Path]:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """The whole file or none of it, whenever the process dies."""
+    WRITTEN[path.suffix] += 1
     draft = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     with draft.open("wb") as file:
         file.write(data)

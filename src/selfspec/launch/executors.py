@@ -11,39 +11,66 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from selfspec import code
 from selfspec.errors import UserError
-from selfspec.launch.graph import Node
+from selfspec.launch.graph import Executor, Node
 from selfspec.models.memory import gpu_count
+from selfspec.pipeline import DISTRIBUTED
 from selfspec.reporting.progress import Progress
 from selfspec.stage import Stop, run
-from selfspec.store import Store
+from selfspec.store import Store, write_atomic
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 60.0  # for a stage to save when it is asked to stop
 log = logging.getLogger("selfspec")
 
 
+def choose(launcher: Mapping[str, Any], folder: Path, store: Store, progress: Progress, stop: Stop) -> Executor:
+    """The executor that `hydra/launcher` names; stages run in this process under a launcher that is not ours.
+
+    Args:
+        launcher: The composed `hydra.launcher`.
+        folder: Of the sweep or the run: for specs, logs and the copy of the code.
+        store: Where outputs are found.
+        progress: For what is said on the way.
+        stop: Asked while stages run elsewhere.
+    """
+    name = str(launcher.get("_target_", "")).rpartition(".")[2]
+    if name == "SlurmLauncher":
+        from selfspec.launch.slurm import Slurm
+
+        return Slurm(folder, store, launcher, stop, progress.say)
+    if name == "LocalLauncher" and launcher["processes"] < 1:
+        raise UserError(f"hydra.launcher.processes={launcher['processes']} must be at least 1.")
+    if name == "LocalLauncher" and (launcher["processes"] > 1 or launcher["srun"]):
+        return Processes(folder, launcher["processes"], stop, launcher["srun"])
+    return InProcess(store, progress, stop)
+
+
 class InProcess:
     """One stage at a time, here; the base model stays loaded from one to the next."""
 
-    slots = 1
+    slots, ahead, wait = 1, False, True
 
     def __init__(self, store: Store, progress: Progress, stop: Stop) -> None:
         self.store, self.progress, self.stop_flag = store, progress, stop
-        self._ended: list[tuple[Node, str]] = []
+        self._ended: list[tuple[Node, str, str]] = []
 
-    def start(self, node: Node) -> None:
+    def start(self, nodes: Sequence[Node]) -> None:
         """Run the stage to its end."""
-        try:
-            run(node.stage, node.config, self.store, self.progress, self.stop_flag)
-            self._ended.append((node, ""))
-        except Exception as error:
-            log.error(traceback.format_exc())  # as text: frames would keep the model's memory
-            self._ended.append((node, told(error)))
+        for node in nodes:
+            try:
+                run(node.stage, node.config, self.store, self.progress, self.stop_flag)
+                self._ended.append((node, "done", ""))
+            except Exception as error:
+                log.error(traceback.format_exc())  # as text: frames would keep the model's memory
+                self._ended.append((node, "failed", told(error)))
 
-    def finished(self) -> list[tuple[Node, str]]:
+    def poll(self) -> list[tuple[Node, str, str]]:
         """What `start` has run."""
         ended, self._ended = self._ended, []
         return ended
@@ -53,34 +80,38 @@ class InProcess:
 
 
 class Processes:
-    """Several stages at a time on this machine: a process each, with a device of its own where there are GPUs."""
+    """Several stages at a time on this machine: a process each, with a device of its own where there are GPUs.
 
-    def __init__(self, folder: Path, slots: int, stop: Stop) -> None:
-        self.folder, self.slots, self.flag = folder, slots, stop
+    Inside a SLURM allocation, srun starts them over its nodes.
+    """
+
+    ahead, wait = False, True
+
+    def __init__(self, folder: Path, slots: int, stop: Stop, srun: bool = False) -> None:
+        self.folder, self.slots, self.flag, self.srun = folder, slots, stop, srun
         self._running: dict[subprocess.Popen[bytes], tuple[Node, int]] = {}
 
-    def start(self, node: Node) -> None:
+    def start(self, nodes: Sequence[Node]) -> None:
         """Begin `python -m selfspec.stage SPEC`; what it prints goes to its own log."""
-        place = self.folder / f"{node.stage.name}-{node.stage.key}"
-        place.mkdir(parents=True, exist_ok=True)
-        spec = {"config": dataclasses.asdict(node.config), "key": node.stage.key}
-        (place / "spec.json").write_text(json.dumps(spec, indent=1))
-        node.log = str(place / "log.txt")
-        slot = min(set(range(self.slots)) - {used for _, used in self._running.values()})
-        (place / "error.json").unlink(missing_ok=True)
-        with Path(node.log).open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "selfspec.stage", str(place / "spec.json")],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, **self._device(slot)},
-                start_new_session=True,  # Ctrl-C reaches the sweep, which asks its stages to save
-            )
-        self._running[process] = (node, slot)
+        for node in nodes:
+            place = self.folder / "stages" / f"{node.stage.name}-{node.stage.key}"
+            spec = write_spec(node, place)
+            node.log = str(place / "log.txt")
+            slot = min(set(range(self.slots)) - {used for _, used in self._running.values()})
+            step = in_allocation(node.stage.name) if self.srun else []
+            with Path(node.log).open("wb") as output:
+                process = subprocess.Popen(
+                    [*step, sys.executable, "-u", "-m", "selfspec.stage", str(spec)],
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL,
+                    env={**os.environ, **code.environment(self.folder), **({} if self.srun else self._device(slot))},
+                    start_new_session=True,  # Ctrl-C reaches the sweep, which asks its stages to save
+                )
+            self._running[process] = (node, slot)
 
-    def finished(self) -> list[tuple[Node, str]]:
-        """Processes that ended, with the last lines of their logs if they failed."""
+    def poll(self) -> list[tuple[Node, str, str]]:
+        """Processes that ended, with what they say of it."""
         time.sleep(POLL_SECONDS)
         self.flag.check()
         ended = [process for process in self._running if process.poll() is not None]
@@ -96,19 +127,18 @@ class Processes:
             except subprocess.TimeoutExpired:
                 process.kill()
 
-    def _end(self, process: subprocess.Popen[bytes]) -> tuple[Node, str]:
+    def _end(self, process: subprocess.Popen[bytes]) -> tuple[Node, str, str]:
         node, _ = self._running.pop(process)
         if process.returncode == 0:
-            return node, ""
-        error = Path(node.log).with_name("error.json")
-        if error.exists():
-            return node, json.loads(error.read_text())["what"]
+            return node, "done", ""
+        if what := recorded_error(Path(node.log).parent):
+            return node, "failed", what
+        last = last_line(Path(node.log))
+        where = f"see {node.log}" + (f" ({last})." if last else ".")
         if process.returncode < 0:
-            return (
-                node,
-                f"It was killed by {signal.Signals(-process.returncode).name} (out of memory?); see {node.log}.",
-            )
-        return node, f"It ended with code {process.returncode} and no word; see {node.log}."
+            name = signal.Signals(-process.returncode).name
+            return node, "failed", f"It was killed by {name} (out of memory?); {where}"
+        return node, "failed", f"It ended with code {process.returncode}; {where}"
 
     def _device(self, slot: int) -> dict[str, str]:
         """A GPU each where there are some, else a share of the processor's cores."""
@@ -117,6 +147,37 @@ class Processes:
         if gpus:
             return {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]}
         return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.slots)))}
+
+
+def write_spec(node: Node, place: Path) -> Path:
+    """What `python -m selfspec.stage` reads to run the stage of `node`; beside it the stage leaves its error."""
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "error.json").unlink(missing_ok=True)
+    spec = {"config": dataclasses.asdict(node.config), "key": node.stage.key}
+    write_atomic(place / "spec.json", json.dumps(spec, indent=1).encode())
+    return place / "spec.json"
+
+
+def recorded_error(place: Path) -> str:
+    """The sentence that a failed stage left, or an empty string."""
+    error = place / "error.json"
+    return str(json.loads(error.read_text())["what"]) if error.exists() else ""
+
+
+def last_line(log: Path) -> str:
+    """The last thing that a stage said."""
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    return lines[-1].strip() if lines else ""
+
+
+def in_allocation(stage_name: str) -> list[str]:
+    """The srun command of a stage inside an allocation: tuning takes all of its tasks, other stages one."""
+    all_tasks = stage_name in DISTRIBUTED
+    nodes, tasks = (os.environ["SLURM_NNODES"], os.environ["SLURM_NTASKS"]) if all_tasks else ("1", "1")
+    gpus = ["--gpus-per-task=1"] if os.environ.get("SLURM_GPUS_ON_NODE") else []
+    cpus = os.environ.get("SLURM_CPUS_PER_TASK", "1")  # which srun does not inherit since SLURM 22.05
+    shape = [f"--nodes={nodes}", f"--ntasks={tasks}", f"--cpus-per-task={cpus}", *gpus]
+    return ["srun", "--exact", "--kill-on-bad-exit=1", *shape]
 
 
 def told(error: Exception) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +18,10 @@ FAILED: dict[str, str] = {}
 # What it made: a job that found all of its stages stored has nothing to log.
 MADE: set[str] = set()
 
+GOOD = ("done", "stored")
+LOST = ("failed", "cancelled")
+OPEN = ("waiting", "queued", "running")
+
 
 class StageFailed(UserError):
     """A stage ended with an error; the sentence is the stage's own."""
@@ -27,61 +31,86 @@ class StageFailed(UserError):
         super().__init__(told)
 
 
-@dataclass
+@dataclass(eq=False)
 class Node:
     """One stage of the graph, and how far it is."""
 
     stage: Stage
     config: Config  # of the first job that needs it: for paths and the logger
-    state: str = "waiting"  # waiting, running, done, stored, failed, cancelled
+    parents: tuple[Node, ...] = ()
+    after: Node | None = None  # a smaller size of the same pool: it goes first, however it ends
+    state: str = "waiting"  # waiting, queued (handed to a cluster), running, done, stored, failed, cancelled
     told: str = ""  # why it failed or was cancelled
     started: float = 0.0
     seconds: float = 0.0
+    job: str = ""  # the cluster's number of it
+    host: str = ""
     log: str = ""
 
     @property
-    def chain(self) -> str | None:
-        """Stages of one chain run one after the other: sizes of a pool go on where the smaller one stopped."""
-        if self.stage.name != "examples":
-            return None
-        return pipeline.pool_keys(self.stage.slice, self.stage.inputs["seeds"])[0]
+    def open(self) -> bool:
+        """Whether something is left to do."""
+        return self.state in OPEN
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that it runs, or ran."""
+        return time.monotonic() - self.started if self.state == "running" else self.seconds
 
 
-Graph = Mapping[str, Node]  # by key
+Graph = Mapping[str, Node]  # by key, parents before children
 
 
 class Executor(Protocol):
     """How stages are run: in this process, in others, on a cluster."""
 
     slots: int  # stages at a time
+    ahead: bool  # takes stages before their parents are done, and sees to their order itself
+    wait: bool  # or is left alone with what it was given
 
-    def start(self, node: Node) -> None:
-        """Begin a stage."""
+    def start(self, nodes: Sequence[Node]) -> None:
+        """Begin stages."""
         ...
 
-    def finished(self) -> list[tuple[Node, str]]:
-        """Stages that ended since the last call, with what went wrong or an empty string; waits a moment."""
+    def poll(self) -> list[tuple[Node, str, str]]:
+        """What changed since the last call: (node, new state, why it failed); waits a moment."""
         ...
 
     def stop(self) -> None:
-        """Stop what runs; its work so far is kept."""
+        """A signal came: stop what runs here, its work so far is kept; or let a cluster go on."""
         ...
 
 
 def unite(jobs: Iterable[tuple[Config, Pipeline]]) -> dict[str, Node]:
     """The distinct stages of all jobs; smaller data sizes before larger ones."""
     nodes: dict[str, Node] = {}
+    last: dict[str, Node] = {}  # of each pool
     for config, stages in sorted(jobs, key=lambda job: job[0].data_size.examples):
         for stage in stages.stages:
-            nodes.setdefault(stage.key, Node(stage, config))
+            if stage.key in nodes:
+                continue
+            node = nodes[stage.key] = Node(stage, config, tuple(nodes[parent.key] for parent in stage.parents))
+            if stage.name == "examples":
+                pool, _ = pipeline.pool_keys(stage.slice, stage.inputs["seeds"])
+                node.after = last.get(pool)
+                last[pool] = node
     return nodes
+
+
+def settle(graph: Graph, store: Store) -> None:
+    """Mark what is stored, and what failed before in this process."""
+    for key, node in graph.items():
+        if store.find(node.stage.name, key):
+            node.state = "stored"
+        elif key in FAILED:
+            node.state, node.told = "failed", FAILED[key]
 
 
 def execute(graph: Graph, store: Store, executor: Executor, changed: Callable[[Node], None]) -> None:
     """Make every output that is not stored. A failed stage cancels only what depends on it.
 
     Args:
-        graph: The nodes, parents before children; their states are brought up to date.
+        graph: The nodes; their states are brought up to date.
         store: Where outputs are found.
         executor: Runs the stages.
         changed: Told of each node whose state changed.
@@ -93,41 +122,52 @@ def execute(graph: Graph, store: Store, executor: Executor, changed: Callable[[N
     def now(node: Node, state: str, told: str = "") -> None:
         if node.state == "running":
             node.seconds = time.monotonic() - node.started
+        if state == "running":
+            node.started = time.monotonic()
         node.state, node.told = state, told
-        if state in ("failed", "cancelled"):
+        if state in LOST:
             FAILED[node.stage.key] = told
         if state == "done":
             MADE.add(node.stage.key)
         changed(node)
 
-    for key, node in graph.items():
-        if store.find(node.stage.name, key):
-            now(node, "stored")
-        elif key in FAILED:
-            now(node, "failed", FAILED[key])
+    settle(graph, store)
+    for node in graph.values():
+        if not node.open:
+            changed(node)
     try:
-        while any(node.state in ("waiting", "running") for node in graph.values()):
-            for node in graph.values():
-                _advance(node, graph, executor, now)
-            for node, told in executor.finished():
-                now(node, "failed" if told else "done", told)
+        while any(node.open for node in graph.values()):
+            _cancel(graph, now)
+            while ready := _ready(graph, executor):
+                for node in ready:
+                    now(node, "queued" if executor.ahead else "running")
+                executor.start(ready)
+            if not executor.wait:
+                return
+            for node, state, told in executor.poll():
+                now(node, state, told)
     except BaseException:  # a signal, a full disk: no process is left behind
         executor.stop()
         raise
 
 
-def _advance(node: Node, graph: Graph, executor: Executor, now: Callable[..., None]) -> None:
-    """Start a waiting node whose parents are done, if there is room; cancel one whose parents never will be."""
-    if node.state != "waiting":
-        return
-    parents = [graph[parent.key] for parent in node.stage.parents]
-    lost = [parent for parent in parents if parent.state in ("failed", "cancelled")]
-    if lost:
-        return now(node, "cancelled", f"{lost[0].stage.label} {lost[0].state}: {lost[0].told}")
-    running = [other for other in graph.values() if other.state == "running"]
-    ready = all(parent.state in ("done", "stored") for parent in parents)
-    alone = node.chain is None or node.chain not in [other.chain for other in running]
-    if ready and alone and len(running) < executor.slots:
-        node.started = time.monotonic()
-        now(node, "running")
-        executor.start(node)
+def _cancel(graph: Graph, now: Callable[[Node, str, str], None]) -> None:
+    """What needs a lost stage is lost."""
+    for node in graph.values():
+        lost = [parent for parent in node.parents if parent.state in LOST]
+        if lost and node.open:
+            now(node, "cancelled", f"{lost[0].stage.label} {lost[0].state}: {lost[0].told}")
+
+
+def _ready(graph: Graph, executor: Executor) -> list[Node]:
+    """Waiting nodes that can start now, as many as there is room for."""
+    begun = ("queued", "running") if executor.ahead else ()
+    ready = [
+        node
+        for node in graph.values()
+        if node.state == "waiting"
+        and all(parent.state in (*GOOD, *begun) for parent in node.parents)
+        and (node.after is None or not node.after.open or node.after.state in begun)
+    ]
+    running = sum(node.state in ("queued", "running") for node in graph.values())
+    return ready[: executor.slots - running]

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from selfspec.reporting.progress import Progress
 from selfspec.store import writing
 
 SAMPLE, SAMPLES = 1 << 16, 64  # bytes of a sample, samples of a weight file
+Stamp = tuple[Path, int, int]  # a file, its size, and when it was written
 HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt"]
 
 
@@ -82,16 +84,27 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _fingerprint(folder: Path) -> str:
     """Sizes, headers and samples spread over the weight files, and all of the tokenizer's and config's bytes."""
+    others = sorted(path for kind in ("*.json", "*.model", "*.txt") for path in folder.glob(kind))
+    return _hash(tuple(map(_stamp, _weight_files(folder))), tuple(map(_stamp, others)))
+
+
+def _stamp(path: Path) -> Stamp:
+    """A file as it is now: written again, it has another size or time."""
+    facts = path.stat()
+    return path, facts.st_size, facts.st_mtime_ns
+
+
+@lru_cache(maxsize=32)  # the jobs of a sweep share few models, and a tokenizer alone has tens of megabytes
+def _hash(weights: tuple[Stamp, ...], others: tuple[Stamp, ...]) -> str:
     found = hashlib.sha256()
-    for path in _weight_files(folder):
-        size = path.stat().st_size
+    for path, size, _ in weights:
         found.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:
             found.update(file.read(SAMPLE))
             for part in range(SAMPLES):
                 file.seek(size * part // SAMPLES)
                 found.update(file.read(SAMPLE))
-    for path in sorted(path for kind in ("*.json", "*.model", "*.txt") for path in folder.glob(kind)):
+    for path, _, _ in others:
         found.update(path.name.encode() + path.read_bytes())
     return found.hexdigest()[:24]
 
@@ -137,8 +150,18 @@ def _complete(folder: Path) -> bool:
     return any(folder.glob("*.safetensors"))
 
 
+@cache
+def _hub_files(hub: str, revision: str | None) -> tuple[str, ...]:
+    """Names of what the hub holds of a model; it is asked once, however many jobs want the model."""
+    import huggingface_hub
+
+    facts = huggingface_hub.HfApi().model_info(hub, revision=revision, timeout=10)
+    return tuple(item.rfilename for item in facts.siblings or [])
+
+
 def _hub_snapshot(model: ModelConfig, download: bool) -> Path:
     """The hub repository's folder in the local cache, downloaded first if that is allowed and needed."""
+    import httpx
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -156,14 +179,13 @@ def _hub_snapshot(model: ModelConfig, download: bool) -> Path:
     if os.environ.get("HF_HUB_OFFLINE"):
         raise UserError(f"The weights of {model.hub} are not on this machine and HF_HUB_OFFLINE is set; {remedy}.")
     try:
-        facts = huggingface_hub.HfApi().model_info(model.hub, revision=model.revision, timeout=10)
-        if not any(item.rfilename.endswith(".safetensors") for item in facts.siblings or []):
+        if not any(name.endswith(".safetensors") for name in _hub_files(model.hub, model.revision)):
             raise UserError(f"{model.hub} has no safetensors weights; convert them and give model.path=....")
         return Path(huggingface_hub.snapshot_download(**common)) if download else Path()
     except HfHubHTTPError as error:
         raise UserError(f"The hub refuses {model.hub} ({error.response.status_code}); accept its licence and set "
                         f"HF_TOKEN, or {remedy}.") from None  # fmt: skip
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, httpx.HTTPError) as error:
         kind = type(error).__name__
         raise UserError(
             f"The weights of {model.hub} are not on this machine and the hub can't be reached ({kind}); {remedy}."

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,14 +22,24 @@ from rich.progress import Progress as RichProgress
 PLAIN_SECONDS = 15.0  # between two plain lines of one step
 
 
-class Progress:
-    """The display of one run. `console.print` beside it stays above the bars."""
+class _Bars(RichProgress):
+    """rich's bars, below a table if there is one."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    board: RenderableType | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """What is drawn anew several times a second."""
+        return [*([self.board] if self.board else []), *super().get_renderables()]
+
+
+class Progress:
+    """The display of one run. What is said beside it stays above the table and the bars."""
+
+    def __init__(self, console: Console | None = None, board: RenderableType | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
         if not self.console.is_terminal:  # a log file is as wide as its tables
             self.console.width = max(self.console.width, 120)
-        self._rich = RichProgress(
+        self._rich = _Bars(
             SpinnerColumn(),
             TextColumn("{task.description:<24}"),
             BarColumn(bar_width=28),
@@ -42,6 +52,7 @@ class Progress:
             transient=True,
             disable=not self.console.is_terminal,
         )
+        self._rich.board = board
 
     def __enter__(self) -> Progress:
         self._rich.start()

@@ -19,7 +19,8 @@ NAMES = {"base": "base", "seeds_only": "seeds only", "specialized": "specialized
 
 def number(value: float) -> str:
     """`.123`, `-.045`, `1.000`."""
-    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
+    text = f"{round(value, 3) + 0.0:.3f}"  # + 0.0: never -.000
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 
 def cell(row: Mapping[str, Any], signed: bool = False) -> str:

@@ -21,7 +21,9 @@ def curves(job: Job) -> Iterator[Any]:
     """The Lightning logger of one adapter; its id is the stage's key, so that a resumed one goes on in the same run."""
     config = job.config
     folder = Path(config.paths.output)
-    if config.logger.name == "csv":
+    if not job.stop.ranks.first:
+        yield False
+    elif config.logger.name == "csv":
         from pytorch_lightning.loggers import CSVLogger
 
         yield CSVLogger(folder, name="curves", version=job.stage.key)
@@ -37,6 +39,7 @@ def curves(job: Job) -> Iterator[Any]:
             save_dir=folder,
             **settings,
         )
+        logger.experiment.define_metric("tune/*", step_metric="tune/step")  # a run that goes on goes on there
         try:
             yield logger
         finally:

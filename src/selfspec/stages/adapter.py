@@ -36,7 +36,8 @@ def adapter(
     encoded = [row for row in batches.encode(rows, domain.role, tokenizer) if len(row) <= tuning.max_length]
     if not encoded:
         raise UserError(f"No example has at most tuning.max_length={tuning.max_length} tokens; raise it.")
-    steps = batches.plan([(len(row), len(row.response)) for row in encoded], tuning, seed)
+    lengths = [(len(row), len(row.response)) for row in encoded]
+    steps = batches.plan(lengths, tuning, seed, job.stop.ranks.world)
     watched = [row for row in batches.encode(held_out, domain.role, tokenizer) if len(row) <= tuning.max_length]
     data = Data(encoded, steps, watched)
     curve = _tune(job, base, data, lora, tuning, seed)
@@ -57,6 +58,7 @@ def _tune(job: Job, base: Any, data: Any, lora: LoraConfig, tuning: TuningConfig
 
     from selfspec.models import load
     from selfspec.reporting import tracking
+    from selfspec.tuning import strategies
     from selfspec.tuning.module import Specialization
     from selfspec.tuning.packing import packable
 
@@ -81,8 +83,8 @@ def _tune(job: Job, base: Any, data: Any, lora: LoraConfig, tuning: TuningConfig
             display.advance(len(data.steps) - len(remaining))
             trainer = pl.Trainer(
                 max_epochs=1,
-                devices=1,
                 accelerator="auto",
+                **strategies.over(job.stop.ranks),
                 logger=logger,
                 log_every_n_steps=1,
                 enable_checkpointing=False,

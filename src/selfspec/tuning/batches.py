@@ -50,13 +50,14 @@ def encode(rows: Iterable[Seed | Example], role: str, tokenizer: Callable[..., o
     return [Encoded((*start, *ids(prompts.item(row))), (*ids(row.output), end)) for row in rows]
 
 
-def plan(lengths: Sequence[tuple[int, int]], config: TuningConfig, seed: int) -> list[Step]:
+def plan(lengths: Sequence[tuple[int, int]], config: TuningConfig, seed: int, processes: int = 1) -> list[Step]:
     """Every step of the training, in order.
 
     Args:
         lengths: For each row its tokens in all, and its response's.
         config: Epochs, batch size, and the tokens that one forward pass may take.
         seed: Orders the rows, anew in each epoch.
+        processes: That share a step: each gets a forward pass, if there are rows enough.
     """
     batch_size = config.batch_size or (8 if len(lengths) <= SMALL else 32)
     steps: list[Step] = []
@@ -65,7 +66,8 @@ def plan(lengths: Sequence[tuple[int, int]], config: TuningConfig, seed: int) ->
         random.Random(f"{seed}/{epoch}").shuffle(order)
         for begin in range(0, len(order), batch_size):
             rows = order[begin : begin + batch_size]
-            micro = _pack(rows, [lengths[row][0] for row in rows], config.micro_batch_tokens)
+            tokens = [lengths[row][0] for row in rows]
+            micro = _pack(rows, tokens, min(config.micro_batch_tokens, max(1, sum(tokens) // processes)))
             steps.append(Step(len(steps), epoch, micro, sum(lengths[row][1] for row in rows)))
     return steps
 

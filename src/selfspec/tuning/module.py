@@ -15,6 +15,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from selfspec.config import TuningConfig
+from selfspec.errors import UserError
 from selfspec.reporting.progress import Step as Display
 from selfspec.stage import Stop
 from selfspec.tuning import checkpoints
@@ -47,7 +48,7 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         super().__init__()
         self.automatic_optimization = False  # a step's micro-batches share one denominator
         self.model, self.data, self.config, self.packed = model, data, config, packed
-        self.work, self.display, self.stop = work, display, stop
+        self.work, self.display, self.stop, self.ranks = work, display, stop, stop.ranks
         self.curve: list[dict[str, Any]] = []  # one entry a step
         self.state = checkpoints.load(work)
         if self.state:
@@ -91,21 +92,36 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         before = {"held_out_loss_before": self.held_out_loss()} if number == 0 and self.data.held_out else {}
         optimizer: Any = self.optimizers()
         schedule: Any = self.lr_schedulers()
-        optimizer.zero_grad()
-        loss = 0.0
-        for micro in step.micro_batches:
+        for parameter in checkpoints.trained(self.model).values():
+            parameter.grad = torch.zeros_like(parameter)  # also where this process has no row in the step
+        total = torch.zeros(1, dtype=torch.float64)
+        for micro in step.micro_batches[self.ranks.rank :: self.ranks.world]:
             part = loss_sum(self.model, [self.data.rows[row] for row in micro], self.packed) / step.tokens
             self.manual_backward(part)
-            loss += float(part.detach())
-        norm = torch.nn.utils.clip_grad_norm_(checkpoints.trained(self.model).values(), self.config.max_grad_norm)
-        rate = schedule.get_last_lr()[0]
+            total += part.detach().cpu()
+        parameters = checkpoints.trained(self.model).values()
+        self.ranks.add([total, *(parameter.grad for parameter in parameters if parameter.grad is not None)])
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
+        rate, loss = schedule.get_last_lr()[0], float(total)
+        if not math.isfinite(loss):
+            raise UserError(
+                f"The loss of step {number} is {loss}; lower tuning.learning_rate={self.config.learning_rate}."
+            )
         optimizer.step()
         schedule.step()
-        point = {"step": step.number, "epoch": step.epoch, "loss": loss, "lr": rate, "grad_norm": float(norm), **before}
+        point = {
+            "step": step.number,
+            "epoch": step.epoch,
+            "loss": loss,
+            "lr": rate,
+            "grad_norm": float(norm),
+            **before,
+        }
         if self._ends_epoch(step) and self.data.held_out:
             point["held_out_loss"] = self.held_out_loss()
         self.curve.append(point)
-        self.log_dict({f"tune/{name}": float(value) for name, value in point.items() if name != "step"})
+        if self.logger:  # at once: Lightning's own way waits for a step that a signal may cut short
+            self.logger.log_metrics({f"tune/{name}": float(value) for name, value in point.items()}, step.number)
         self.display.advance(1, f"loss {loss:.3f}")
         self._keep(optimizer.optimizer, schedule)
 
@@ -125,7 +141,8 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         """Save when it is time, or when a signal asks to stop."""
 
         def save() -> None:
-            checkpoints.save(self.work, self.model, optimizer, schedule, self.curve)
+            if self.ranks.first:
+                checkpoints.save(self.work, self.model, optimizer, schedule, self.curve)
             self._saved = time.monotonic()
 
         self.stop.check(save)

@@ -1,0 +1,78 @@
+"""The live table of a sweep: what runs, what failed, what waits; and one plain line a change for logs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from selfspec.launch.graph import Graph, Node
+
+MARKS = {"done": "green", "stored": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
+ORDER = ("running", "failed", "queued", "waiting", "cancelled")  # what is done has had its line
+LINES_KEPT = 12  # of the terminal, for what is said above the table
+
+
+class Board:
+    """A rich renderable of the graph, as many rows as the terminal has room for."""
+
+    def __init__(self, nodes: Graph, folder: Path) -> None:
+        self.nodes, self.folder = nodes, folder
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table, and a line of counts."""
+        room = max(3, console.height - LINES_KEPT)
+        shown = sorted((n for n in self.nodes.values() if n.state in ORDER), key=lambda n: ORDER.index(n.state))
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for head in ("stage", "of", "state", "node", "elapsed", "job", "log"):
+            table.add_column(head, justify="right" if head == "elapsed" else "left", no_wrap=head != "log")
+        for node in shown[:room]:
+            table.add_row(*self._row(node))
+        yield table
+        left = f", {len(shown) - room} more rows" if len(shown) > room else ""
+        yield Text(f"{len(self.nodes)} stages: {counted(self.nodes.values())}{left}", style="dim")
+
+    def _row(self, node: Node) -> Iterable[str]:
+        log = node.log.removeprefix(f"{self.folder}/")
+        state = f"[{MARKS.get(node.state, 'dim')}]{node.state}[/]"
+        elapsed = clock(node.elapsed) if node.started else ""
+        return node.stage.label, of(node), state, node.host, elapsed, node.job, log
+
+
+def line(node: Node) -> str:
+    """One line on a node whose state changed."""
+    marks = {"done": "[green]✓[/]", "stored": "[green]✓[/]", "failed": "[red]✗[/]", "cancelled": "[yellow]-[/]"}
+    ended = node.started and node.state in ("done", "failed")
+    seconds = f"{node.seconds:.1f} s" if ended else node.state
+    facts = "  ".join(filter(None, [of(node), node.stage.key, node.job, node.host]))
+    return f"  {marks.get(node.state, '·')} {node.stage.label:<22} {seconds:>9}  [dim]{facts}[/]"
+
+
+def of(node: Node) -> str:
+    """What tells a stage from others of its name."""
+    config = node.config
+    rank = f" r{config.lora.r}" if node.stage.label not in ("examples", "scores (base)") else ""
+    size = "" if node.stage.label == "scores (base)" else f" {config.data_size.examples}"
+    return f"{config.domain.name} {config.model.name}{size}{rank}"
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03`, or `2:03`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def size(jobs: int, nodes: Graph) -> str:
+    """`24 jobs, 58 distinct stages`."""
+    return f"{jobs} {'job' if jobs == 1 else 'jobs'}, {len(nodes)} distinct stages"
+
+
+def counted(nodes: Iterable[Node]) -> str:
+    """`3 running, 40 queued, 13 done`."""
+    counts = Counter(node.state for node in nodes)
+    return ", ".join(f"{count} {state}" for state, count in counts.most_common())

@@ -1,0 +1,239 @@
+"""Sweeps on a real SLURM: submitted with their dependencies, killed in every way, completed by a second call."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import wandb_file
+from conftest import PROJECT, Ended, Warm
+from slurm_cluster import REQUEST, SCRIPT, SLURM, Cluster, wait_for
+
+pytestmark = pytest.mark.slurm
+QUICK = ["debug=smoke", "logger=none", "evaluation.limit=1", "evaluation.shots=[0]", "baselines.seeds_only=false"]
+LONG = ["tuning.epochs=150", "tuning.checkpoint_minutes=0.02"]  # 300 steps
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Started for these tests, on ports of its own."""
+    if missing := [name for name in ("slurmctld", "slurmdbd", "munged", "mariadbd") if not shutil.which(name)]:
+        pytest.skip(f"{', '.join(missing)} not installed (see slurm/one-machine-cluster.sh)")
+    if os.geteuid() != 0:
+        pytest.skip("the one-machine cluster must be started by root")
+    folder = tmp_path_factory.mktemp("cluster")
+    for parent in folder.parents[:2]:  # its database runs as another user
+        parent.chmod(0o755)
+    env = {"CLUSTER": str(folder), "PORT": "17817", "CPUS": "1", "MEM": "2500"}
+    subprocess.run([SCRIPT, "start"], env={**os.environ, **env}, check=True)
+    yield Cluster({"SLURM_CONF": str(folder / "slurm.conf")})
+    subprocess.run([SCRIPT, "stop"], env={**os.environ, **env}, check=True)
+
+
+@pytest.fixture
+def slurm(cluster: Cluster) -> Iterator[Cluster]:
+    """With an empty queue before and after."""
+    yield cluster
+    cluster("scancel", "--user=root")
+    wait_for(lambda: not cluster("squeue", "-h"))
+
+
+def run(warm: Warm, slurm: Cluster, folder: Path, *arguments: str, **more: Any) -> Ended:
+    """A sweep of the launcher `slurm`, with its store and its folder below `folder`."""
+    places = [f"paths.store={folder}/store", f"hydra.sweep.dir={folder}/sweep", f"hydra.run.dir={folder}/run"]
+    return warm(*arguments[:1], *QUICK, *SLURM, *places, *arguments[1:], env=slurm.env, **more)
+
+
+def made(folder: Path) -> Counter[str]:
+    """The work that was done, by stage: what the logs of all jobs say they made."""
+    logs = [path.read_text(errors="replace") for path in folder.glob("*/slurm/*/*.out")]
+    return Counter(line.split(" made ")[1].split()[0] for log in logs for line in log.splitlines() if " made " in line)
+
+
+def answers(folder: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in (folder / "store/scores").glob("*/answers.jsonl")}
+
+
+def adapter(folder: Path) -> dict[str, torch.Tensor]:
+    (path,) = (folder / "store" / "adapter").glob("*/adapter_model.safetensors")
+    return dict(load_file(path))
+
+
+def keys(folder: Path, name: str) -> list[str]:
+    record = json.loads((folder / "sweep" / "sweep.json").read_text())
+    return [key for key, stage in record["stages"].items() if stage["name"] == name]
+
+
+def test_a_sweep_gives_the_results_of_this_machine(warm: Warm, slurm: Cluster, tmp_path: Path) -> None:
+    ended = run(warm, slurm, tmp_path, "-m", "lora=r8,r16")
+    assert ended.code == 0, ended.text
+    assert made(tmp_path) == {"instructions": 1, "responses": 1, "examples": 1, "adapter": 2, "scores": 3}
+    here = warm("-m", *QUICK, "lora=r8,r16", f"paths.store={tmp_path}/here/store", f"hydra.sweep.dir={tmp_path}/here/s")
+    assert here.code == 0 and answers(tmp_path) == answers(tmp_path / "here")
+
+    code = tmp_path / "sweep" / "code"
+    for log in (tmp_path / "sweep" / "slurm").glob("*/*.out"):  # the code as it was when the jobs were submitted
+        assert f"from {code / 'selfspec'}" in log.read_text().splitlines()[0]
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=PROJECT, capture_output=True, text=True, check=False).stdout
+    assert (code / "commit.txt").read_text() == head.strip() and (code / "diff.patch").exists()
+    for path in (tmp_path / "store").glob("adapter/*/manifest.json"):
+        assert json.loads(path.read_text())["git"] == head.strip()
+
+    jobs = len(slurm.history())
+    again = run(warm, slurm, tmp_path, "-m", "lora=r8,r16")
+    assert again.code == 0 and again.text.count("stored") == 6 and len(slurm.history()) == jobs
+
+
+def test_a_run_without_m_and_one_that_does_not_wait(warm: Warm, slurm: Cluster, tmp_path: Path) -> None:
+    left = run(warm, slurm, tmp_path, "hydra.launcher.wait=false")
+    assert left.code == 0 and "left to SLURM" in left.text and not (tmp_path / "run" / "results.json").exists()
+    submitted = len(slurm.history())
+    ended = run(warm, slurm, tmp_path)
+    assert ended.code == 0, ended.text
+    assert (tmp_path / "run" / "results.json").exists()
+    assert len(slurm.history()) == submitted  # attached, and nothing submitted twice
+    assert made(tmp_path) == {"instructions": 1, "responses": 1, "examples": 1, "adapter": 1, "scores": 2}
+
+
+def test_interrupted_it_detaches_and_attaches_again(warm: Warm, slurm: Cluster, tmp_path: Path) -> None:
+    def interrupt(pid: int) -> None:
+        wait_for(lambda: slurm.jobs("R"))
+        os.kill(pid, signal.SIGINT)
+
+    stopped = run(warm, slurm, tmp_path, "-m", "lora=r8,r16", *LONG, kill=interrupt)
+    assert stopped.code == 130 and "Detached" in stopped.text, stopped.text
+    submitted = {job for job, _ in slurm.history()}
+    other = tmp_path / "other"  # another sweep with a stage more shares what runs
+    arguments = ["lora=r8,r16,r32", f"paths.store={tmp_path}/store", f"hydra.sweep.dir={other}/sweep"]
+    ended = run(warm, slurm, tmp_path, "-m", *LONG, *arguments)
+    assert ended.code == 0, ended.text
+    assert len({job for job, _ in slurm.history()} - submitted) == 2  # its own adapter and scores
+    assert made(tmp_path) + made(other) == {
+        "instructions": 1, "responses": 1, "examples": 1, "adapter": 3, "scores": 4,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["usr2", "requeue", "preempted"])
+def test_a_requeued_stage_goes_on(warm: Warm, slurm: Cluster, tmp_path: Path, way: str) -> None:
+    whole = tmp_path / "whole"
+    assert warm(*QUICK, *LONG, f"paths.store={whole}/store", f"hydra.run.dir={whole}/run").code == 0
+
+    def disturb(pid: int) -> None:
+        wait_for(lambda: list((tmp_path / "store/work").glob("*/checkpoint.pt")))
+        job = next(iter(slurm.jobs("R")))
+        if way == "usr2":
+            slurm("scancel", "--signal=USR2", job)
+        elif way == "requeue":
+            slurm("scontrol", "requeue", job)
+        else:
+            every_node = ["--partition=high", "--nodes=4", "--exclusive", "--mem=2500M", "--output=/dev/null"]
+            slurm("sbatch", *every_node, "--wrap=sleep 2")
+
+    ended = run(warm, slurm, tmp_path, "-m", *LONG, "logger=wandb", kill=disturb)
+    assert ended.code == 0, ended.text
+    assert {"REQUEUED", "PREEMPTED"} & set(slurm("sacct", "-X", "-n", "-D", "-o", "State").split())
+    for name, tensor in adapter(whole).items():
+        assert torch.equal(adapter(tmp_path)[name], tensor)
+    (curve,) = (tmp_path / "store" / "adapter").glob("*/curve.json")
+    assert [point["step"] for point in json.loads(curve.read_text())] == list(range(300))
+    parts = [wandb_file.read(path) for path in sorted((tmp_path / "sweep").rglob("run-*.wandb"))]
+    tuned = [part for part in parts if part.info.job_type == "tune"]
+    assert len(tuned) == 2 and {part.info.run_id for part in tuned} == set(keys(tmp_path, "adapter"))
+    first, second = ([point["tune/step"] for point in part.history if "tune/step" in point] for part in tuned)
+    assert [*first, *second] == list(range(300)) and first and second
+
+
+def test_two_nodes_tune_the_adapter_of_one_process(warm: Warm, slurm: Cluster, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    float32 = ["tuning.learning_rate=1e-4"]
+    assert warm(*QUICK, *float32, f"paths.store={alone}/store", f"hydra.run.dir={alone}/run").code == 0
+    two = [f"{REQUEST}.adapter.nodes=2", "hydra.launcher.setup=['export MASTER_ADDR=127.0.0.1 GLOO_SOCKET_IFNAME=lo']"]
+    ended = run(warm, slurm, tmp_path, *float32, *two)
+    assert ended.code == 0, ended.text
+    job = next(job for job, _ in slurm.history()[::-1] if slurm("sacct", "-X", "-n", "-o", "NNodes", "-j", job) == "2")
+    assert job
+    for name, tensor in adapter(alone).items():
+        torch.testing.assert_close(adapter(tmp_path)[name], tensor, rtol=0, atol=1e-4)
+
+    def losses(folder: Path) -> list[float]:
+        (path,) = (folder / "store" / "adapter").glob("*/curve.json")
+        return [point["loss"] for point in json.loads(path.read_text())]
+
+    assert losses(tmp_path) == pytest.approx(losses(alone), abs=1e-4)
+
+
+def test_run_sbatch_runs_one_experiment_in_one_allocation(warm: Warm, slurm: Cluster, tmp_path: Path) -> None:
+    places = [f"paths.store={tmp_path}/store", f"hydra.run.dir={tmp_path}/run"]
+    shape = ["--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1", "--mem=2000M", f"--output={tmp_path}/log.txt"]
+    export = "--export=ALL,MASTER_ADDR=127.0.0.1,GLOO_SOCKET_IFNAME=lo"
+    path = f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}"
+    script = str(PROJECT / "slurm" / "run.sbatch")
+    slurm("env", f"--chdir={PROJECT}", path, "sbatch", "--wait", export, *shape, script, *QUICK, *places)
+    assert (tmp_path / "run" / "results.json").exists(), (tmp_path / "log.txt").read_text()
+    steps = slurm("sacct", "-n", "-P", "-o", "JobID,NNodes,State").splitlines()[-4:]
+    assert sum("|COMPLETED" in step for step in steps) == 4, steps
+    assert sum(step.split("|")[1] == "2" for step in steps if "." in step and "batch" not in step) == 1  # the adapter
+
+
+GRID = ["-m", "domain=biomedicine,finance", "data_size=4,8,12", "lora=r8,r16,r32,r64"]
+
+
+def test_a_sweep_of_24_jobs_survives_the_night(warm: Warm, slurm: Cluster, tmp_path: Path) -> None:
+    """One stage that always fails, a scancel, a node set down, a preemption, a kill -9 of the launcher."""
+    stages = planned(warm, slurm, tmp_path)
+    adapters = [key for key, name in stages.items() if name == "adapter"]
+    broken = tmp_path / "store" / "work" / adapters[-1]
+    broken.parent.mkdir(parents=True, exist_ok=True)
+    broken.touch()  # a file where the stage wants a folder: it always fails
+
+    def disturb(pid: int) -> None:
+        def at(key: str) -> str:
+            wait_for(lambda: slurm.job_of(tmp_path / "sweep", key) in slurm.jobs("R"))
+            return slurm.job_of(tmp_path / "sweep", key)
+
+        slurm("scancel", at(adapters[0]))
+        slurm("scontrol", "requeue", at(adapters[2]))
+        node = slurm("squeue", "-h", "-j", at(adapters[3]), "-o", "%N")
+        slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+        os.kill(pid, signal.SIGKILL)
+        slurm("scontrol", "update", f"nodename={node}", "state=resume")
+        preempting = ["--partition=high", "--nodes=4", "--exclusive", "--mem=2500M", "--output=/dev/null"]
+        slurm("sbatch", *preempting, "--wrap=sleep 1")
+
+    killed = run(warm, slurm, tmp_path, *GRID, kill=disturb)
+    assert killed.code == -signal.SIGKILL, killed.text
+    ended = run(warm, slurm, tmp_path, *GRID)  # attaches to what runs, submits what was cancelled
+    assert ended.code == 1 and "Traceback" not in ended.text, ended.text
+    report = json.loads((tmp_path / "sweep" / "stages.json").read_text())
+    lost = {key: facts for key, facts in report.items() if facts["state"] in ("failed", "cancelled")}
+    assert {facts["state"] for key, facts in lost.items() if key == adapters[-1]} == {"failed"}
+    assert len(lost) == 2, lost  # the broken adapter, and its scores
+    assert [state for job, state in slurm.history() if job == report[adapters[-1]]["job"]] == ["FAILED"]
+
+    broken.unlink()
+    again = run(warm, slurm, tmp_path, *GRID)
+    assert again.code == 0, again.text
+    assert again.text.count("stored") == len(stages) - 2
+    assert made(tmp_path) == {
+        "instructions": 2, "responses": 2, "examples": 6, "adapter": 24, "scores": 24 + 2,
+    }  # fmt: skip
+    assert len(list((tmp_path / "sweep").glob("*/results.json"))) == 24
+
+
+def planned(warm: Warm, slurm: Cluster, folder: Path) -> dict[str, str]:
+    """Names of the stages of the grid by key, in the order of the plan."""
+    told = run(warm, slurm, folder, *GRID, "plan=true").text
+    rows = [line.split() for line in told.splitlines() if " to do " in line]
+    return {row[-1]: row[1] for row in rows}
