@@ -41,12 +41,12 @@ class Cluster:
         return [line.split() for line in self("squeue", "-h", "-r", "--states=all", "-o", "%i %T").splitlines()]
 
     def job_of(self, sweep: Path, key: str) -> str:
-        """The job of a stage, from the folder that the sweep made for it."""
-        for spec in sweep.glob("slurm/*/*/spec.json"):
-            if f'"key": "{key}"' in spec.read_text():
-                (script,) = spec.parent.parent.glob("*_submission.sh")
-                return f"{script.name.partition('_')[0]}_{spec.parent.name}"
-        raise LookupError(key)
+        """The job of a stage, from the folder that the sweep made for it; an empty string before it is submitted."""
+        for script in sweep.glob("slurm/*/*_submission.sh"):
+            for spec in script.parent.glob("*/spec.json"):
+                if f'"key": "{key}"' in spec.read_text():
+                    return f"{script.name.partition('_')[0]}_{spec.parent.name}"
+        return ""
 
 
 def wait_for(what: Callable[[], object], seconds: float = 120) -> None:

@@ -174,6 +174,15 @@ def test_two_nodes_tune_the_adapter_of_one_process(warm: Warm, slurm: Cluster, t
     assert losses(tmp_path) == pytest.approx(losses(alone), abs=1e-4)
 
 
+def test_hydras_submitit_launcher_gives_the_same_results(warm: Warm, slurm: Cluster, tmp_path: Path) -> None:
+    places = [f"paths.store={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/sweep"]
+    request = [f"hydra.launcher.{item}" for item in ("cpus_per_task=1", "mem_gb=1.5", "timeout_min=10")]
+    ended = warm("-m", *QUICK, *places, "hydra/launcher=submitit_slurm", *request, "lora=r8,r16", env=slurm.env)
+    assert ended.code == 0, ended.text
+    ours = warm("-m", *QUICK, *places, "lora=r8,r16")
+    assert ours.code == 0 and ours.text.count("stored") == 6, ours.text
+
+
 def test_run_sbatch_runs_one_experiment_in_one_allocation(warm: Warm, slurm: Cluster, tmp_path: Path) -> None:
     places = [f"paths.store={tmp_path}/store", f"hydra.run.dir={tmp_path}/run"]
     shape = ["--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1", "--mem=2000M", f"--output={tmp_path}/log.txt"]
@@ -200,7 +209,7 @@ def test_a_sweep_of_24_jobs_survives_the_night(warm: Warm, slurm: Cluster, tmp_p
 
     def disturb(pid: int) -> None:
         def at(key: str) -> str:
-            wait_for(lambda: slurm.job_of(tmp_path / "sweep", key) in slurm.jobs("R"))
+            wait_for(lambda: slurm.job_of(tmp_path / "sweep", key) in slurm.jobs("R"), 300)
             return slurm.job_of(tmp_path / "sweep", key)
 
         slurm("scancel", at(adapters[0]))

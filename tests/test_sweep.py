@@ -131,6 +131,19 @@ def test_hydras_own_launcher_gives_the_same_results(warm: Warm, tmp_path: Path) 
     assert ended.text.count("stored") == len(record["stages"])
 
 
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_other_launchers_give_the_same_results(warm: Warm, tmp_path: Path, launcher: str) -> None:
+    wanted = ["lora=r8,r16", "baselines.seeds_only=false"]
+    more = ["hydra.launcher.n_jobs=2"] if launcher == "joblib" else ["hydra.launcher.timeout_min=10"]
+    places = [f"paths.store={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/other"]
+    ended = warm(*QUICK, *wanted, *places, f"hydra/launcher={launcher}", *more)
+    assert ended.code == 0, ended.text
+    assert len(list((tmp_path / "other").glob("*/results.json"))) == 2
+    before = manifests(tmp_path)
+    ours, record = sweep(warm, tmp_path, *wanted)
+    assert ours.code == 0 and manifests(tmp_path) == before and ours.text.count("stored") == len(record["stages"])
+
+
 def test_every_launcher_is_found(hydra_sweep_runner: TSweepRunner) -> None:
     from hydra.core.plugins import Plugins
     from hydra.plugins.launcher import Launcher

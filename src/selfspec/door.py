@@ -9,6 +9,7 @@ from operator import ge, gt, le
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
@@ -81,9 +82,15 @@ def enter(composed: DictConfig) -> Config:
     config = _absolute(config)
     _check_values(config)
     _check_data(config)
-    memory.check(config.model)
+    if not _on_cluster():  # where each stage looks at its own node
+        memory.check(config.model)
     weights.check(config.model)
     return config
+
+
+def _on_cluster() -> bool:
+    """Whether stages run on other machines than this one."""
+    return HydraConfig.initialized() and str(HydraConfig.get().launcher.get("_target_")).endswith("SlurmLauncher")
 
 
 def _compare(found: Any, schema: Any, place: str) -> None:

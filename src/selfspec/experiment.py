@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from selfspec import door, pipeline
+from selfspec import door, pipeline, resolvers
 from selfspec.config import Config
 from selfspec.errors import UserError
 from selfspec.launch import executors, graph
@@ -34,6 +34,7 @@ from selfspec.stage import Stop
 from selfspec.store import Store, write_atomic
 
 log = logging.getLogger("selfspec")
+resolvers.register_again()
 TRACEBACK = "SELFSPEC_TRACEBACK"  # set when the user asked for HYDRA_FULL_ERROR=1, which the door sets for itself
 
 

@@ -9,11 +9,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+PROJECT = "SELFSPEC_PROJECT"  # for processes that another launcher (joblib, submitit) starts
 UNNAMED = ("hydra", "paths", "logger", "plan")  # sections that don't tell one experiment from another
 
 
 def register(project: Path) -> None:
     """Register all resolvers; `project` is the folder that holds conf/."""
+    os.environ[PROJECT] = str(project)
     domains = Path(__file__).parent / "domains"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selfspec"
     OmegaConf.register_new_resolver("selfspec.project", lambda name: str(project / name), replace=True)
@@ -21,6 +23,12 @@ def register(project: Path) -> None:
     OmegaConf.register_new_resolver("selfspec.cache", lambda: str(cache), replace=True)
     OmegaConf.register_new_resolver("selfspec.not", lambda value: not value, replace=True)
     OmegaConf.register_new_resolver("selfspec.slug", slug, replace=True)
+
+
+def register_again() -> None:
+    """In a process that was handed a config by one that had them."""
+    if project := os.environ.get(PROJECT):
+        register(Path(project))
 
 
 def slug(*, _root_: DictConfig) -> str:

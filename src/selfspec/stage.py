@@ -29,6 +29,7 @@ from rich.console import Console
 from selfspec import __version__, code, pipeline, ranks
 from selfspec.config import Config
 from selfspec.errors import Interrupted, UserError
+from selfspec.models import memory
 from selfspec.pipeline import Stage
 from selfspec.ranks import ALONE, Ranks
 from selfspec.reporting.progress import Progress
@@ -155,6 +156,7 @@ def main(spec: Path) -> None:
     wanted = [stage for stage in pipeline.build(config).stages if stage.key == plain["key"]]
     if not wanted:
         raise UserError(f"{spec} names the stage {plain['key']}, which its config does not lead to; plan it again.")
+    memory.check(config.model)
     store = Store(Path(config.paths.store))
     with ranks.joined() as group, Stop(group).listening() as stop:
         try:

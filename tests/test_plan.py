@@ -1,0 +1,58 @@
+"""`plan=true`: the stages, what is stored, each request and the exact sbatch text; no work, and nothing submitted."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from conftest import Warm
+
+RECORDED = Path(__file__).parent / "plan.txt"
+QUICK = ["debug=smoke", "logger=none", "baselines.seeds_only=false"]
+REQUEST = "hydra.launcher.resources"
+ASKED = [
+    "hydra/launcher=slurm",
+    "hydra.launcher.partition=gpu",
+    "+hydra.launcher.sbatch.reservation=night",
+    "hydra.launcher.setup=['module load cuda', 'export HF_HUB_OFFLINE=1']",
+    f"{REQUEST}.adapter.nodes=2",
+    f"{REQUEST}.adapter.tasks_per_node=4",
+    f"{REQUEST}.adapter.gpus=4",
+    f"{REQUEST}.adapter.account=large",
+    f"{REQUEST}.scores.time=0:30:00",
+]
+
+
+def plan(warm: Warm, folder: Path, *arguments: str) -> str:
+    """What it prints, without what differs from machine to machine."""
+    places = [f"paths.store={folder}/store", f"hydra.sweep.dir={folder}/sweep", f"hydra.run.dir={folder}/run"]
+    ended = warm(*arguments[:1], *QUICK, *places, *arguments[1:], "plan=true", env={"PYTHONPATH": ""})
+    assert ended.code == 0, ended.text
+    told = ended.text.replace(str(folder), "FOLDER").replace(sys.executable, "python")
+    return re.sub(r"[ \t]+\n", "\n", re.sub(r"\b[0-9a-f]{24}\b", "<key>", re.sub(r" [0-9a-f]{8}>", " <key>>", told)))
+
+
+def test_the_plan_is_the_recorded_one(warm: Warm, tmp_path: Path) -> None:
+    told = plan(warm, tmp_path, "-m", "lora=r8,r16", "data_size=4,8", *ASKED)
+    assert told == RECORDED.read_text(), f"differs from {RECORDED}; if that is meant, write it anew:\n{told}"
+    assert not list((tmp_path / "store").glob("work/*")) and not (tmp_path / "sweep" / "sweep.json").exists()
+
+
+def test_what_is_stored_is_told(warm: Warm, tmp_path: Path) -> None:
+    assert "6 waiting" in plan(warm, tmp_path, "-m", "lora=r8,r16")
+    ended = warm(*QUICK, f"paths.store={tmp_path}/store", f"hydra.run.dir={tmp_path}/run", "lora=r8")
+    assert ended.code == 0, ended.text
+    told = plan(warm, tmp_path, "-m", "lora=r8,r16")
+    assert "4 stored, 2 waiting" in told and told.count(" stored ") == 4 and told.count(" to do ") == 2
+
+
+def test_a_run_without_m_has_a_plan_too(warm: Warm, tmp_path: Path) -> None:
+    told = plan(warm, tmp_path, "lora=r8", "hydra/launcher=slurm")
+    assert "1 job, 4 distinct stages" in told and told.count("#SBATCH --job-name") == 4
+
+
+def test_a_stage_that_takes_one_device_is_refused_several(warm: Warm, tmp_path: Path) -> None:
+    places = [f"paths.store={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/sweep"]
+    ended = warm("-m", *QUICK, *places, "hydra/launcher=slurm", f"{REQUEST}.scores.nodes=2", "plan=true")
+    assert ended.code == 1 and "the stage scores takes one device" in ended.text and "Traceback" not in ended.text
