@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, Inte
 from hydra.test_utils.test_utils import TSweepRunner
 from hydra.version import VersionBase, setbase
 
+import wandb_file
 from conftest import Warm
 
 
@@ -119,6 +121,61 @@ def test_a_stopped_sweep_goes_on(warm: Warm, tmp_path: Path) -> None:
     assert (tmp_path / "sweep" / "sweep.json").exists() and (tmp_path / "sweep" / "report.html").exists()
     again, _ = sweep(warm, tmp_path, *wanted)
     assert again.code == 0, again.text
+
+
+def test_wandb_has_a_run_for_each_adapter_and_each_job(warm: Warm, tmp_path: Path) -> None:
+    wanted = ["lora=r8,r16", "baselines.seeds_only=false", "logger=wandb", "logger.project=mine"]
+    ended, record = sweep(warm, tmp_path, *wanted)
+    assert ended.code == 0, ended.text
+    runs = [wandb_file.read(path) for path in tmp_path.rglob("run-*.wandb")]
+    adapters = {key for key, stage in record["stages"].items() if stage["name"] == "adapter"}
+    assert {run.info.run_id for run in runs if run.info.job_type == "tune"} == adapters
+    assert Counter(run.info.job_type for run in runs) == {"tune": 2, "result": 2}
+    (group,) = {run.info.run_group for run in runs}
+    assert group.startswith("sweep-") and {run.info.project for run in runs} == {"mine"}
+    assert {tag for run in runs for tag in run.info.tags} == {
+        "biomedicine", "gemma-3-270m", "examples=12", "r=8", "r=16",
+    }  # fmt: skip
+    for run in runs:
+        wanted_key = "tune/loss" if run.info.job_type == "tune" else "scores/path"
+        points = [point for point in run.history if wanted_key in point]
+        assert points, run.info
+        if run.info.job_type == "tune":
+            assert [point["tune/step"] for point in points] == list(range(len(points)))
+    again, _ = sweep(warm, tmp_path / "again", *wanted)  # another folder, another store: the same command
+    assert again.code == 0
+    assert {wandb_file.read(path).info.run_group for path in (tmp_path / "again").rglob("run-*.wandb")} == {group}
+
+
+GRID = ["domain=biomedicine,finance", "data_size=4,8,12", "lora=r8,r16,r32,r64", "baselines.seeds_only=false"]
+
+
+@pytest.mark.slow
+def test_a_sweep_of_24_jobs_survives_the_night(warm: Warm, tmp_path: Path) -> None:
+    """One stage that always fails, and a kill -9 in the middle; tests/test_slurm.py does the same on a cluster."""
+    places = [f"paths.store={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/sweep"]
+    told = warm(*QUICK, *GRID, *places, "plan=true").text
+    keys = [line.split()[-1] for line in told.splitlines() if " to do " in line]
+    bad = [line.split()[-1] for line in told.splitlines() if " adapter " in line][-1]
+    broken = tmp_path / "store" / "work" / bad
+    broken.parent.mkdir(parents=True, exist_ok=True)
+    broken.touch()  # a file where the stage wants a folder
+
+    def kill(pid: int) -> None:
+        while len(manifests(tmp_path)) < 20:
+            time.sleep(0.01)
+        os.kill(pid, signal.SIGKILL)
+
+    assert warm(*QUICK, *GRID, *places, kill=kill).code == -signal.SIGKILL
+    ended, record = sweep(warm, tmp_path, *GRID)
+    assert ended.code == 1 and len(record["jobs"]) == 24 and len(record["stages"]) == len(keys) == 56, ended.text
+    assert len(list((tmp_path / "sweep").glob("*/results.json"))) == 23
+    broken.unlink()
+    again, _ = sweep(warm, tmp_path, *GRID)
+    assert again.code == 0 and again.text.count("stored") == 54, again.text
+    log = (tmp_path / "sweep" / "sweep.log").read_text()
+    made = Counter(line.split(":made ")[1].split()[0] for line in log.splitlines() if ":made " in line)
+    assert made == {"instructions": 2, "responses": 2, "examples": 6, "adapter": 24, "scores": 26}
 
 
 def test_hydras_own_launcher_gives_the_same_results(warm: Warm, tmp_path: Path) -> None:

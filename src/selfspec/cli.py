@@ -102,6 +102,8 @@ def _hydra(conf: Path) -> None:
 
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         os.environ[experiment.TRACEBACK] = "1"
+    chosen = [text for text in sys.argv[1:] if "=" in text and not text.startswith(("hydra.", "paths."))]
+    os.environ[experiment.TYPED] = " ".join(sorted(chosen))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `main` as they are
     config.register()
     register(conf.parent)

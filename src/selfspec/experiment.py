@@ -31,10 +31,11 @@ from selfspec.reporting.board import line
 from selfspec.reporting.progress import Progress
 from selfspec.reporting.results import results
 from selfspec.stage import Stop
-from selfspec.store import Store, write_atomic
+from selfspec.store import Store, digest, write_atomic
 
 log = logging.getLogger("selfspec")
 resolvers.register_again()
+TYPED = "SELFSPEC_TYPED"  # the overrides of the command, for processes that other launchers start
 TRACEBACK = "SELFSPEC_TRACEBACK"  # set when the user asked for HYDRA_FULL_ERROR=1, which the door sets for itself
 
 
@@ -89,10 +90,12 @@ def run(config: Config, folder: Path) -> float | None:
 
 
 def grouped(config: Config) -> Config:
-    """In a sweep, W&B's runs are grouped by it; a run by itself is a group of its own."""
+    """In a sweep, W&B's runs are grouped by what was typed, so that the same command goes on in the same group."""
     hydra = HydraConfig.get()
-    folder = Path(str(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else hydra.runtime.output_dir)
-    return dataclasses.replace(config, logger=dataclasses.replace(config.logger, group="-".join(folder.parts[-2:])))
+    group = "-".join(Path(hydra.runtime.output_dir).parts[-2:])
+    if hydra.mode == RunMode.MULTIRUN:
+        group = f"sweep-{digest(os.environ.get(TYPED, ''))[:8]}"
+    return dataclasses.replace(config, logger=dataclasses.replace(config.logger, group=group))
 
 
 def _run_stages(config: Config, stages: Pipeline, store: Store, progress: Progress, folder: Path) -> bool | None:
