@@ -18,7 +18,7 @@ from selfspec.errors import UserError
 from selfspec.launch import executors, graph, jobs, plan
 from selfspec.launch.graph import Graph, Node
 from selfspec.launch.jobs import Job
-from selfspec.reporting.board import Board, line, of, size
+from selfspec.reporting.board import Board, counted, line, of, size
 from selfspec.reporting.progress import Progress
 from selfspec.reporting.sweep import write_report
 from selfspec.stage import Stop
@@ -81,7 +81,8 @@ class Sweep:
 
     def _changed(self, node: Node) -> None:
         """Tell of a stage, and run the task functions of jobs that have nothing left to wait for."""
-        self.progress.say(line(node))
+        if not (node.open and self.progress.console.is_terminal):  # where the table shows it
+            self.progress.say(line(node))
         if time.monotonic() - self._noted > NOTE_SECONDS:
             self._note()
         if node.open:
@@ -109,6 +110,7 @@ class Sweep:
         for node in self.nodes.values():
             if node.state == "failed":
                 self.progress.say(f"[red]failed[/] {node.stage.label} {of(node)}: {node.told}  [dim]{node.log}[/]")
+        self.progress.say(f"{size(len(self.jobs), self.nodes)}: {counted(self.nodes.values())}")
         left = sum(node.open for node in self.nodes.values())
         if left:
             self.progress.say(f"{left} stages were left to SLURM; the same command attaches to them.")
