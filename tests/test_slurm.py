@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 import wandb_file
 from conftest import PROJECT, Ended, Warm
+from selfspec.store import Store
 from slurm_cluster import REQUEST, SCRIPT, SLURM, Cluster, wait_for
 
 pytestmark = pytest.mark.slurm
@@ -153,6 +154,27 @@ def test_a_requeued_stage_goes_on(warm: Warm, slurm: Cluster, tmp_path: Path, wa
     assert len(tuned) == 2 and {part.info.run_id for part in tuned} == set(keys(tmp_path, "adapter"))
     first, second = ([point["tune/step"] for point in part.history if "tune/step" in point] for part in tuned)
     assert [*first, *second] == list(range(300)) and first and second
+
+
+def test_two_requeues_without_work_are_a_failure(warm: Warm, slurm: Cluster, tmp_path: Path) -> None:
+    assert run(warm, slurm, tmp_path, "hydra.launcher.wait=false", "plan=true").code == 0
+    examples = warm(*QUICK, f"paths.store={tmp_path}/store", f"hydra.run.dir={tmp_path}/here")
+    assert examples.code == 0
+    (folder,) = (tmp_path / "store" / "adapter").iterdir()
+    shutil.rmtree(folder)
+
+    def disturb(pid: int) -> None:
+        for starts in (1, 2):
+            wait_for(lambda starts=starts: waiting() == starts)  # type: ignore[misc]
+            slurm("scancel", "--signal=USR2", next(iter(slurm.jobs("R"))))
+
+    def waiting() -> int:
+        logs = (tmp_path / "run").glob("slurm/*/*.out")
+        return sum(path.read_text().count("Another process makes") for path in logs)
+
+    with Store(tmp_path / "store").claim(folder.name):  # so that the stage has nothing to do but to wait
+        ended = run(warm, slurm, tmp_path, kill=disturb)
+    assert ended.code == 1 and "stopped twice before one batch of work was done" in ended.text, ended.text
 
 
 def test_two_nodes_tune_the_adapter_of_one_process(warm: Warm, slurm: Cluster, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def version() -> Iterator[None]:
 QUICK = ["-m", "debug=smoke", "logger=none", "evaluation.limit=1", "evaluation.shots=[0]"]
 
 
-@pytest.mark.parametrize(("launcher_name", "overrides"), [("local_schema", [])])
+@pytest.mark.parametrize(("launcher_name", "overrides"), [("local_schema", []), ("slurm_schema", [])])
 class TestLocalLauncher(LauncherTestSuite):
     """Hydra's own suite: foreign task functions are just run."""
 

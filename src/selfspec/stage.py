@@ -31,7 +31,7 @@ from selfspec.config import Config
 from selfspec.errors import Interrupted, UserError
 from selfspec.models import memory
 from selfspec.pipeline import Stage
-from selfspec.ranks import ALONE, Ranks
+from selfspec.ranks import ALONE
 from selfspec.reporting.progress import Progress
 from selfspec.store import WRITTEN, Store, file_hash, write_atomic
 
@@ -67,8 +67,8 @@ class Stop:
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
-    def __init__(self, ranks: Ranks = ALONE) -> None:
-        self.signal, self.ranks = 0, ranks
+    def __init__(self) -> None:
+        self.signal, self.ranks = 0, ALONE
 
     def check(self, save: Callable[[], None] = lambda: None) -> None:
         """Save and leave, if a signal asked any of the stage's processes for it.
@@ -147,7 +147,7 @@ def _help(work: Path, fill: Callable[[Path, Path], None], stop: Stop) -> None:
         raise Interrupted(signal.Signals(told).name)
 
 
-def main(spec: Path) -> None:
+def main(spec: Path, stop: Stop) -> None:
     """Run the stage that SPEC names."""
     if sys.platform == "linux":  # a stage does not outlive the sweep that started it: it saves, and ends
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -158,7 +158,8 @@ def main(spec: Path) -> None:
         raise UserError(f"{spec} names the stage {plain['key']}, which its config does not lead to; plan it again.")
     memory.check(config.model)
     store = Store(Path(config.paths.store))
-    with ranks.joined() as group, Stop(group).listening() as stop:
+    with ranks.joined() as group:
+        stop.ranks = group
         try:
             with Progress(None if group.first else Console(quiet=True)) as progress:
                 run(wanted[0], config, store, progress, stop)
@@ -190,12 +191,14 @@ def requeue(mark: Path) -> None:
 
 def entry(spec: Path) -> int:
     """Run it; its error goes beside the spec. Returns the exit code."""
+    stop = Stop()
+    stop.arm()  # before the slow imports: a signal that comes meanwhile waits
     logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(message)s", level=logging.INFO)
     for handler in logging.getLogger().handlers:  # libraries are heard when something is wrong
         handler.addFilter(lambda record: record.name == log.name or record.levelno >= logging.WARNING)
     log.info("%s, from %s", spec.parent, Path(__file__).parent)
     try:
-        main(spec)
+        main(spec, stop)
     except Interrupted as interrupted:
         return 128 + int(getattr(signal, str(interrupted)))
     except Exception as error:

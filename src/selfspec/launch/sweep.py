@@ -18,7 +18,7 @@ from selfspec.errors import UserError
 from selfspec.launch import executors, graph, jobs, plan
 from selfspec.launch.graph import Graph, Node
 from selfspec.launch.jobs import Job
-from selfspec.reporting.board import Board, counted, line, of, size
+from selfspec.reporting.board import Board, counted, failures, line, size
 from selfspec.reporting.progress import Progress
 from selfspec.reporting.sweep import write_report
 from selfspec.stage import Stop
@@ -59,6 +59,10 @@ class Sweep:
     def __init__(self, launcher: Any, entered: Sequence[Job], nodes: Graph, folder: Path, settings: Any) -> None:
         self.launcher, self.jobs, self.nodes, self.folder, self.settings = launcher, entered, nodes, folder, settings
         self.returns: dict[int, JobReturn] = {}
+        self.sharing: dict[str, list[Job]] = {key: [] for key in nodes}
+        for job in entered:
+            for stage in job.stages.stages:
+                self.sharing[stage.key].append(job)
         self._noted = 0.0
 
     def run(self) -> Sequence[JobReturn]:
@@ -87,7 +91,7 @@ class Sweep:
             self._note()
         if node.open:
             return
-        for job in self.jobs:
+        for job in self.sharing[node.stage.key]:
             if job.number not in self.returns and job.done(self.nodes):
                 self.returns[job.number] = jobs.run(self.launcher, job.composed)
                 self._log()
@@ -107,9 +111,8 @@ class Sweep:
         self._noted = time.monotonic()
 
     def _sum_up(self) -> None:
-        for node in self.nodes.values():
-            if node.state == "failed":
-                self.progress.say(f"[red]failed[/] {node.stage.label} {of(node)}: {node.told}  [dim]{node.log}[/]")
+        if any(node.state == "failed" for node in self.nodes.values()):
+            self.progress.console.print(failures(self.nodes))
         self.progress.say(f"{size(len(self.jobs), self.nodes)}: {counted(self.nodes.values())}")
         left = sum(node.open for node in self.nodes.values())
         if left:

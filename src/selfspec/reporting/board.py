@@ -43,6 +43,17 @@ class Board:
         return node.stage.label, of(node), state, node.host, elapsed, node.job, log
 
 
+def failures(nodes: Graph) -> Table:
+    """What failed, why, and where its log is."""
+    table = Table(box=None, header_style="bold red", pad_edge=False)
+    for head in ("failed", "of", "why", "log"):
+        table.add_column(head, overflow="fold")
+    for node in nodes.values():
+        if node.state == "failed":
+            table.add_row(node.stage.label, of(node), Text(node.told), node.log)
+    return table
+
+
 def line(node: Node) -> str:
     """One line on a node whose state changed."""
     marks = {"done": "[green]✓[/]", "stored": "[green]✓[/]", "failed": "[red]✗[/]", "cancelled": "[yellow]-[/]"}

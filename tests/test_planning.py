@@ -1,0 +1,74 @@
+"""Planning a sweep: nothing heavy is imported, and what is read once a process is read again when it changes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import PROJECT
+from selfspec import pipeline, records
+from selfspec.config import TaskType
+from selfspec.errors import UserError
+from test_config import composed
+
+TASKS = {"t": TaskType("short", "anything")}
+SWEEP = ["-m", "domain=biomedicine,finance", "lora=r8,r16", "plan=true"]
+
+
+def test_planning_a_sweep_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from selfspec.cli import main; main(pathlib.Path('conf').absolute())\n"
+        "print({'torch', 'transformers', 'peft', 'wandb', 'pytorch_lightning'} & set(sys.modules))"
+    )
+    places = [f"paths.store={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/sweep"]
+    command = [sys.executable, "-c", code, *SWEEP, *places]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    first, *_, last = done.stdout.splitlines()
+    assert first.startswith("4 jobs, 20 distinct stages") and last == "set()"
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Other text in the same place, of the same age."""
+    facts = path.stat()
+    path.write_text(text)
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+
+def test_seeds_written_again_are_read_again(tmp_path: Path) -> None:
+    path, row = tmp_path / "seeds.jsonl", '{"id": "a", "task_type": "t", "instruction": "Do it.", "output": "%s"}'
+    path.write_text(row % "one")
+    first = records.read_seeds(path, TASKS)
+    first.clear()  # a caller's list is its own
+    assert [seed.output for seed in records.read_seeds(path, TASKS)] == ["one"]
+    rewrite(path, row % "two")
+    assert [seed.output for seed in records.read_seeds(path, TASKS)] == ["two"]
+    rewrite(path, row % "   ")
+    for _ in range(2):
+        with pytest.raises(UserError, match="line 1: field 'output'"):
+            records.read_seeds(path, TASKS)
+    path.unlink()
+    with pytest.raises(UserError, match="does not exist"):
+        records.read_seeds(path, TASKS)
+
+
+def test_the_same_file_is_checked_for_each_domains_task_types(tmp_path: Path) -> None:
+    path = tmp_path / "seeds.jsonl"
+    path.write_text('{"id": "a", "task_type": "t", "instruction": "Do it.", "output": "one"}')
+    assert records.read_seeds(path, TASKS)
+    with pytest.raises(UserError, match="no bare number"):
+        records.read_seeds(path, {"t": TaskType("number", "anything")})
+
+
+def test_weights_written_again_give_other_keys(tmp_path: Path) -> None:
+    weights, tokenizer = tmp_path / "model.safetensors", tmp_path / "tokenizer.json"
+    weights.write_bytes(b"0" * 100)
+    tokenizer.write_text("{}")
+    found = [pipeline.build(composed(f"model.path={tmp_path}")).examples.key for _ in range(2)]
+    for path in (weights, tokenizer):
+        path.write_bytes(path.read_bytes() + b"1")
+        found.append(pipeline.build(composed(f"model.path={tmp_path}")).examples.key)
+    assert found[0] == found[1] and len(set(found)) == 3
