@@ -54,7 +54,7 @@ def test_a_second_call_does_no_model_work_and_starts_no_wandb(smoke: Path, tmp_p
     ended = cold("debug=smoke", f"paths.store={smoke}/store", f"hydra.run.dir={tmp_path}/again")
     seconds = time.monotonic() - started
     assert ended.code == 0, ended.text
-    assert ended.text.count("stored") == 6
+    assert ended.text.count("stored  ") == 6
     assert not (tmp_path / "again" / "wandb").exists()
     assert {path: file_hash(path) for path in files_in(smoke / "store") if path.suffix != ".lock"} == before
     assert seconds < 20  # a bound against loading a model; the README's five seconds are measured apart

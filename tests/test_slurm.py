@@ -94,7 +94,7 @@ def test_a_sweep_gives_the_results_of_this_machine(warm: Warm, slurm: Cluster, t
 
     jobs = len(slurm.history())
     again = run(warm, slurm, tmp_path, "-m", "lora=r8,r16")
-    assert again.code == 0 and again.text.count("stored") == 6 and len(slurm.history()) == jobs
+    assert again.code == 0 and again.text.count("stored  ") == 6 and len(slurm.history()) == jobs
 
 
 def test_a_run_without_m_and_one_that_does_not_wait(warm: Warm, slurm: Cluster, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_hydras_submitit_launcher_gives_the_same_results(warm: Warm, slurm: Clus
     ended = warm("-m", *QUICK, *places, "hydra/launcher=submitit_slurm", *request, "lora=r8,r16", env=slurm.env)
     assert ended.code == 0, ended.text
     ours = warm("-m", *QUICK, *places, "lora=r8,r16")
-    assert ours.code == 0 and ours.text.count("stored") == 6, ours.text
+    assert ours.code == 0 and ours.text.count("stored  ") == 6, ours.text
 
 
 def test_run_sbatch_runs_one_experiment_in_one_allocation(warm: Warm, slurm: Cluster, tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_a_sweep_of_24_jobs_survives_the_night(warm: Warm, slurm: Cluster, tmp_p
     broken.unlink()
     again = run(warm, slurm, tmp_path, *GRID)
     assert again.code == 0, again.text
-    assert again.text.count("stored") == len(stages) - 2
+    assert again.text.count("stored  ") == len(stages) - 2
     assert made(tmp_path) == {
         "instructions": 2, "responses": 2, "examples": 6, "adapter": 24, "scores": 24 + 2,
     }  # fmt: skip

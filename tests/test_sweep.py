@@ -80,7 +80,7 @@ def test_a_sweep_costs_its_distinct_stages(warm: Warm, tmp_path: Path) -> None:
 
     again, _ = sweep(warm, tmp_path, "domain=biomedicine,finance", "data_size=4,6", "lora=r8,r16")
     assert again.code == 0 and manifests(tmp_path) == made
-    assert again.text.count("stored") == 30
+    assert again.text.count("stored  ") == 30
 
 
 def test_a_failed_stage_cancels_only_what_depends_on_it(warm: Warm, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_sweep_of_24_jobs_survives_the_night(warm: Warm, tmp_path: Path) -> No
     assert len(list((tmp_path / "sweep").glob("*/results.json"))) == 23
     broken.unlink()
     again, _ = sweep(warm, tmp_path, *GRID)
-    assert again.code == 0 and again.text.count("stored") == 54, again.text
+    assert again.code == 0 and again.text.count("stored  ") == 54, again.text
     log = (tmp_path / "sweep" / "sweep.log").read_text()
     made = Counter(line.split(":made ")[1].split()[0] for line in log.splitlines() if ":made " in line)
     assert made == {"instructions": 2, "responses": 2, "examples": 6, "adapter": 24, "scores": 26}
@@ -185,7 +185,7 @@ def test_hydras_own_launcher_gives_the_same_results(warm: Warm, tmp_path: Path) 
     before = manifests(tmp_path)
     ended, record = sweep(warm, tmp_path, *wanted)
     assert ended.code == 0 and manifests(tmp_path) == before
-    assert ended.text.count("stored") == len(record["stages"])
+    assert ended.text.count("stored  ") == len(record["stages"])
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
@@ -198,7 +198,7 @@ def test_other_launchers_give_the_same_results(warm: Warm, tmp_path: Path, launc
     assert len(list((tmp_path / "other").glob("*/results.json"))) == 2
     before = manifests(tmp_path)
     ours, record = sweep(warm, tmp_path, *wanted)
-    assert ours.code == 0 and manifests(tmp_path) == before and ours.text.count("stored") == len(record["stages"])
+    assert ours.code == 0 and manifests(tmp_path) == before and ours.text.count("stored  ") == len(record["stages"])
 
 
 def test_every_launcher_is_found(hydra_sweep_runner: TSweepRunner) -> None:

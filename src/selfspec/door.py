@@ -106,7 +106,8 @@ def _compare(found: Any, schema: Any, place: str) -> None:
 
 def _unknown_key(key: str, allowed: typing.Iterable[str], place: str) -> str:
     name = key.rpartition(".")[2]
-    return f"There is no key {key}; {nearest(name, allowed)}{place.rstrip('.') or 'the config'} has: {', '.join(sorted(allowed))}."
+    where = place.rstrip(".") or "the config"
+    return f"There is no key {key}; {nearest(name, allowed)}{where} has: {', '.join(sorted(allowed))}."
 
 
 def _absolute(config: Config) -> Config:
