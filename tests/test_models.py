@@ -4,7 +4,10 @@ had or held is refused in one sentence.
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -143,3 +146,18 @@ def test_weights_in_the_hub_cache_are_found_without_the_hub(monkeypatch: Any, tm
     found = model_config("llama-2-7b", toy=False)
     weights.check(found)
     assert weights.locate(found, tmp_path / "cache", Progress()) == snapshot
+
+
+def test_weights_can_be_fetched_ahead(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    save_file({"weight": torch.zeros(1)}, tmp_path / "model" / "model.safetensors")
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub")}
+
+    def fetch(*overrides: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "selfspec.models.fetch", "model=falcon-40b", *overrides]
+        return subprocess.run(command, env={**os.environ, **nowhere}, capture_output=True, text=True, check=False)
+
+    found = fetch(f"model.path={tmp_path}/model")
+    assert found.returncode == 0 and found.stdout.strip() == f"{tmp_path}/model", found.stderr
+    missing = fetch()
+    assert missing.returncode == 1 and "the hub can't be reached (ConnectError)" in missing.stderr

@@ -161,7 +161,6 @@ def _hub_files(hub: str, revision: str | None) -> tuple[str, ...]:
 
 def _hub_snapshot(model: ModelConfig, download: bool) -> Path:
     """The hub repository's folder in the local cache, downloaded first if that is allowed and needed."""
-    import httpx
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -185,7 +184,9 @@ def _hub_snapshot(model: ModelConfig, download: bool) -> Path:
     except HfHubHTTPError as error:
         raise UserError(f"The hub refuses {model.hub} ({error.response.status_code}); accept its licence and set "
                         f"HF_TOKEN, or {remedy}.") from None  # fmt: skip
-    except (OSError, RuntimeError, httpx.HTTPError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # of the hub's transport, whose library and errors change with its version
         kind = type(error).__name__
         raise UserError(
             f"The weights of {model.hub} are not on this machine and the hub can't be reached ({kind}); {remedy}."
