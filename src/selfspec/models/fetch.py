@@ -1,4 +1,4 @@
-"""Weights ahead of a run, for nodes without a network: downloaded into the hub's cache, or converted into `paths.cache`.
+"""Weights ahead of a run, for nodes without a network: into the hub's cache, or converted into `paths.cache`.
 
 python -m selfspec.models.fetch model=falcon-40b
 """

@@ -175,7 +175,7 @@ def _hub_snapshot(model: ModelConfig, download: bool) -> Path:
             return folder
     except (OSError, ValueError):
         pass  # not in the cache
-    if os.environ.get("HF_HUB_OFFLINE"):
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):  # the hub's own reading
         raise UserError(f"The weights of {model.hub} are not on this machine and HF_HUB_OFFLINE is set; {remedy}.")
     try:
         if not any(name.endswith(".safetensors") for name in _hub_files(model.hub, model.revision)):
