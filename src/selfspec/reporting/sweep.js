@@ -37,7 +37,7 @@ function draw() {
     const views = figures[index].views;
     const shown = structuredClone(views[""] ?? views[`${view.elements.measure.value}/${view.elements.shots.value}`]);
     plot.parentElement.hidden = !shown;
-    if (shown) Plotly.react(plot, shown.data, shown.layout, {responsive: true, displaylogo: false});
+    if (shown) Plotly.react(plot, shown.data, shown.layout, {responsive: true, displayModeBar: false});
   });
 }
 view?.addEventListener("input", draw);
