@@ -84,7 +84,7 @@ def test_a_sweep_gives_the_results_of_this_machine(warm: Warm, slurm: Cluster, t
     here = warm("-m", *QUICK, "lora=r8,r16", f"paths.store={tmp_path}/here/store", f"hydra.sweep.dir={tmp_path}/here/s")
     assert here.code == 0 and answers(tmp_path) == answers(tmp_path / "here")
 
-    code = tmp_path / "sweep" / "code"
+    (code,) = (tmp_path / "sweep").glob("code-*")
     for log in (tmp_path / "sweep" / "slurm").glob("*/*.out"):  # the code as it was when the jobs were submitted
         assert f"from {code / 'selfspec'}" in log.read_text().splitlines()[0]
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=PROJECT, capture_output=True, text=True, check=False).stdout
@@ -144,7 +144,9 @@ def test_a_requeued_stage_goes_on(warm: Warm, slurm: Cluster, tmp_path: Path, wa
 
     ended = run(warm, slurm, tmp_path, "-m", *LONG, "logger=wandb", kill=disturb)
     assert ended.code == 0, ended.text
-    assert {"REQUEUED", "PREEMPTED"} & set(slurm("sacct", "-X", "-n", "-D", "-o", "State").split())
+    (key,) = keys(tmp_path, "adapter")
+    states = slurm("sacct", "-X", "-n", "-D", "-o", "State", "-j", slurm.job_of(tmp_path / "sweep", key)).split()
+    assert {"REQUEUED", "PREEMPTED"} & set(states), states
     for name, tensor in adapter(whole).items():
         assert torch.equal(adapter(tmp_path)[name], tensor)
     (curve,) = (tmp_path / "store" / "adapter").glob("*/curve.json")

@@ -5,21 +5,31 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
+
+from selfspec.store import digest, file_hash, files_in
 
 PACKAGE = Path(__file__).parent
 
 
 def copy(folder: Path) -> Path:
-    """`folder/code`, made once: the package, `commit.txt` and `diff.patch` (what is not committed)."""
-    final = folder / "code"
+    """`folder/code-<hash>`: the package, `commit.txt` and `diff.patch` (what of it is not committed)."""
+    final = folder / f"code-{content()[:8]}"
     if not final.exists():
         draft = folder / f".code.{os.getpid()}"
         shutil.copytree(PACKAGE, draft / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
         (draft / "commit.txt").write_text(commit())
-        (draft / "diff.patch").write_text(_git("diff", "HEAD"))
+        (draft / "diff.patch").write_text(_git("diff", "HEAD", "--", "."))
         draft.rename(final)
     return final
+
+
+@cache
+def content() -> str:
+    """A hash of the package's files: other code is another copy."""
+    files = [path for path in files_in(PACKAGE) if path.suffix != ".pyc"]
+    return digest([[str(path.relative_to(PACKAGE)), file_hash(path)] for path in files])
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -35,8 +45,10 @@ def commit() -> str:
 
 
 def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(PACKAGE), *arguments]
+    git = ["git", "-C", str(PACKAGE)]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        for command in ([*git, "ls-files", "--error-unmatch", "__init__.py"], [*git, *arguments]):  # ours, or nobody's
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True)
+        return done.stdout
     except (OSError, subprocess.CalledProcessError):
         return ""

@@ -170,7 +170,8 @@ def _report(config: Config, stages: Pipeline, store: Store, title: str) -> dict[
         "title": title,
         "subtitle": f"{len(asked)} questions; weights: {stages.examples.slice['weights']}; seed {config.seed}",
         "keys": {stage.label: stage.key for stage in stages.stages},
-        "command": shlex.join(["python", "run.py", *sys.argv[1:]]),
+        # Lines for a cluster's shell may hold a proxy's password, and a report is for sharing.
+        "command": shlex.join(["python", "run.py", *(text for text in sys.argv[1:] if "hydra.launcher." not in text)]),
         "stages": [{name: m[name] for name in ("label", "key", "seconds", "counts")} for m in manifests],
         "held_out_loss": curve[-1].get("held_out_loss"),
         "funnel": json.loads((store.root / "examples" / stages.examples.key / "funnel.json").read_text()),

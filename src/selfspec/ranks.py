@@ -44,7 +44,7 @@ class Ranks:
         import torch.distributed
 
         kept = list(tensors)
-        flat = torch.cat([tensor.reshape(-1).float() for tensor in kept]).to(_device())
+        flat = torch.cat([tensor.reshape(-1).float().to(_device()) for tensor in kept])
         torch.distributed.all_reduce(flat)
         for tensor, summed in zip(kept, torch.split(flat, [tensor.numel() for tensor in kept]), strict=True):
             tensor.copy_(summed.view_as(tensor))
@@ -62,8 +62,11 @@ def joined() -> Iterator[Ranks]:
     if world == 1:
         yield ALONE
         return
+    import torch
     import torch.distributed
 
+    if torch.cuda.is_available():  # each process of a machine has a GPU of its own, if all see them all
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     torch.distributed.init_process_group("nccl" if _device() == "cuda" else "gloo")
     try:
         yield Ranks(int(os.environ["RANK"]), world, int(os.environ["LOCAL_WORLD_SIZE"]))

@@ -17,7 +17,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -33,7 +33,7 @@ from selfspec.models import memory
 from selfspec.pipeline import Stage
 from selfspec.ranks import ALONE
 from selfspec.reporting.progress import Progress
-from selfspec.store import WRITTEN, Store, file_hash, write_atomic
+from selfspec.store import WRITTEN, Store, file_hash
 
 log = logging.getLogger("selfspec")
 GO, FOUND = 1000, 1001  # what the first process tells the others of its stage; less is a signal's number
@@ -178,13 +178,11 @@ def requeue(mark: Path) -> None:
     Raises:
         UserError: the second time in a row without any work: it would go on for ever.
     """
-    job = os.environ["SLURM_JOB_ID"]
-    if not WRITTEN and mark.exists():
-        mark.unlink()
+    job, starts = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    if not WRITTEN and mark.exists() and mark.read_text() == f"{job} {starts - 1}":
         raise UserError(f"Job {job} was stopped twice before one batch of work was done; give it more time.")
-    mark.unlink(missing_ok=True)
     if not WRITTEN:
-        mark.touch()
+        mark.write_text(f"{job} {starts}")
     print(f"Job {job} saved its work and queues again.", flush=True)
     subprocess.run(["scontrol", "requeue", job], check=True)
 
@@ -203,7 +201,8 @@ def entry(spec: Path) -> int:
         return 128 + int(getattr(signal, str(interrupted)))
     except Exception as error:
         told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        write_atomic(spec.with_name("error.json"), json.dumps({"what": told}).encode())
+        with suppress(FileExistsError), spec.with_name("error.json").open("x") as file:
+            json.dump({"what": told}, file)  # of several processes the first tells what went wrong
         print(told if isinstance(error, UserError) else traceback.format_exc(), file=sys.stderr, flush=True)
         return 1
     return 0

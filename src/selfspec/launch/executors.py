@@ -174,7 +174,7 @@ def in_allocation(stage_name: str) -> list[str]:
     """The srun command of a stage inside an allocation: tuning takes all of its tasks, other stages one."""
     all_tasks = stage_name in DISTRIBUTED
     nodes, tasks = (os.environ["SLURM_NNODES"], os.environ["SLURM_NTASKS"]) if all_tasks else ("1", "1")
-    gpus = ["--gpus-per-task=1"] if os.environ.get("SLURM_GPUS_ON_NODE") else []
+    gpus = ["--gpus-per-task=1"] if os.environ.get("SLURM_GPUS_ON_NODE") and not all_tasks else []  # else all see all
     cpus = os.environ.get("SLURM_CPUS_PER_TASK", "1")  # which srun does not inherit since SLURM 22.05
     shape = [f"--nodes={nodes}", f"--ntasks={tasks}", f"--cpus-per-task={cpus}", *gpus]
     return ["srun", "--exact", "--kill-on-bad-exit=1", *shape]

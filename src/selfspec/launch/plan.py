@@ -58,6 +58,6 @@ def _show_requests(nodes: Graph, launcher: Mapping[str, Any], folder: Path, cons
 def sbatch_text(stages: list[Node], request: resources.Resources, wanted: str, folder: Path) -> str:
     """The sbatch file of one array."""
     place = folder / "slurm" / f"{PREFIX}<hash>"
-    path = {"PYTHONPATH": str(folder / "code")}
+    path = {"PYTHONPATH": str(folder / "code-<hash>")}
     executor = resources.sbatch_executor(request, place, f"{PREFIX}<hash>", wanted, len(stages), path)
     return str(executor._make_submission_file_text(resources.command(place), ""))

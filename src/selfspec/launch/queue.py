@@ -28,23 +28,24 @@ class Queue:
     def arrays(self, prefix: str) -> dict[str, Array]:
         """Arrays whose name begins with `prefix` and of which a task waits or runs, by name."""
         found: dict[str, Array] = {}
-        for job, name, state, _ in self._squeue():
+        for job, state, _, name in self._squeue():
             number, _, task = job.partition("_")
-            if name.startswith(prefix) and state in ALIVE:
+            if name.startswith(prefix) and state in ALIVE and task.isdigit():
                 found.setdefault(name, Array(number)).alive.append(int(task))
         return found
 
     def states(self, jobs: Iterable[str]) -> dict[str, tuple[str, str]]:
         """(state, node) by job."""
         wanted = set(jobs)
-        found = {job: (state, host) for job, _, state, host in self._squeue() if job in wanted}
+        found = {job: (state, host) for job, state, host, _ in self._squeue() if job in wanted}
         missing = sorted(wanted - set(found))
         return {**found, **self._sacct(missing)} if missing else found
 
     def _squeue(self) -> list[tuple[str, str, str, str]]:
-        """(job, name, state, node) of every job that slurmctld knows, those that ended minutes ago included."""
-        lines = _ask(["squeue", "--noheader", "--array", "--states=all", "--format=%i|%j|%T|%N"])
-        return [(job, name, state, host) for job, name, state, host in (line.split("|") for line in lines)]
+        """(job, state, node, name) of every job that slurmctld knows, those that ended minutes ago included."""
+        lines = _ask(["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%N|%j"])
+        rows = (line.split("|", 3) for line in lines)  # a name, somebody else's, may hold anything
+        return [(row[0], row[1], row[2], row[3]) for row in rows if len(row) == 4]
 
     def _sacct(self, jobs: list[str]) -> dict[str, tuple[str, str]]:
         fields = "--format=JobID,State,NodeList"
@@ -52,7 +53,7 @@ class Queue:
             lines = _ask(["sacct", "--noheader", "--parsable2", "--allocations", fields, f"--jobs={','.join(jobs)}"])
         except UserError:  # a cluster without accounting: squeue has told all that is known
             return {}
-        rows = (line.split("|") for line in lines)
+        rows = (line.split("|", 2) for line in lines)
         return {job: (state.split()[0], "" if host == "None assigned" else host) for job, state, host in rows}
 
 
@@ -63,7 +64,9 @@ def _ask(command: list[str]) -> list[str]:
         UserError: it is not installed, or SLURM did not answer.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        done = subprocess.run(  # in a session of its own: Ctrl-C is for us
+            command, capture_output=True, text=True, errors="replace", check=True, timeout=120, start_new_session=True
+        )
     except FileNotFoundError:
         raise UserError(f"{command[0]} is not installed here; start the sweep where SLURM's commands are.") from None
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:

@@ -46,6 +46,9 @@ def resources_of(stage_name: str, given: Mapping[str, Mapping[str, Any]]) -> Res
         UserError: several tasks for a stage that takes one device.
     """
     resources = Resources(**given[stage_name])
+    if resources.time.isdigit():  # YAML reads 24:00:00 without quotes as 86400, and SLURM that as minutes
+        raise UserError(f'hydra.launcher.resources.{stage_name}.time={resources.time} must be "hours:minutes:seconds", '
+                        "in quotes where it stands in a YAML.")  # fmt: skip
     if stage_name not in DISTRIBUTED and resources.nodes * resources.tasks_per_node > 1:
         raise UserError(
             f"hydra.launcher.resources.{stage_name} asks for {resources.nodes} x {resources.tasks_per_node} tasks, and "

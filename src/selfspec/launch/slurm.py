@@ -6,12 +6,14 @@ that array holds, written before it is submitted. So the same command attaches t
 
 from __future__ import annotations
 
-import getpass
 import json
 import logging
+import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from selfspec.store import Store, digest, write_atomic
 
 log = logging.getLogger("selfspec")
 PREFIX = "selfspec-"
+OUTER = ("SLURM_", "SBATCH_", "SRUN_", "MASTER_", "RANK", "WORLD_SIZE", "LOCAL_", "GROUP_RANK", "TORCHELASTIC_")
 MOST = 1000  # stages in one array; SLURM's default limit
 FORGOTTEN_SECONDS = 7 * 86400.0  # a record of jobs that are not in this queue; another cluster may share the store
 LATE_SECONDS = 60.0  # for a shared file system to show what a finished job wrote
@@ -49,18 +52,20 @@ class Slurm:
         self.wait, self.poll_seconds, self.resources = (launcher[n] for n in ("wait", "poll_seconds", "resources"))
         self.queue = Queue()
         self._watched: list[Node] = []
+        self._submitted: set[str] = set()
         self._ended: dict[str, float] = {}  # jobs that left the queue without a word, and since when
 
     def start(self, nodes: Sequence[Node]) -> None:
         """Submit stages, or attach to their jobs if they are in the queue."""
         with self.store.claim("submit", self.flag.check) as records:  # one sweep at a time looks and submits
             found = self._in_queue(records)
-            for node in nodes:
-                if node.stage.key in found:
+            self._watched += nodes
+            for node in nodes:  # a job whose parent was submitted anew waits for the old one, in vain
+                if node.stage.key in found and not self._submitted & {parent.stage.key for parent in node.parents}:
                     node.job, node.log = found[node.stage.key]
             for wanted, stages in arrays(node for node in nodes if not node.job):
+                self.flag.check()
                 self._submit(stages, resources_of(stages[0].stage.name, self.resources), wanted, records)
-        self._watched += nodes
 
     def poll(self) -> list[tuple[Node, str, str]]:
         """What SLURM and the store say of our stages."""
@@ -80,9 +85,10 @@ class Slurm:
 
     def stop(self) -> None:
         """Detach."""
-        count = len([node for node in self._watched if node.open])
-        self.say(f"Detached: {count} stages go on in SLURM; the same command attaches to them again, "
-                 f"and `scancel --user={getpass.getuser()}` with their job ids stops them.")  # fmt: skip
+        jobs = [node.job for node in self._watched if node.open and node.job]
+        arrays = sorted({job.partition("_")[0] for job in jobs}, key=int)
+        self.say(f"Detached: {len(jobs)} stages go on in SLURM; the same command attaches to them again, "
+                 f"and scancel {' '.join(arrays)} stops them.")  # fmt: skip
 
     def _change(self, node: Node, state: str) -> tuple[str, str] | None:
         """(new state, why) of a stage whose job is in `state`, or None if nothing changed."""
@@ -135,12 +141,28 @@ class Slurm:
         write_atomic(records / f"{name}.json", json.dumps({"folder": str(place), "keys": keys}).encode())
         executor = sbatch_executor(resources, place, name, wanted, len(nodes), code.environment(self.folder))
         try:
-            job = executor._submit_command(command(place)).job_id
+            with _undisturbed():
+                job = executor._submit_command(command(place)).job_id
         except Exception as error:
             said = str(error).strip().splitlines()[-1]
             raise UserError(f"SLURM refused {len(nodes)} stages {nodes[0].stage.name}: {said}") from error
         for number, node in enumerate(nodes):
             node.job, node.log = f"{job}_{number}", log_of(str(place), job, number)
+        self._submitted.update(keys)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C waits until sbatch is done, and an allocation in which we run is not handed to the jobs."""
+    outer = {name: value for name, value in os.environ.items() if name.startswith(OUTER) and name != "SLURM_CONF"}
+    for name in outer:
+        del os.environ[name]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.environ |= outer
 
 
 def arrays(nodes: Iterable[Node]) -> list[tuple[str, list[Node]]]:

@@ -17,13 +17,13 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import SoftFileLease
 
 from selfspec.config import ModelConfig
 from selfspec.errors import UserError
 from selfspec.models import gguf
 from selfspec.reporting.progress import Progress
-from selfspec.store import writing
+from selfspec.store import LEASE_SECONDS, writing
 
 SAMPLE, SAMPLES = 1 << 16, 64  # bytes of a sample, samples of a weight file
 Stamp = tuple[Path, int, int]  # a file, its size, and when it was written
@@ -116,12 +116,12 @@ def _converted(model: ModelConfig, cache: Path, find: Callable[[Path], Path], pr
         return final
     with writing(cache):
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / f"{final.name}.lock"):
+        with SoftFileLease(cache / f"{final.name}.lock", lease_duration=LEASE_SECONDS):
             if final.exists():
                 return final
             progress.say(f"  {model.name}'s weights are converted once, into {final}")
             draft = cache / f"{final.name}.draft"
-            shutil.rmtree(draft, ignore_errors=True)
+            shutil.rmtree(draft, ignore_errors=True)  # of a process that died
             draft.mkdir()
             with progress.step("weights", len(gguf.PARTS), "part") as step:
                 gguf.convert(find(draft), draft, step)

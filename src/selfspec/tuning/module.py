@@ -54,6 +54,9 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         if self.state:
             self.curve = list(self.state["curve"])
             checkpoints.restore_parameters(self.state, model)
+        done = len(self.curve)
+        if self.ranks.agree(done) != -self.ranks.agree(-done):  # a file system that shows the checkpoint late
+            raise UserError(f"The processes of this stage see different checkpoints in {work}; start it again.")
         self._saved = time.monotonic()
 
     def remaining(self) -> range:
