@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Sequence
 from dataclasses import replace
 from operator import ge, gt, le
 from pathlib import Path
@@ -17,7 +18,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 from selfspec.config import Config, freeze
 from selfspec.errors import UserError, nearest
 from selfspec.models import memory, weights
-from selfspec.records import KINDS, read_questions, read_seeds, split
+from selfspec.records import KINDS, Seed, read_questions, read_seeds, split
 from selfspec.store import writing
 
 CHOICES = {
@@ -79,12 +80,22 @@ def enter(composed: DictConfig) -> Config:
         if isinstance(error, MissingMandatoryValue):
             raise UserError(f"{error.full_key} has no value; give one with {error.full_key}=....") from None
         raise
-    config = _absolute(config)
-    _check_values(config)
+    config = checked(config)
     _check_data(config)
     if not _on_cluster():  # where each stage looks at its own node
         memory.check(config.model)
     weights.check(config.model)
+    return config
+
+
+def checked(config: Config) -> Config:
+    """The config with absolute paths; every value is one that is allowed.
+
+    Raises:
+        UserError: the first that is not.
+    """
+    config = _absolute(config)
+    _check_values(config)
     return config
 
 
@@ -154,6 +165,11 @@ def _check_data(config: Config) -> None:
     """Seeds and questions are read once now, so that a bad line stops nobody halfway."""
     seeds = read_seeds(Path(config.domain.seeds), config.domain.tasks)
     read_questions(Path(config.domain.evaluation), config.domain.tasks)
+    check_split(config, seeds)
+
+
+def check_split(config: Config, seeds: Sequence[Seed]) -> None:
+    """Refuse fewer shown seeds than a prompt needs."""
     shown, held_out = split(seeds)
     shots = {
         "generation.instructions.shots": config.generation.instructions.shots,

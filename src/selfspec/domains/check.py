@@ -1,0 +1,209 @@
+"""What may be wrong with a domain's seeds and questions: functions of lines that give complaints, by file and line.
+
+A complaint is to be mended; a note is to be looked at. That a number is right can't be told from its text: of those
+only the form is checked, and that the scorer reads it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from selfspec.config import Config
+from selfspec.door import check_split
+from selfspec.errors import UserError
+from selfspec.filters.novelty import Novelty
+from selfspec.prompts import INPUT_STOP, Draft
+from selfspec.records import SEPARATOR, Question, Seed, read_questions, read_seeds, split
+from selfspec.scoring.metrics import normalized
+from selfspec.scoring.tasks import compliant
+
+COMMONEST, ROWS = 0.7, 6  # a label has too large a share over the first, in as many rows as the second or more
+
+
+@dataclass(frozen=True)
+class Line:
+    """A seed or a question where it stands; a seed is a question with one answer."""
+
+    path: Path
+    number: int
+    row: Question
+    kind: str
+
+    @property
+    def place(self) -> str:
+        """As complaints begin."""
+        return f"{self.path}, line {self.number}"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What a closed answer says; nothing for other kinds."""
+        if self.kind == "label":
+            return self.row.answers[:1]
+        return tuple(self.row.answers[0].split(SEPARATOR)) if self.kind == "labels" else ()
+
+
+@dataclass
+class Findings:
+    """What was read of a domain's two files, and what was found in it."""
+
+    seeds: list[Line] = field(default_factory=list)
+    questions: list[Line] = field(default_factory=list)
+    held_out: set[str] = field(default_factory=set)  # ids of seeds
+    complaints: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def check(config: Config) -> Findings:
+    """Everything that can be said of a domain; a file with a bad line is named for that line alone."""
+    domain, found = config.domain, Findings()
+    try:
+        seeds = read_seeds(Path(domain.seeds), domain.tasks)
+        found.seeds = lines(config, Path(domain.seeds), map(_asked, seeds))
+        found.held_out = {seed.id for seed in split(seeds)[1]}
+        check_split(config, seeds)
+    except UserError as error:
+        found.complaints.append(str(error))
+    try:
+        questions = read_questions(Path(domain.evaluation), domain.tasks)
+        found.questions = lines(config, Path(domain.evaluation), questions)
+    except UserError as error:
+        found.complaints.append(str(error))
+    both = found.seeds + found.questions
+    found.complaints += near(both, config.generation.filters.novelty_threshold)
+    for look in CHECKS:
+        found.complaints += [*look(found.seeds), *look(found.questions)]
+    found.complaints += [*ended(found.seeds), *unshown(found.seeds, found.held_out)]
+    found.notes = [*spans(both), *missing(config, found)]
+    return found
+
+
+def lines(config: Config, path: Path, rows: Iterable[Question]) -> list[Line]:
+    """Rows of a file with their lines: the reader leaves out blank ones, and nothing else."""
+    text = path.read_text(encoding="utf-8").split("\n")
+    numbers = (number for number, line in enumerate(text, start=1) if line.strip())
+    tasks = config.domain.tasks
+    return [Line(path, n, row, tasks[row.task_type].kind) for n, row in zip(numbers, rows, strict=True)]
+
+
+def near(some: Sequence[Line], threshold: float) -> Iterator[str]:
+    """Rows that the filter of novelty would drop, behind those before them."""
+    known = Novelty([], threshold)
+    for line in some:
+        row = line.row
+        draft = Draft(row.task_type, row.instruction, row.input, row.options)
+        if reason := known.check(draft):
+            yield f"{line.place}: nothing new, {reason}."
+        known.keep(draft, f"line {line.number} of {line.path.name}")
+
+
+def balance(some: Sequence[Line]) -> Iterator[str]:
+    """Labels that are never the answer, where there are as many rows as labels, or that nearly always are."""
+    for task, mine in by_task(some).items():
+        for label, count in label_counts(mine).items():
+            offered = [line for line in mine if label in line.row.options]
+            if not count and len(offered) >= max(len(line.row.options) for line in offered):
+                yield f"{offered[0].place}: label '{label}' of {task} is never the answer ({told(mine)})."
+            elif len(offered) >= ROWS and count > COMMONEST * len(offered):
+                share = f"{count} of {len(offered)}"
+                yield f"{offered[0].place}: label '{label}' of {task} is the answer in {share} rows ({told(mine)})."
+
+
+def forms(some: Sequence[Line]) -> Iterator[str]:
+    """Answers that the measure of format would call wrong, numbers that the scorer can't read among them."""
+    for line in some:
+        for answer in line.row.answers:
+            if not compliant(line.row, line.kind, answer):
+                yield f"{line.place}: the answer '{answer}' has not the form of kind {line.kind}."
+
+
+def options(some: Sequence[Line]) -> Iterator[str]:
+    """Options that can't be answered, beyond what the reader refuses."""
+    for line in some:
+        if line.kind == "labels":
+            for option in line.row.options:
+                if re.search("[;,]", option):
+                    yield f"{line.place}: the option '{option}' holds a comma or semicolon, where answers are cut."
+        elif line.row.options:
+            for answer in (answer for answer in line.row.answers if answer not in line.row.options):
+                yield f"{line.place}: the answer '{answer}' is not among the options {list(line.row.options)}."
+
+
+def entities(some: Sequence[Line]) -> Iterator[str]:
+    """Entities that don't stand in their input, letter by letter."""
+    for line in some:
+        parts = [part for answer in line.row.answers if answer != "none" for part in answer.split(SEPARATOR)]
+        for mention in (part.rpartition(" (")[0] for part in parts if line.kind == "entities"):
+            if mention not in line.row.input:
+                yield f"{line.place}: the entity '{mention}' does not stand in the input."
+
+
+CHECKS: tuple[Callable[[Sequence[Line]], Iterator[str]], ...] = (balance, forms, options, entities)
+
+
+def ended(seeds: Sequence[Line]) -> Iterator[str]:
+    """Seeds that hold what ends an input: a prompt that shows them teaches the model to stop early."""
+    for line in seeds:
+        text = re.sub(r"\n\s*\n", "\n", f" {line.row.input}")
+        for stop in (stop for stop in INPUT_STOP if stop in text):
+            yield f"{line.place}: the input has a line that begins with '{stop.strip()}', which ends an input."
+
+
+def unshown(seeds: Sequence[Line], held_out: set[str]) -> Iterator[str]:
+    """Task types and labels that no model is ever shown, since only held-out seeds have them."""
+    shown = [line for line in seeds if line.row.id not in held_out]
+    types = {line.row.task_type for line in shown}
+    labels = {(line.row.task_type, label) for line in shown for label in line.labels}
+    for line in (line for line in seeds if line.row.id in held_out):
+        task = line.row.task_type
+        if task not in types:
+            yield f"{line.place}: every seed of {task} is held out; write more of them."
+        for label in (label for label in line.labels if task in types and (task, label) not in labels):
+            yield f"{line.place}: every seed of {task} with label '{label}' is held out; write more of them."
+
+
+def spans(some: Sequence[Line]) -> Iterator[str]:
+    """Short answers and items of lists that don't stand in their input: right where they had to be worked out."""
+    for line in (line for line in some if line.row.input and line.kind in ("short", "list")):
+        text, answers = normalized(line.row.input), line.row.answers
+        if line.kind == "short":
+            unseen = [] if any(normalized(answer) in text for answer in answers) else [answers[0]]
+        else:
+            unseen = [part for part in answers[0].split(SEPARATOR) if normalized(part) not in text]
+        for answer in unseen:
+            yield f"{line.place}: '{answer}' does not stand in the input."
+
+
+def missing(config: Config, found: Findings) -> Iterator[str]:
+    """Task types of the domain without a row."""
+    for path, some in ((config.domain.seeds, found.seeds), (config.domain.evaluation, found.questions)):
+        for task in config.domain.tasks if some else ():
+            if task not in by_task(some):
+                yield f"{path}: no row has task type {task}."
+
+
+def by_task(some: Sequence[Line]) -> dict[str, list[Line]]:
+    """Lines by their task type."""
+    groups: dict[str, list[Line]] = {}
+    for line in some:
+        groups.setdefault(line.row.task_type, []).append(line)
+    return groups
+
+
+def label_counts(mine: Sequence[Line]) -> dict[str, int]:
+    """How often each label of closed tasks is the answer, those that never are included."""
+    said = [label for line in mine for label in line.labels]
+    offered = (option for line in mine if line.labels for option in line.row.options)
+    return {label: said.count(label) for label in dict.fromkeys((*offered, *said))}
+
+
+def told(mine: Sequence[Line]) -> str:
+    """`yes 3, no 2`."""
+    return ", ".join(f"{label} {count}" for label, count in label_counts(mine).items())
+
+
+def _asked(seed: Seed) -> Question:
+    answers = (seed.output,)
+    return Question(seed.id, seed.task_type, seed.instruction, seed.input, answers, seed.topic, seed.options)
