@@ -175,7 +175,9 @@ def test_a_sweep_of_24_jobs_survives_the_night(warm: Warm, tmp_path: Path) -> No
     assert again.code == 0 and again.text.count("stored  ") == 54, again.text
     log = (tmp_path / "sweep" / "sweep.log").read_text()
     made = Counter(line.split(":made ")[1].split()[0] for line in log.splitlines() if ":made " in line)
-    assert made == {"instructions": 2, "responses": 2, "examples": 6, "adapter": 24, "scores": 26}
+    expected = Counter({"instructions": 2, "responses": 2, "examples": 6, "adapter": 24, "scores": 26})
+    assert not made - expected  # nothing twice
+    assert (expected - made).total() <= 1  # the kill may come between an output and its line in the log
 
 
 def test_hydras_own_launcher_gives_the_same_results(warm: Warm, tmp_path: Path) -> None:
