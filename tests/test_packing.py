@@ -12,8 +12,8 @@ from selfspec.tuning.packing import loss_sum, packable
 from toys import naive_loss, sharpen, shuffle_adapter, toy
 
 WINDOW = 8  # of Gemma's sliding attention: most rows are longer
-PACKABLE = ["llama-2-7b", "smollm2-135m", "gemma-3-270m"]
-ONE_BY_ONE = ["falcon-40b", "mpt-30b"]
+PACKABLE = ["llama-2-7b", "smollm2-135m", "gemma-3-270m", "qwen3-8b", "mistral-7b-v0.3", "olmo-2-13b"]
+ONE_BY_ONE = ["falcon-40b", "falcon-7b", "mpt-30b"]
 
 
 def rows() -> list[Encoded]:

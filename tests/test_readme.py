@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import PROJECT, Warm, cold, places
+from toys import NAMES
 
 README = (PROJECT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
@@ -30,6 +31,11 @@ def test_two_commands_do_everything() -> None:
     assert second == 'pip install -e ".[dev]" -c constraints.txt && pytest\n'
     extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert {"demo", "dev"} <= set(extras)
+
+
+def test_the_table_names_every_model() -> None:
+    (row,) = (line for line in README.splitlines() if line.startswith("| `model` |"))
+    assert set(re.findall(r"`([^`]+)`", row)) == {"model", *NAMES}
 
 
 def test_ci_runs_the_readmes_test_command() -> None:

@@ -92,7 +92,7 @@ def test_too_few_attempts_are_told_and_a_higher_limit_goes_on(warm: Warm, tmp_pa
 
 
 @pytest.mark.parametrize("model", ["smollm2-135m", "llama-2-7b", "mpt-30b", "falcon-40b"])
-def test_every_architecture_goes_the_whole_way_as_a_toy(warm: Warm, tmp_path: Path, model: str) -> None:
+def test_other_models_go_the_whole_way_as_toys(warm: Warm, tmp_path: Path, model: str) -> None:
     ended = warm(
         f"model={model}", "debug=smoke", "domain=finance", "logger=none", "evaluation.limit=1", *places(tmp_path)
     )
