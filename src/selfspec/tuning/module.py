@@ -86,6 +86,8 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
     def on_train_start(self) -> None:
         """Lightning's signal handlers make way for the flag that this loop asks."""
         self.stop.arm()
+        for point in self.curve:  # a signal to the whole job ends W&B's own process too, with what it had not written
+            self._log(point)
 
     def training_step(self, number: int, index: int) -> None:
         """One optimizer step: the loss is the mean over all response tokens of the step."""
@@ -123,10 +125,14 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         if self._ends_epoch(step) and self.data.held_out:
             point["held_out_loss"] = self.held_out_loss()
         self.curve.append(point)
-        if self.logger:  # at once: Lightning's own way waits for a step that a signal may cut short
-            self.logger.log_metrics({f"tune/{name}": float(value) for name, value in point.items()}, step.number)
+        self._log(point)
         self.display.advance(1, f"loss {loss:.3f}")
         self._keep(optimizer.optimizer, schedule)
+
+    def _log(self, point: dict[str, Any]) -> None:
+        """At once: Lightning's own way waits for the end of a step that a signal may cut short."""
+        if self.logger:
+            self.logger.log_metrics({f"tune/{name}": float(value) for name, value in point.items()}, point["step"])
 
     @torch.no_grad()
     def held_out_loss(self) -> float:
