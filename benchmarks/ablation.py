@@ -38,12 +38,13 @@ def lines(report: dict[str, Any], domain: str, variant: str) -> Iterator[list[An
     """The lines of one job."""
     spent = facts(report)
     for suite, some in (("domain", report), ("off-domain", report.get("off_domain"))):
-        for cell in (cell for cell in (some or {"scores": []})["scores"] if cell["task"] == "all"):
+        found = some or {"scores": [], "differences": []}
+        for cell in (cell for cell in found["scores"] if cell["task"] == "all"):
             if cell["measure"] not in MEASURES:
                 continue
             place = {name: cell[name] for name in ("model", "shots", "measure")}
-            gap = find(some["differences"], minus="base", task="all", **place)
-            numbers = [cell["value"], cell["low"], cell["high"], *(gap[n] for n in ("value", "low", "high") if gap)]
+            gap = find(found["differences"], minus="base", task="all", **place)
+            numbers = [values[name] for values in (cell, gap) if values for name in ("value", "low", "high")]
             shown = [f"{number:.4f}" for number in numbers] + [""] * (6 - len(numbers))
             yield [domain, variant, suite, *place.values(), *shown, *(spent if cell["model"] == "specialized" else [])]
 

@@ -9,14 +9,13 @@ import cProfile
 import pstats
 import re
 import time
-from random import Random
 
 from default_model import default
 
 from selfspec import prompts
 from selfspec.engines import Batch, Sampling
 from selfspec.engines.transformers import TransformersEngine
-from selfspec.generation.instructions import plan
+from selfspec.prompts import Request
 
 OPERATIONS = ("linear", "scaled_dot_product_attention", "topk", "sort", "cat")
 
@@ -24,8 +23,10 @@ OPERATIONS = ("linear", "scaled_dot_product_attention", "topk", "sort", "cat")
 def main() -> None:
     config, shown, model, tokenizer = default()
     engine, settings = TransformersEngine(model, tokenizer), config.generation.instructions
-    requests = plan(config.domain, shown, Random(0))[:16]
-    prefix = prompts.list_prefix(config.domain, shown[:3])
+    kind = next(iter(config.domain.tasks))
+    seeds = [seed for seed in shown if seed.task_type == kind][:3]
+    requests = [Request(kind, topic) for topic in config.domain.topics[:4]] * 4
+    prefix = prompts.list_prefix(config.domain, seeds)
     items = tuple(prompts.list_item(4, request, config.domain) for request in requests)
     sampling = Sampling(settings.input_tokens, settings.temperature, settings.top_p, 0)
     profile, started = cProfile.Profile(), time.monotonic()

@@ -312,6 +312,21 @@ def test_a_preview_is_what_the_stages_send(tmp_path: Path, monkeypatch: pytest.M
         assert tokens == sum(count)  # the toy's tokenizer begins no text with a token of its own
 
 
+def test_a_preview_shows_passages_votes_and_the_judge_where_the_config_has_them(tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"text": f"Passage {n}."}) + "\n" for n in range(9)))
+    more = ["retrieval=bm25", f"retrieval.corpus={tmp_path}", "generation.filters.judge=true"]
+    settings = command.composed(
+        "biomedicine", None, "model.toy=true", *more, "generation.filters.self_consistency=true"
+    )
+    recorder = Recorder(preview.tokenizer_of(settings.model, tmp_path)[0])
+    shown = {title.partition(" (")[0]: prompt for title, prompt, _ in preview.prompts(settings, None, recorder)}
+    background = "### Background:\n" + "".join(f"- Passage {n}.\n" for n in range(5))
+    assert background in shown["Response"] and "Passage 5" not in shown["Response"]
+    asked = shown["Self-consistency"].rpartition("### Instruction:")[2]
+    assert background in asked and "\nOptions: " in asked
+    assert shown["Judge"].endswith("### Right:\n") and shown["Judge"].startswith("You are an expert")
+
+
 def test_a_preview_is_printed_letter_by_letter_with_its_tokens(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

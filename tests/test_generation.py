@@ -28,7 +28,8 @@ from selfspec.engines import Batch, Completion
 from selfspec.engines.contrastive import ContrastiveEngine
 from selfspec.engines.transformers import TransformersEngine
 from selfspec.generation import BLOCK, Pool, batched, demonstrations, instructions, responses, rows, votes
-from selfspec.generation.rows import Rows
+from selfspec.generation.responses import Answering
+from selfspec.generation.rows import Material, Rows
 from selfspec.prompts import Draft
 from selfspec.records import Example, Seed, read_examples, read_seeds, split
 from selfspec.reporting.progress import Progress
@@ -181,8 +182,9 @@ def ladder(given_: Job, **changes: Any) -> Rows:
     """Rows of the domain's seeds with no model behind them."""
     domain, generation = given_.config.domain, given_.config.generation
     seeds = read_seeds(Path(domain.seeds), domain.tasks)
-    made = Rows(given_, domain, generation, seeds, split(seeds)[0], QUESTIONS, 1000, never, never)
-    return replace(made, **changes)
+    find = changes.pop("find", lambda draft: ())
+    material = Material(seeds, split(seeds)[0], QUESTIONS, find)
+    return replace(Rows(given_, domain, generation, material, 1000, never, never), **changes)
 
 
 QUESTIONS = [("asked-1", "Grey herons in the northern delta have begun to nest a full month before their usual time.")]
@@ -353,7 +355,7 @@ def replies(here: Job, engine: Scripted, drafts: Sequence[Draft], find: Any, con
     key = pipeline.pool_keys(here.stage)["responses"]
     asked = list(enumerate(drafts))
     made = pool(key, job=here, name="responses", engine=lambda: engine)
-    found = responses.block(made, 0, asked, generation, domain, split(SEEDS)[0], find, context)
+    found = responses.block(made, 0, asked, Answering(generation, domain, split(SEEDS)[0], find, context))
     return [found[place] for place in range(len(drafts))]
 
 
@@ -419,8 +421,8 @@ def test_votes_on_labels_are_sampled_from_the_expert_alone_under_contrastive_dec
     for place, engine in enumerate(engines):
         here = job(tmp_path / str(place), "generation.responses.shots=1", "generation.self_consistency.samples=2")
         mine = pool("votes", job=here, name="votes", engine=lambda engine=engine: engine)
-        given = (here.config.generation, here.config.domain, split(SEEDS)[0], lambda draft: (), 10_000)
-        told.append(votes.block(mine, 0, drafts, *given))
+        settings = Answering(here.config.generation, here.config.domain, split(SEEDS)[0], lambda draft: (), 10_000)
+        told.append(votes.block(mine, 0, drafts, settings))
     assert told[0] == told[1]
 
 

@@ -362,3 +362,10 @@ def test_passages_of_a_users_folder_stand_in_the_prompts_of_the_rows_that_name_t
     assert all(len(set(row.documents)) == len(row.documents) <= 3 for row in kept)
     before = {row.id: row.input for row in first.rows("examples")}  # instructions hang on no corpus
     assert all(row.input == before[row.id] for row in kept if row.id in before)
+    assert run.results["overlap"]["counts"]["passages"] == {"8": 0, "13": 0}
+    leaked = texts[int(next(iter(named)).removesuffix(".txt"))]
+    question = {"id": "mine", "task_type": "own", "kind": "text", "instruction": "Go on.", "answers": ["a"]}
+    write_jsonl(tmp_path / "mine.jsonl", [question | {"input": leaked}])
+    same = ["retrieval=bm25", f"retrieval.corpus={tmp_path}/corpus", "retrieval.passages=3"]
+    asked = runs("retrieval-asked", *same, f"evaluation.files=[{tmp_path}/mine.jsonl]")
+    assert asked.results["overlap"]["counts"]["passages"] == {"8": 1, "13": 1}

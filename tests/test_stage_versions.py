@@ -19,6 +19,7 @@ SOURCES = Path(pipeline.__file__).parent
 RECORD = Path(__file__).parent / "stage_versions.json"
 MODEL = ["engines/transformers.py", "models/load.py"]
 DRAFTS = [f"filters/{name}.py" for name in ("form", "echo", "duplicate", "novelty", "contamination")]
+LADDER = ["generation/rows.py"]
 ROOTS = {
     "index": ["stages/index.py"],
     "examples": ["stages/examples.py"],
@@ -28,9 +29,9 @@ ROOTS = {
     "harness": ["stages/harness.py"],
     # A pool is of the rows that passed the filters before it.
     "instructions": ["generation/instructions.py", *MODEL],
-    "responses": ["generation/responses.py", "generation/passages.py", "engines/contrastive.py", *MODEL, *DRAFTS],
-    "votes": ["generation/votes.py", "filters/answer.py", *MODEL],
-    "judgements": ["generation/judgements.py", "filters/self_consistency.py", *MODEL],
+    "responses": ["generation/responses.py", *LADDER, "engines/contrastive.py", *MODEL, *DRAFTS],
+    "votes": ["generation/votes.py", *LADDER, "filters/answer.py", *MODEL],
+    "judgements": ["generation/judgements.py", *LADDER, "filters/self_consistency.py", *MODEL],
 }
 # What runs stages, and what tells of them, does not make their output.
 AROUND = {"stage.py", "pipeline.py", "store.py", "errors.py", "reporting", "config.py", "__init__.py", "experiment.py"}

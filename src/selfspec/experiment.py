@@ -23,6 +23,7 @@ from rich.console import Console
 from selfspec import door, pipeline, resolvers
 from selfspec.config import Config
 from selfspec.errors import UserError
+from selfspec.generation import passages
 from selfspec.launch import executors, graph
 from selfspec.launch.graph import Node, StageFailed
 from selfspec.pipeline import Pipeline, Stage
@@ -213,10 +214,15 @@ def _trained_on(store: Store, examples: Stage) -> dict[str, list[str]]:
     """Texts that the specialized model may have seen, by where they are from."""
     seeds = read_seeds(Path(examples.config.domain.seeds), examples.config.domain.tasks)
     rows = read_examples(_output(store, examples) / "examples.jsonl")
-    return {
+    seen = {
         "seeds": [seed.input for seed in seeds],
         "examples": [text for row in rows for text in (row.input, row.output)],
     }
+    indexes = [parent for parent in examples.parents if parent.name == "index"]
+    if indexes:  # found again as they were then
+        find = passages.finder(_output(store, indexes[0]), examples.config.retrieval.passages)
+        seen["passages"] = [found.text for row in rows for found in find(row) if found.id in row.documents]
+    return seen
 
 
 def _write_page(config: Config, stages: Pipeline, store: Store, report: dict[str, Any], folder: Path) -> None:
@@ -224,7 +230,7 @@ def _write_page(config: Config, stages: Pipeline, store: Store, report: dict[str
     rows = read_examples(_output(store, examples) / "rows.jsonl")
     adapters = {**stages.adapters, "specialized": stages.rounds[rounds["kept"] - 1][1]}
     curves = {model: json.loads((_output(store, s) / "curve.json").read_text()) for model, s in adapters.items()}
-    page.write(folder / "report.html", page.render(report, rows, curves))
+    (folder / "report.html").write_text(page.render(report, rows, curves), encoding="utf-8")
 
 
 def _plain(config: Config) -> dict[str, Any]:

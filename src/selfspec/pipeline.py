@@ -79,7 +79,7 @@ class _Builder:
         adapters = {}
         if config.baselines.seeds_only:
             adapters["seeds_only"] = self._stage("adapter", "adapter (seeds only)", config, _seeds(config))
-        if config.baselines.generic and config.domain != config.general:
+        if config.baselines.generic and config.domain.name != config.general.name:
             adapters["generic"] = self._generic()
         adapters["specialized"] = rounds[-1][1]
         scores = self._scored("scores", config, adapters)

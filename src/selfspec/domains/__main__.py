@@ -38,7 +38,7 @@ def main() -> None:
             from selfspec.domains.preview import show
 
             model = [f"model={arguments.model}"] if arguments.model else []
-            show(composed(arguments.name, folder, *model), arguments.task, console)
+            show(composed(arguments.name, folder, *model, *arguments.overrides), arguments.task, console)
             return
         found = [_tell(composed(name, folder), console) for name in arguments.names]
     except Exception as error:
@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     checking.add_argument("names", nargs="+", metavar="NAME", help="of domains: conf/domain/NAME.yaml")
     showing = commands.add_parser("preview", help="print the prompts that a model will see, with token counts")
     showing.add_argument("name", metavar="NAME", help="of a domain")
+    showing.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the experiment: retrieval=bm25")
     showing.add_argument("--model", help="an option of the group model; the default experiment's without it")
     showing.add_argument("--task", help="a task type, for the prompts of evaluation; the first without it")
     for command in (checking, showing):

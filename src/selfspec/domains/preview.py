@@ -1,12 +1,14 @@
 """The prompts that a run sends first, caught on their way to the model: nothing here builds one.
 
-What the model would write in between is stood in for by a seed.
+What the model would write in between is stood in for by a seed, and what retrieval would find by the corpus' first
+passages.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,9 +19,14 @@ from selfspec.config import Config, ModelConfig
 from selfspec.door import check_split
 from selfspec.engines import Batch, Completion
 from selfspec.errors import UserError, nearest
-from selfspec.generation import Pool, instructions, responses
+from selfspec.generation import Pool, instructions, responses, votes
+from selfspec.generation.judgements import Judge
+from selfspec.generation.responses import Answering, as_task
+from selfspec.generation.rows import CLOSED
 from selfspec.models import toy
-from selfspec.records import fewer, read_questions, read_seeds, split
+from selfspec.prompts import Draft, Request
+from selfspec.records import Seed, fewer, read_questions, read_seeds, split
+from selfspec.retrieval import corpus
 from selfspec.scoring import answers
 
 
@@ -32,10 +39,11 @@ class Recorder:
     batches: list[Batch] = field(default_factory=list)
 
     def complete(self, batch: Batch) -> list[Completion]:
-        """The next reply, for every item alike."""
+        """The next reply, for every item alike; options are all the same to it."""
         self.batches.append(batch)
         reply = self.replies.pop(0) if self.replies else ""
-        return [Completion(reply, 0, True)] * len(batch.items)
+        options = batch.options or [()] * len(batch.items)
+        return [Completion(reply, 0, True, (0.0,) * len(some)) for some in options]
 
     def count(self, text: str) -> int:
         """Tokens of a text, as the engine counts them."""
@@ -73,37 +81,44 @@ def prompts(config: Config, task: str | None, recorder: Recorder) -> Iterator[tu
     Raises:
         UserError: no question is of type `task`.
     """
-    stand_in = _generate(config, recorder)
-    wrote = f"what the model will have written is here of seed {stand_in}"
-    titles = [
-        "Instruction-writing",
-        f"Input-writing ({wrote})",
-        f"Response ({wrote})",
-        *_evaluate(config, task, recorder),
-    ]
+    titles = [*_generate(config, recorder), *_evaluate(config, task, recorder)]
     for title, batch in zip(titles, recorder.batches, strict=True):
         yield title, batch.prefix + batch.items[0], recorder.tokens(batch)
 
 
-def _generate(config: Config, recorder: Recorder) -> str:
-    """Have the first batches of instructions, inputs and responses sent; the id of the seed that stands in."""
+def _generate(config: Config, recorder: Recorder) -> list[str]:
+    """Have the first batches of synthetic data's steps sent; a title for each."""
     domain, generation = config.domain, config.generation
     seeds = read_seeds(Path(domain.seeds), domain.tasks)
     check_split(config, domain)
     shown, _ = split(seeds)
     shown = fewer(shown, domain.seed_count)
     keys = pipeline.pool_keys(pipeline.build(config).rounds[0][0])
-    first, second = (
-        _FirstBatch(cast(Any, None), "", keys[name], lambda: recorder) for name in ("instructions", "responses")
-    )
-    request = instructions.plan(domain, shown, first, 0)[0]
-    like = next(s for s in shown if (s.task_type, s.options) == (request.task_type, request.options))
+    pools = {name: _FirstBatch(cast(Any, None), "", key, lambda: recorder) for name, key in keys.items()}
+    like = _stand_in(shown, instructions.plan(domain, shown, pools["instructions"], 0)[0])
     recorder.replies = [like.instruction, like.input]
-    attempts = instructions.block(first, 0, generation, domain, shown)
-    draft = instructions.draft(attempts[0])
-    context = config.model.context_length
-    responses.block(second, 0, [(0, draft)], generation, domain, shown, lambda draft: (), context)
-    return like.id
+    draft = instructions.draft(instructions.block(pools["instructions"], 0, generation, domain, shown)[0])
+    retrieval, found = config.retrieval, []
+    if retrieval.name != "none":
+        found = list(islice(corpus.passages(retrieval), retrieval.passages))
+    answering = Answering(generation, domain, shown, lambda draft: found, config.model.context_length)
+    responses.block(pools["responses"], 0, [(0, draft)], answering)
+    wrote = f"what the model will have written is here of seed {like.id}"
+    titles = ["Instruction-writing", f"Input-writing ({wrote})", f"Response ({wrote})"]
+    closed = next((seed for seed in [like, *shown] if domain.tasks[seed.task_type].kind in CLOSED), None)
+    if generation.filters.self_consistency and closed:
+        asked = Draft(closed.task_type, closed.instruction, closed.input, closed.options)
+        votes.block(pools["votes"], 0, [(0, asked)], answering)
+        titles.append(f"Self-consistency (the same of seed {closed.id})")
+    if generation.filters.judge:
+        Judge(pools["judgements"], generation.judge, domain, shown).block(0, [(0, as_task(draft), like.output)])
+        titles.append(f"Judge ({wrote})")
+    return titles
+
+
+def _stand_in(shown: Sequence[Seed], request: Request) -> Seed:
+    """The first seed that is as the model was asked to write."""
+    return next(s for s in shown if (s.task_type, s.options) == (request.task_type, request.options))
 
 
 def _evaluate(config: Config, task: str | None, recorder: Recorder) -> list[str]:

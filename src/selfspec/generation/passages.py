@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfspec.generation.responses import Find
-from selfspec.prompts import Draft
+from selfspec.records import Task
 from selfspec.retrieval import Passage
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def finder(index: Path | None, count: int) -> Find:
         assert index is not None
         return Index(index)
 
-    def find(draft: Draft) -> Sequence[Passage]:
-        return opened().search(draft.input or draft.instruction, count) if index else ()
+    def find(task: Task) -> Sequence[Passage]:
+        return opened().search(task.input or task.instruction, count) if index else ()
 
     return find

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,40 +15,36 @@ from selfspec.prompts import Draft
 from selfspec.records import Seed, Task
 from selfspec.retrieval import Passage
 
-Find = Callable[[Draft], Sequence[Passage]]
+Find = Callable[[Task], Sequence[Passage]]
 MARGIN = 8  # tokens that tokenising apart may add
 
 
+@dataclass(frozen=True)
+class Answering:
+    """How tasks are answered."""
+
+    generation: GenerationConfig  # shots and length
+    domain: DomainConfig  # the role, and which tasks are closed
+    shown: Sequence[Seed]  # to draw shots from
+    find: Find  # passages for a task, best first
+    context: int  # tokens that the model can read; passages are left out from the last until everything fits
+
+    def type_shown(self, drafts: Sequence[tuple[int, Draft]]) -> str:
+        """The task type whose seeds a batch of drafts shows first; empty where any will do."""
+        return drafts[0][1].task_type if self.generation.demonstrations == "own_type" else ""
+
+
 def block(
-    pool: Pool,
-    number: int,
-    drafts: Sequence[tuple[int, Draft]],
-    generation: GenerationConfig,
-    domain: DomainConfig,
-    shown: Sequence[Seed],
-    find: Find,
-    context: int,
+    pool: Pool, number: int, drafts: Sequence[tuple[int, Draft]], answering: Answering
 ) -> dict[int, dict[str, Any]]:
-    """Raw answers to one block's surviving drafts, by the attempt's place in its block.
-
-    Args:
-        pool: Where they are kept.
-        number: The block's.
-        drafts: (place in the block, task).
-        generation: Shots and length.
-        domain: For the role, and which tasks are closed.
-        shown: Seeds to draw shots from.
-        find: Passages for a task, best first.
-        context: Tokens that the model can read; passages are left out from the last until everything fits.
-    """
-
-    config, own_type = generation.responses, generation.demonstrations == "own_type"
+    """Raw answers to one block's surviving drafts (place in the block, task), by that place."""
+    config, domain, context = answering.generation.responses, answering.domain, answering.context
 
     def answer(place: int, some: Sequence[tuple[int, Draft]]) -> list[dict[str, Any]]:
         chance, _ = pool.random(number, place)
-        shots = demonstrations(shown, some[0][1].task_type if own_type else "", config.shots, chance)
+        shots = demonstrations(answering.shown, answering.type_shown(some), config.shots, chance)
         prefix, engine = prompts.prefix(domain.role, shots), pool.engine()
-        found = [find(draft) for _, draft in some]
+        found = [answering.find(draft) for _, draft in some]
         room = context - config.max_new_tokens - engine.count(prefix) - MARGIN if any(found) else context
         read = [fitting(engine, draft, passages, room) for (_, draft), passages in zip(some, found, strict=True)]
         closed = tuple(domain.tasks[draft.task_type].kind in ("label", "labels") for _, draft in some)
@@ -60,7 +57,7 @@ def block(
         ]
 
     by_length = sorted(drafts, key=lambda pair: (len(pair[1].input), pair[0]))  # little padding in a batch
-    groups = batched(by_length, lambda pair: pair[1].task_type if own_type else "", config.batch_size)
+    groups = batched(by_length, lambda pair: answering.type_shown([pair]), config.batch_size)
     rows = pool.block(number, [partial(answer, place, some) for place, some in enumerate(groups)], len(drafts))
     return {row["place"]: row for row in rows}
 

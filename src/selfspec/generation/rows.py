@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from selfspec import pipeline
-from selfspec.config import DomainConfig, GenerationConfig
+from selfspec.config import DomainConfig, GenerationConfig, RetrievalConfig
 from selfspec.engines import Engine
 from selfspec.errors import UserError
 from selfspec.filters import answer, echo, form, judge, self_consistency
@@ -23,11 +24,12 @@ from selfspec.filters.balance import Balance
 from selfspec.filters.contamination import Contamination
 from selfspec.filters.duplicate import Duplicates
 from selfspec.filters.novelty import Novelty
-from selfspec.generation import BLOCK, Pool, instructions, responses, votes
+from selfspec.generation import BLOCK, Pool, instructions, passages, responses, votes
 from selfspec.generation.judgements import Judge
-from selfspec.generation.responses import Find, as_task
+from selfspec.generation.responses import Answering, Find, as_task
 from selfspec.prompts import Draft, template_hash
-from selfspec.records import Example, Seed, write_jsonl
+from selfspec.records import Example, Seed, Task, fewer, read_seeds, read_texts, split, write_jsonl
+from selfspec.retrieval import Passage
 from selfspec.stage import Job
 
 CLOSED = ("label", "labels")
@@ -66,6 +68,31 @@ class Attempt:
         )
 
 
+@dataclass(frozen=True)
+class Material:
+    """What rows are made from."""
+
+    seeds: Sequence[Seed]
+    shown: Sequence[Seed]
+    questions: Sequence[tuple[str, str]]  # (id, text) of what must not be overlapped
+    find: Find  # passages for a task
+
+    @classmethod
+    def read(
+        cls,
+        seeds: Path,
+        against: Iterable[Path],
+        index: Path | None,
+        domain: DomainConfig,
+        retrieval: RetrievalConfig,
+    ) -> Material:
+        """From the inputs of a stage."""
+        written = read_seeds(seeds, domain.tasks)
+        shown = fewer(split(written)[0], domain.seed_count)
+        questions = [text for path in against for text in read_texts(path)]
+        return cls(written, shown, questions, passages.finder(index, retrieval.passages))
+
+
 @dataclass
 class Rows:
     """Makes blocks of judged rows, in order; a model is loaded at the first block that is not stored."""
@@ -73,30 +100,30 @@ class Rows:
     job: Job
     domain: DomainConfig
     generation: GenerationConfig
-    seeds: Sequence[Seed]
-    shown: Sequence[Seed]
-    questions: Sequence[tuple[str, str]]  # (id, text) of what must not be overlapped
+    material: Material
     context: int  # tokens that the model can read
     write: Callable[[], Engine]  # the base model
     reply: Callable[[], Engine]  # the base model, or in later rounds the specialized one
-    find: Find = lambda draft: ()  # passages for a task
 
     def __post_init__(self) -> None:
         """What the ladder remembers."""
+        seeds = self.material.seeds
         keys = pipeline.pool_keys(self.job.stage)
         engines = {"instructions": self.write, "judgements": self.write}
         self.pools = {name: Pool(self.job, name, key, engines.get(name, self.reply)) for name, key in keys.items()}
-        self.by_id = {seed.id: seed for seed in self.seeds}
+        self.by_id = {seed.id: seed for seed in seeds}
         kinds = {name: task.kind for name, task in self.domain.tasks.items()}
-        self.grounded = answer.grounded(self.seeds, kinds)
-        self.duplicates = Duplicates(self.seeds)
-        self.novelty = Novelty(self.seeds, self.generation.filters.novelty_threshold)
-        known = [seed.input for seed in self.seeds]
-        self.contamination = Contamination(self.questions, self.generation.contamination.words, known)
+        self.grounded = answer.grounded(seeds, kinds)
+        self.duplicates = Duplicates(seeds)
+        self.novelty = Novelty(seeds, self.generation.filters.novelty_threshold)
+        known = [seed.input for seed in seeds]
+        self.contamination = Contamination(self.material.questions, self.generation.contamination.words, known)
+        self.answering = Answering(self.generation, self.domain, self.material.shown, self._passages, self.context)
 
     def block(self, number: int) -> list[Example]:
         """The rows of block `number`, every one with its verdicts; blocks are asked for in order."""
-        raw = instructions.block(self.pools["instructions"], number, self.generation, self.domain, self.shown)
+        shown = self.material.shown
+        raw = instructions.block(self.pools["instructions"], number, self.generation, self.domain, shown)
         rows = [self._attempt(number, place, each) for place, each in enumerate(raw)]
         for row in rows:
             self._check_draft(row)
@@ -115,7 +142,7 @@ class Rows:
     @cached_property
     def judge(self) -> Judge:
         """The model as judge, with its prompt."""
-        return Judge(self.pools["judgements"], self.generation.judge, self.domain, self.shown)
+        return Judge(self.pools["judgements"], self.generation.judge, self.domain, self.material.shown)
 
     def _attempt(self, number: int, place: int, raw: dict[str, Any]) -> Attempt:
         draft = instructions.draft(raw)
@@ -141,8 +168,7 @@ class Rows:
 
     def _answer(self, number: int, rows: Sequence[Attempt]) -> None:
         pool, drafts = self.pools["responses"], [(row.place, row.draft) for row in rows]
-        given = (self.generation, self.domain, self.shown, self._passages, self.context)
-        found = responses.block(pool, number, drafts, *given)
+        found = responses.block(pool, number, drafts, self.answering)
         self._same(pool, number, set(found), {row.place for row in rows})
         for row in rows:
             row.reply = found[row.place]
@@ -153,16 +179,15 @@ class Rows:
                     row.draft, row.kind, row.output, row.reply["finished"], shots, row.draft.task_type in self.grounded
                 )
 
-    def _passages(self, draft: Draft) -> Sequence[Any]:
+    def _passages(self, task: Task) -> Sequence[Passage]:
         """Passages for a task, those left out that an evaluation question overlaps."""
         if not self.generation.filters.contamination:
-            return self.find(draft)
-        return [passage for passage in self.find(draft) if not self.contamination.check(passage.text)]
+            return self.material.find(task)
+        return [passage for passage in self.material.find(task) if not self.contamination.check(passage.text)]
 
     def _vote(self, number: int, rows: Sequence[Attempt]) -> None:
         pool, drafts = self.pools["votes"], [(row.place, row.draft) for row in rows]
-        given = (self.generation, self.domain, self.shown, self._passages, self.context)
-        found = votes.block(pool, number, drafts, *given)
+        found = votes.block(pool, number, drafts, self.answering)
         self._same(pool, number, set(found), {row.place for row in rows})
         majority = self.generation.self_consistency.majority
         for row in rows:

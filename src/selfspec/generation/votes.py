@@ -8,37 +8,25 @@ from random import Random
 from typing import Any
 
 from selfspec import prompts
-from selfspec.config import DomainConfig, GenerationConfig
 from selfspec.engines import Batch, Sampling
 from selfspec.generation import Pool, batched, demonstrations
-from selfspec.generation.responses import MARGIN, Find, fitting
+from selfspec.generation.responses import MARGIN, Answering, fitting
 from selfspec.prompts import Draft
-from selfspec.records import Seed
 
 TOKENS = 24  # more than any label has
 
 
-def block(
-    pool: Pool,
-    number: int,
-    drafts: Sequence[tuple[int, Draft]],
-    generation: GenerationConfig,
-    domain: DomainConfig,
-    shown: Sequence[Seed],
-    find: Find,
-    context: int,
-) -> dict[int, list[str]]:
-    """Sampled answers to one block's closed drafts, by the attempt's place; the arguments are those of `responses`."""
-    config, shots = generation.self_consistency, generation.responses.shots
-    own_type = generation.demonstrations == "own_type"
+def block(pool: Pool, number: int, drafts: Sequence[tuple[int, Draft]], answering: Answering) -> dict[int, list[str]]:
+    """Sampled answers to one block's closed drafts, by the attempt's place in its block."""
+    config, settings = answering.generation.self_consistency, answering.generation.responses
 
     def sample(place: int, some: Sequence[tuple[int, Draft]]) -> list[dict[str, Any]]:
         _, sampler_seed = pool.random(number, place)
-        like = some[0][1].task_type if own_type else ""
+        like = answering.type_shown(some)
         chance = Random(f"{pool.key}/{number}/{like}")  # batches of a type share their prompt, and so its cache
-        prefix = prompts.prefix(domain.role, demonstrations(shown, like, shots, chance))
-        room = context - TOKENS - pool.engine().count(prefix) - MARGIN
-        read = [fitting(pool.engine(), draft, find(draft), room)[0] for _, draft in some]
+        prefix = prompts.prefix(answering.domain.role, demonstrations(answering.shown, like, settings.shots, chance))
+        room = answering.context - TOKENS - pool.engine().count(prefix) - MARGIN
+        read = [fitting(pool.engine(), draft, answering.find(draft), room)[0] for _, draft in some]
         items = tuple(item for item in read for _ in range(config.samples))
         sampling = Sampling(TOKENS, config.temperature, seed=sampler_seed)
         batch = Batch(prefix, items, sampling, prompts.STOP, closed=(True,) * len(items))
@@ -48,7 +36,7 @@ def block(
             for n, (attempt, _) in enumerate(some)
         ]
 
-    size = max(1, generation.responses.batch_size // config.samples)
-    groups = batched(drafts, lambda pair: pair[1].task_type if own_type else "", size)
+    size = max(1, settings.batch_size // config.samples)
+    groups = batched(drafts, lambda pair: answering.type_shown([pair]), size)
     rows = pool.block(number, [partial(sample, place, some) for place, some in enumerate(groups)], len(drafts))
     return {row["place"]: row["samples"] for row in rows}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -97,11 +96,6 @@ def _spread(dropped: Sequence[Example]) -> list[Example]:
     for row in dropped:
         reasons.setdefault(next(name for name, reason in row.verdicts.items() if reason), []).append(row)
     return [row for turn in zip_longest(*reasons.values()) for row in turn if row is not None][:SHOWN]
-
-
-def write(path: Path, page: str) -> None:
-    """Keep the page."""
-    path.write_text(page, encoding="utf-8")
 
 
 def _value(row: Mapping[str, Any]) -> Markup:

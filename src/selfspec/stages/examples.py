@@ -15,8 +15,7 @@ from selfspec.config import (
     RetrievalConfig,
 )
 from selfspec.engines import Engine
-from selfspec.generation import passages, rows
-from selfspec.records import fewer, read_seeds, read_texts, split
+from selfspec.generation import rows
 from selfspec.stage import Job
 
 
@@ -47,9 +46,6 @@ def examples(
 
         return TransformersEngine(*load.base(model, job.config.paths, job.progress))
 
-    written = read_seeds(seeds, domain.tasks)
-    shown = fewer(split(written)[0], domain.seed_count)
-    questions = [text for path in against for text in read_texts(path)]
-    find = passages.finder(index, retrieval.passages)
-    made = rows.Rows(job, domain, generation, written, shown, questions, model.context_length, base, base, find)
+    material = rows.Material.read(seeds, against, index, domain, retrieval)
+    made = rows.Rows(job, domain, generation, material, model.context_length, base, base)
     return rows.collect(made, data_size.examples)

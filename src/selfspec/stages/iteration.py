@@ -16,8 +16,7 @@ from selfspec.config import (
     RoundsConfig,
 )
 from selfspec.engines import Batch, Completion, Engine
-from selfspec.generation import passages, rows
-from selfspec.records import fewer, read_seeds, read_texts, split
+from selfspec.generation import rows
 from selfspec.stage import Job
 
 
@@ -46,18 +45,14 @@ def iteration(
     from selfspec.engines.transformers import TransformersEngine
     from selfspec.models import load
 
-    written = read_seeds(seeds, domain.tasks)
-    shown = fewer(split(written)[0], domain.seed_count)
-    questions = [text for path in against for text in read_texts(path)]
-    find = passages.finder(index, retrieval.passages)
+    material = rows.Material.read(seeds, against, index, domain, retrieval)
     base, tokenizer = load.base(model, job.config.paths, job.progress)
     with load.adapted(base, adapter) as network:
         reply: Engine = TransformersEngine(network, tokenizer)
         if rounds.decoding == "contrastive":
             reply = ContrastiveEngine(network, tokenizer, rounds.contrast, rounds.plausible)
         write = _Plain(network, TransformersEngine(network, tokenizer))
-        context, writer, answerer = model.context_length, lambda: write, lambda: reply
-        made = rows.Rows(job, domain, generation, written, shown, questions, context, writer, answerer, find)
+        made = rows.Rows(job, domain, generation, material, model.context_length, lambda: write, lambda: reply)
         return rows.collect(made, data_size.examples)
 
 
