@@ -84,6 +84,22 @@ def test_all_linear_wraps_every_linear_layer_but_the_output_head(name: str) -> N
     assert len(expected) >= 8 and len(linear) == len(expected) + 1
 
 
+@pytest.mark.parametrize("toyed", [True, False])
+def test_positions_are_counted_in_full_precision_whatever_the_weights_are_in(tmp_path: Path, toyed: bool) -> None:
+    for name in ("llama-2-7b", "gemma-3-270m"):
+        model, tokenizer = toy(name)
+        for part in (model, tokenizer):
+            part.save_pretrained(tmp_path / name)
+        paths: Any = SimpleNamespace(cache=tmp_path)
+        config = model_config(name, dtype="bfloat16", toy=toyed, path=str(tmp_path / name))
+        loaded, _ = load.base(config, paths, Progress())
+        assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
+        frequencies = {path: buffer for path, buffer in loaded.named_buffers() if path.endswith("inv_freq")}
+        assert frequencies
+        for path, buffer in frequencies.items():  # rounded to bfloat16, distant tokens would stand elsewhere
+            assert buffer.dtype == torch.float32 and torch.equal(buffer, model.get_buffer(path))
+
+
 def test_a_toy_loaded_as_a_base_is_frozen_and_in_evaluation_mode(tmp_path: Path) -> None:
     paths = SimpleNamespace(cache=str(tmp_path))
     model, _ = load.base(model_config("llama-2-7b"), paths, Progress())

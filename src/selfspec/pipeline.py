@@ -24,9 +24,9 @@ from selfspec.scoring import harness
 from selfspec.store import digest, file_hash
 
 # Raise one when what its stage makes changes.
-VERSIONS = {"index": 1, "examples": 4, "iteration": 3, "adapter": 2, "scores": 2, "harness": 1}
+VERSIONS = {"index": 1, "examples": 5, "iteration": 4, "adapter": 3, "scores": 3, "harness": 2}
 DISTRIBUTED = ("adapter",)  # stages that several processes share; the others take one device
-POOL_VERSIONS = {"instructions": 2, "responses": 1, "votes": 3, "judgements": 1}
+POOL_VERSIONS = {"instructions": 3, "responses": 2, "votes": 4, "judgements": 2}
 Files = Path | tuple[Path, ...]
 
 

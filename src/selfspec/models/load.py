@@ -71,7 +71,7 @@ def _loaded(key: _Key, folder: Path | None) -> tuple[Any, Any]:
 
     model = key.model
     if folder is None:
-        network, tokenizer = toy.build(model)
+        network, tokenizer = toy.build(model, dtype(model))
     else:
         trust = {"trust_remote_code": model.trust_remote_code}
         network = AutoModelForCausalLM.from_pretrained(
@@ -79,4 +79,4 @@ def _loaded(key: _Key, folder: Path | None) -> tuple[Any, Any]:
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, **trust)
     network.requires_grad_(False)
-    return network.to(device=device(), dtype=dtype(model)).eval(), tokenizer
+    return network.to(device()).eval(), tokenizer  # the number type is loaded: rotary frequencies stay in float32
