@@ -24,7 +24,7 @@ from selfspec.scoring import harness
 from selfspec.store import digest, file_hash
 
 # Raise one when what its stage makes changes.
-VERSIONS = {"index": 1, "examples": 4, "iteration": 3, "adapter": 2, "scores": 2, "harness": 1}
+VERSIONS = {"index": 1, "examples": 4, "iteration": 3, "adapter": 3, "scores": 2, "harness": 1}
 DISTRIBUTED = ("adapter",)  # stages that several processes share; the others take one device
 POOL_VERSIONS = {"instructions": 2, "responses": 1, "votes": 3, "judgements": 1}
 Files = Path | tuple[Path, ...]
