@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 
 from selfspec.tuning.batches import Encoded, encode
-from selfspec.tuning.packing import loss_sum, packable
+from selfspec.tuning.packing import loss_sum, segmented
 
 
 def padded(model: torch.nn.Module, rows: list[Encoded]) -> torch.Tensor:
@@ -45,8 +45,8 @@ def main() -> None:
     model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"))
     model.train()
     naive_loss, naive = timed(lambda: padded(model, rows), model)
-    with packable(base) as packed:
-        loss, seconds = timed(lambda: loss_sum(model, rows, packed), model)
+    with segmented(base) as mask:
+        loss, seconds = timed(lambda: loss_sum(model, rows, mask), model)
     tokens = sum(map(len, rows))
     print(f"8 examples, {tokens} tokens; loss {loss:.2f} packed, {naive_loss:.2f} padded")
     print(f"packed {tokens / seconds:.0f} tokens/s, padded {tokens / naive:.0f} tokens/s: {naive / seconds:.1f} times")

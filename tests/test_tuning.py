@@ -312,7 +312,9 @@ def factors(tmp_path: Path, steps: int, **changes: Any) -> list[float]:
     planned = [Step(number, 0, ((0,),), 1) for number in range(steps)]
     display: Any = SimpleNamespace(advance=lambda *_: None)
     config = tuning_config(**changes)
-    module = Specialization(torch.nn.Linear(1, 1), Data([], planned, []), config, False, tmp_path, display, Stop())
+    module = Specialization(
+        torch.nn.Linear(1, 1), Data([], planned, []), config, lambda _: None, tmp_path, display, Stop()
+    )
     return [module.factor(step) for step in range(steps)]
 
 

@@ -24,7 +24,7 @@ from selfspec.scoring import harness
 from selfspec.store import digest, file_hash
 
 # Raise one when what its stage makes changes.
-VERSIONS = {"index": 1, "examples": 5, "iteration": 4, "adapter": 3, "scores": 3, "harness": 2}
+VERSIONS = {"index": 1, "examples": 5, "iteration": 4, "adapter": 4, "scores": 3, "harness": 2}
 DISTRIBUTED = ("adapter",)  # stages that several processes share; the others take one device
 POOL_VERSIONS = {"instructions": 3, "responses": 2, "votes": 4, "judgements": 2}
 Files = Path | tuple[Path, ...]

@@ -87,7 +87,7 @@ def _tune(
     from selfspec.reporting import tracking
     from selfspec.tuning import strategies
     from selfspec.tuning.module import Specialization
-    from selfspec.tuning.packing import packable
+    from selfspec.tuning.packing import segmented
 
     settings = PeftLora(
         r=lora.r,
@@ -101,11 +101,11 @@ def _tune(
     settings.base_model_name_or_path = _name(job.config.model)  # no path of this machine
     try:
         with (
-            packable(base) as packed,
+            segmented(base) as mask,
             job.progress.step(job.stage.label, len(data.steps), "step") as display,
             tracking.curves(job) as logger,
         ):
-            module = Specialization(model.train(), data, tuning, packed, job.work, display, job.stop)
+            module = Specialization(model.train(), data, tuning, mask, job.work, display, job.stop)
             remaining = module.remaining()
             display.advance(len(data.steps) - len(remaining))
             trainer = pl.Trainer(

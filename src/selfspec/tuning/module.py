@@ -21,7 +21,7 @@ from selfspec.reporting.progress import Step as Display
 from selfspec.stage import Stop
 from selfspec.tuning import checkpoints
 from selfspec.tuning.batches import Encoded, Step
-from selfspec.tuning.packing import loss_sum
+from selfspec.tuning.packing import Mask, loss_sum
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         model: Any,
         data: Data,
         config: TuningConfig,
-        packed: bool,
+        mask: Mask,
         work: Path,
         display: Display,
         stop: Stop,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # a step's micro-batches share one denominator
-        self.model, self.data, self.config, self.packed = model, data, config, packed
+        self.model, self.data, self.config, self.mask = model, data, config, mask
         self.work, self.display, self.stop, self.ranks = work, display, stop, stop.ranks
         self.curve: list[dict[str, Any]] = []  # one entry a step
         self.best: dict[str, Tensor] = {}  # parameters after the epoch with the least loss on held-out seeds
@@ -103,7 +103,7 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
             parameter.grad = torch.zeros_like(parameter)  # also where this process has no row in the step
         total = torch.zeros(1, dtype=torch.float64)
         for micro in step.micro_batches[self.ranks.rank :: self.ranks.world]:
-            part = loss_sum(self.model, [self.data.rows[row] for row in micro], self.packed) / step.tokens
+            part = loss_sum(self.model, [self.data.rows[row] for row in micro], self.mask) / step.tokens
             self.manual_backward(part)
             total += part.detach().cpu()
         parameters = checkpoints.trained(self.model).values()
@@ -154,7 +154,7 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
     def held_out_loss(self) -> float:
         """Mean cross-entropy (nats a response token) on the held-out seeds."""
         self.model.eval()
-        total = sum(float(loss_sum(self.model, [row], self.packed)) for row in self.data.held_out)
+        total = sum(float(loss_sum(self.model, [row], self.mask)) for row in self.data.held_out)
         self.model.train()
         return total / sum(len(row.response) for row in self.data.held_out)
 
