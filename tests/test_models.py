@@ -16,6 +16,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
@@ -98,6 +99,37 @@ def test_positions_are_counted_in_full_precision_whatever_the_weights_are_in(tmp
         assert frequencies
         for path, buffer in frequencies.items():  # rounded to bfloat16, distant tokens would stand elsewhere
             assert buffer.dtype == torch.float32 and torch.equal(buffer, model.get_buffer(path))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nf4_quantises_every_linear_layer_but_the_output_head(tmp_path: Path, name: str) -> None:
+    paths: Any = SimpleNamespace(cache=tmp_path)
+    model, _ = load.base(model_config(name, quantization="nf4"), paths, Progress())
+    head = model.get_output_embeddings()
+    linear = {path for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    quantised = {path for path, module in model.named_modules() if isinstance(module, Linear4bit)}
+    assert quantised and quantised == linear - {path for path, module in model.named_modules() if module is head}
+    for module in (model.get_submodule(path) for path in quantised):
+        assert module.weight.quant_state.quant_type == "nf4" and module.weight.quant_state.nested  # twice quantised
+        assert module.weight.numel() * module.weight.itemsize * 2 == module.in_features * module.out_features
+
+
+def test_a_base_in_4_bits_passes_gradients_on_after_it_was_read_for_inference(tmp_path: Path) -> None:
+    paths: Any = SimpleNamespace(cache=tmp_path)
+    model, _ = load.base(model_config("llama-2-7b", quantization="nf4", dtype="bfloat16"), paths, Progress())
+    states = torch.randn(1, 9, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    layer = model.model.layers[0].mlp.up_proj
+
+    def gradient() -> torch.Tensor:
+        inputs = states.clone().requires_grad_()
+        layer(inputs).float().sum().backward()
+        assert inputs.grad is not None
+        return inputs.grad
+
+    before = gradient()
+    with torch.no_grad():
+        model(input_ids=torch.arange(3, 12)[None])
+    assert torch.equal(gradient(), before) and before.abs().max() > 0
 
 
 def test_a_toy_loaded_as_a_base_is_frozen_and_in_evaluation_mode(tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from selfspec import pipeline, prompts, stage
-from selfspec.config import Config
+from selfspec.config import Config, StrategyConfig
 from selfspec.errors import Interrupted, UserError
 from selfspec.models import load
+from selfspec.ranks import ALONE
 from selfspec.records import fewer, read_seeds, split
 from selfspec.reporting.progress import Progress
 from selfspec.stage import Stop
@@ -28,6 +29,7 @@ from selfspec.store import Store
 from selfspec.tuning import checkpoints
 from selfspec.tuning.batches import Encoded, Step, encode, plan
 from selfspec.tuning.module import Data, Specialization
+from selfspec.tuning.strategies import Placement
 from toys import experiment, naive_loss, toy, tuning_config
 
 # 6 steps, 3 an epoch
@@ -307,14 +309,56 @@ def test_rows_that_are_too_long_are_left_out_and_counted(tmp_path: Path) -> None
         tune(replace(config, tuning=replace(config.tuning, max_length=3)))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "scale", "trained"),
+    [
+        (["lora.r=4", "lora.alpha=8"], 2.0, {"lora_A", "lora_B"}),
+        (["lora=rslora", "lora.r=4", "lora.alpha=8"], 4.0, {"lora_A", "lora_B"}),
+        (["lora=dora", "lora.r=4"], 4.0, {"lora_A", "lora_B", "lora_magnitude_vector"}),
+        (["lora.target_modules=[q_proj,v_proj]"], 2.0, {"lora_A", "lora_B"}),
+        (["quantization=nf4"], 2.0, {"lora_A", "lora_B"}),
+    ],
+)
+def test_each_kind_of_adapter_learns_and_is_read_again(
+    tmp_path: Path, overrides: list[str], scale: float, trained: set[str]
+) -> None:
+    config = experiment(tmp_path, "domain.seed_count=22", "tuning.learning_rate=1e-3", "model=llama-2-7b", *overrides)
+    folder = tune(config)
+    names = parameters(folder)
+    assert {part for name in names for part in name.split(".") if part.startswith("lora_")} == trained
+    wanted = {"q_proj", "v_proj"} if "q_proj" in str(overrides) else None
+    assert wanted is None or {name.split(".")[-3] for name in names} == wanted
+    losses = [point["loss"] for point in curve(folder)]
+    assert losses[-1] < losses[0]
+    base, tokenizer = load.base(config.model, config.paths, Progress())
+    watched = data(config, tokenizer)[1]
+    with load.adapted(base, folder) as model:
+        layer = model.base_model.model.model.layers[0].self_attn.q_proj
+        assert layer.scaling["default"] == pytest.approx(scale)
+        assert token_mean(model, watched) == pytest.approx(min(held_out_losses(folder)), rel=1e-4)
+
+
+def test_modules_that_are_not_there_are_told_with_those_that_are(tmp_path: Path) -> None:
+    config = experiment(tmp_path, *QUICK, "lora.target_modules=[query]")
+    with pytest.raises(UserError, match=r"lora\.target_modules=\[query\] names no module.*q_proj"):
+        tune(config)
+
+
+def test_activations_computed_again_change_nothing(undisturbed: tuple[Config, Path], tmp_path: Path) -> None:
+    _, folder = undisturbed
+    again = tune(experiment(tmp_path, *QUICK, "tuning.activation_checkpointing=true"))
+    assert again.name == folder.name  # it is in no key
+    check_same(again, folder, 0)
+
+
 def factors(tmp_path: Path, steps: int, **changes: Any) -> list[float]:
     """What the learning rate is multiplied by at each step."""
     planned = [Step(number, 0, ((0,),), 1) for number in range(steps)]
     display: Any = SimpleNamespace(advance=lambda *_: None)
     config = tuning_config(**changes)
-    module = Specialization(
-        torch.nn.Linear(1, 1), Data([], planned, []), config, lambda _: None, tmp_path, display, Stop()
-    )
+    layer, alone = torch.nn.Linear(1, 1), Placement(StrategyConfig("auto"), ALONE)
+    data = Data([], planned, [])
+    module = Specialization(layer, data, config, lambda _: None, alone, tmp_path, display, Stop())
     return [module.factor(step) for step in range(steps)]
 
 

@@ -61,6 +61,7 @@ class ModelConfig:
     package: str | None = runtime(None)  # a Python package that carries the weights as GGUF
     path: str | None = runtime(None)  # a local folder, before all others
     dtype: str = "auto"  # auto: bfloat16 where the processor has it, else float32
+    quantization: str = "none"  # nf4: the frozen linear layers in 4 bits (QLoRA), by the group `quantization`
     toy: bool = False
     trust_remote_code: bool = False
 
@@ -79,7 +80,9 @@ class LoraConfig:
     r: int
     alpha: int
     dropout: float
-    target_modules: str  # all-linear, or a regular expression over module names (PEFT's rule)
+    target_modules: tuple[str, ...]  # [all-linear], or names of modules: [q_proj, v_proj]
+    rslora: bool = False  # scale = alpha / sqrt(r) (Kalajdzievski 2023, arXiv 2312.03732), for high ranks
+    dora: bool = False  # magnitude and direction apart (Liu et al. 2024, arXiv 2402.09353)
 
 
 @dataclass(frozen=True)
@@ -206,14 +209,16 @@ class TuningConfig:
     max_length: int  # tokens of one example; longer ones are left out, and counted
     keep: str  # best: the adapter after the epoch with the least loss on held-out seeds; last: after the last epoch
     micro_batch_tokens: int = runtime()
+    activation_checkpointing: bool = runtime()  # compute a layer's activations again in the backward pass
     checkpoint_minutes: float = runtime()
 
 
 @dataclass(frozen=True)
 class StrategyConfig:
-    """Over which devices the adapter is tuned."""
+    """Over which processes the adapter is tuned, a device each."""
 
-    name: str = runtime()
+    name: str = runtime()  # auto, ddp, fsdp
+    cpu_offload: bool = runtime(False)  # fsdp: the shards wait in the machine's memory
 
 
 @dataclass(frozen=True)

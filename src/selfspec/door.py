@@ -19,7 +19,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 from selfspec.benchmarks.prepare import prepare_all
 from selfspec.config import Config, DomainConfig, freeze
 from selfspec.errors import UserError, nearest
-from selfspec.models import memory, weights
+from selfspec.models import memory, nf4, weights
 from selfspec.records import KINDS, read_all_questions, read_questions, read_seeds, read_texts, split
 from selfspec.scoring import harness
 from selfspec.store import writing
@@ -30,11 +30,12 @@ CHOICES = {
     "logger.name": ("wandb", "csv", "none"),
     "logger.mode": ("offline", "online"),
     "engine.name": ("transformers",),
-    "strategy.name": ("auto",),
+    "strategy.name": ("auto", "ddp", "fsdp"),
     "generation.demonstrations": ("own_type", "random"),
     "retrieval.name": ("none", "bm25"),
     "rounds.instructions": ("same", "new"),
     "rounds.decoding": ("plain", "contrastive"),
+    "model.quantization": ("none", "nf4"),
     "model.dtype": ("auto", "bfloat16", "float16", "float32"),
 }
 AT_LEAST = {
@@ -119,6 +120,8 @@ def enter(composed: DictConfig) -> Config:
     if not _on_cluster():  # where each stage looks at its own node
         memory.check(config.model)
     weights.check(config.model)
+    if config.model.quantization == "nf4":
+        nf4.check()
     return config
 
 

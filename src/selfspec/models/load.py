@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from selfspec.config import ModelConfig, PathsConfig
-from selfspec.models import toy, weights
+from selfspec.models import nf4, toy, weights
 from selfspec.reporting.progress import Progress
 
 
@@ -35,6 +36,32 @@ def base(model: ModelConfig, paths: PathsConfig, progress: Progress) -> tuple[An
     """(model, tokenizer) of the frozen base, in evaluation mode; the last one loaded is kept for the next stage."""
     folder = None if model.toy else weights.locate(model, Path(paths.cache), progress)
     return _loaded(_Key(model), folder)
+
+
+def network(model: ModelConfig, folder: Path, **placed: Any) -> Any:
+    """The frozen model of a folder of safetensors, in evaluation mode; `placed` says to `from_pretrained` where."""
+    from transformers import AutoModelForCausalLM
+
+    plain = {"use_safetensors": True, "attn_implementation": None, "trust_remote_code": model.trust_remote_code}
+    if model.quantization == "nf4":
+        with nf4.plain_linear():
+            settings = {"quantization_config": nf4.settings(dtype(model)), "device_map": {"": device()}}
+            made = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype(model), **settings, **plain, **placed)
+        nf4.keep_differentiable(made)
+    else:
+        made = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype(model), **plain, **placed)
+    return made.requires_grad_(False).eval()
+
+
+@contextmanager
+def files(model: ModelConfig, folder: Path | None) -> Iterator[Path]:
+    """The folder of a model's safetensors and tokenizer; a toy's are written for as long as the block lasts."""
+    if folder:
+        yield folder
+        return
+    with TemporaryDirectory(prefix="selfspec-toy-") as written:
+        toy.write(model, Path(written))
+        yield Path(written)
 
 
 @contextmanager
@@ -67,16 +94,15 @@ class _Key:
 
 @lru_cache(maxsize=1)
 def _loaded(key: _Key, folder: Path | None) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    with files(key.model, folder) as place:
+        made = network(key.model, place)
+        if key.model.quantization == "none":  # moved, not cast: rotary frequencies stay in float32
+            made.to(device())
+        return made, tokenizer(key.model, place)
 
-    model = key.model
-    if folder is None:
-        network, tokenizer = toy.build(model, dtype(model))
-    else:
-        trust = {"trust_remote_code": model.trust_remote_code}
-        network = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype(model), use_safetensors=True, attn_implementation=None, **trust
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, **trust)
-    network.requires_grad_(False)
-    return network.to(device()).eval(), tokenizer  # the number type is loaded: rotary frequencies stay in float32
+
+def tokenizer(model: ModelConfig, folder: Path) -> Any:
+    """The tokenizer beside a model's weights."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=model.trust_remote_code)

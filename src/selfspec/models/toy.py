@@ -19,8 +19,8 @@ def text_hash() -> str:
     return hashlib.sha256("\n".join(_texts()).encode()).hexdigest()[:16]
 
 
-def build(model: ModelConfig, dtype: Any = None) -> tuple[Any, Any]:
-    """(model, tokenizer): random weights of torch's `dtype` (float32 if not given), the same at every call."""
+def build(model: ModelConfig) -> tuple[Any, Any]:
+    """(model, tokenizer): random weights in float32, the same at every call."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -30,7 +30,17 @@ def build(model: ModelConfig, dtype: Any = None) -> tuple[Any, Any]:
     config = AutoConfig.for_model(numbers.pop("model_type"), **numbers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(config, dtype=dtype or torch.float32), tokenizer
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32), tokenizer
+
+
+def write(model: ModelConfig, folder: Path) -> None:
+    """The same as files, in every process that asks (transformers' own writing leaves it to the first)."""
+    from safetensors.torch import save_model
+
+    network, tokenizer = build(model)
+    network.config.save_pretrained(folder)
+    save_model(network, str(folder / "model.safetensors"), {"format": "pt"})
+    tokenizer.save_pretrained(folder)
 
 
 def _texts() -> list[str]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfspec import prompts
-from selfspec.config import DomainConfig, LoraConfig, ModelConfig, TuningConfig
+from selfspec.config import DomainConfig, LoraConfig, ModelConfig, StrategyConfig, TuningConfig
 from selfspec.errors import UserError
-from selfspec.models import weights
 from selfspec.records import Example, Seed, fewer, read_examples, read_seeds, split
 from selfspec.stage import Job
+
+if TYPE_CHECKING:
+    from selfspec.tuning.module import Data
+    from selfspec.tuning.strategies import Placement
 
 
 def adapter(
@@ -25,20 +28,22 @@ def adapter(
     model: ModelConfig,
     lora: LoraConfig,
     tuning: TuningConfig,
+    strategy: StrategyConfig,
     seed: int,
 ) -> dict[str, Any]:
     """A PEFT adapter folder, with the prompt template that it was tuned under and its curve.
 
     With the adapter of the `previous` round, the one with the lower loss on the held-out seeds is kept.
     """
-    from selfspec.models import load
     from selfspec.tuning import batches
     from selfspec.tuning.module import Data
+    from selfspec.tuning.strategies import Placement
 
     shown, held_out = split(read_seeds(seeds, domain.tasks))
     shown = fewer(shown, domain.seed_count)
     rows: list[Seed | Example] = [*(read_examples(examples / "examples.jsonl") if examples else shown)]
-    base, tokenizer = load.base(model, job.config.paths, job.progress)
+    placement = Placement(strategy, job.stop.ranks)
+    base, tokenizer = placement.base(model, job.config.paths, job.progress)
     encoded = [row for row in batches.encode(rows, domain.role, tokenizer) if len(row) <= tuning.max_length]
     if not encoded:
         raise UserError(f"No example has at most tuning.max_length={tuning.max_length} tokens; raise it.")
@@ -46,7 +51,7 @@ def adapter(
     steps = batches.plan(lengths, tuning, seed, job.stop.ranks.world)
     watched = [row for row in batches.encode(held_out, domain.role, tokenizer) if len(row) <= tuning.max_length]
     data = Data(encoded, steps, watched)
-    curve, loss = _tune(job, base, data, lora, tuning, seed)
+    curve, loss = _tune(job, base, placement, data, lora, tuning, seed)
     template = {"hash": prompts.template_hash(), "template": prompts.prefix(domain.role, ()) + _blank_item()}
     (job.output / "prompt.json").write_text(json.dumps(template, indent=1))
     (job.output / "curve.json").write_text(json.dumps(curve, indent=1))
@@ -74,44 +79,33 @@ def _keep_round(output: Path, loss: float | None, previous: Path | None) -> dict
 
 
 def _tune(
-    job: Job, base: Any, data: Any, lora: LoraConfig, tuning: TuningConfig, seed: int
+    job: Job, base: Any, placement: Placement, data: Data, lora: LoraConfig, tuning: TuningConfig, seed: int
 ) -> tuple[list[dict[str, Any]], float | None]:
     """Train, save the adapter into the output, and leave the base as it was; the curve, and the kept loss."""
     import pytorch_lightning as pl
-    import torch
-    from peft import LoraConfig as PeftLora
-    from peft import get_peft_model
     from torch.utils.data import DataLoader
 
     from selfspec.models import load
     from selfspec.reporting import tracking
-    from selfspec.tuning import strategies
+    from selfspec.tuning import lora as adapters
     from selfspec.tuning.module import Specialization
     from selfspec.tuning.packing import segmented
 
-    settings = PeftLora(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        task_type="CAUSAL_LM",
-    )
-    torch.manual_seed(seed)
-    model: Any = get_peft_model(base, settings)
-    settings.base_model_name_or_path = _name(job.config.model)  # no path of this machine
+    model = adapters.wrap(base, lora, seed)
+    placement.place(model, job.config.model)
     try:
         with (
             segmented(base) as mask,
             job.progress.step(job.stage.label, len(data.steps), "step") as display,
             tracking.curves(job) as logger,
         ):
-            module = Specialization(model.train(), data, tuning, mask, job.work, display, job.stop)
+            module = Specialization(model.train(), data, tuning, mask, placement, job.work, display, job.stop)
             remaining = module.remaining()
             display.advance(len(data.steps) - len(remaining))
             trainer = pl.Trainer(
                 max_epochs=1,
                 accelerator="auto",
-                **strategies.over(job.stop.ranks),
+                **placement.trainer(),
                 logger=logger,
                 log_every_n_steps=1,
                 enable_checkpointing=False,
@@ -123,20 +117,11 @@ def _tune(
                 steps: Any = list(remaining)
                 trainer.fit(module, DataLoader(steps, batch_size=None))
             loss = module.finish()
-            # Sorted, since a set has no order; and no question to the hub, which the default of PEFT asks.
-            settings.target_modules = sorted(settings.target_modules)
-            model.save_pretrained(job.output, save_embedding_layers=False)
+            adapters.save(model, job.config.model, job.output)
     finally:
         model.unload()
         base.to(load.device()).eval()  # Lightning leaves what it trained on the processor
     return module.curve, loss
-
-
-def _name(model: ModelConfig) -> str:
-    """What the adapter says of its base."""
-    if model.toy or model.path:
-        return f"{model.name} ({'toy' if model.toy else weights.identity(model)})"
-    return model.hub or model.name
 
 
 def _blank_item() -> str:

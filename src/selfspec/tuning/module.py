@@ -22,6 +22,7 @@ from selfspec.stage import Stop
 from selfspec.tuning import checkpoints
 from selfspec.tuning.batches import Encoded, Step
 from selfspec.tuning.packing import Mask, loss_sum
+from selfspec.tuning.strategies import Placement
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         data: Data,
         config: TuningConfig,
         mask: Mask,
+        placement: Placement,
         work: Path,
         display: Display,
         stop: Stop,
@@ -49,7 +51,10 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         super().__init__()
         self.automatic_optimization = False  # a step's micro-batches share one denominator
         self.model, self.data, self.config, self.mask = model, data, config, mask
-        self.work, self.display, self.stop, self.ranks = work, display, stop, stop.ranks
+        self.placement, self.ranks = placement, placement.ranks
+        self.work, self.display, self.stop = work, display, stop
+        if config.activation_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.curve: list[dict[str, Any]] = []  # one entry a step
         self.best: dict[str, Tensor] = {}  # parameters after the epoch with the least loss on held-out seeds
         self.state = checkpoints.load(work)
@@ -102,8 +107,8 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         for parameter in checkpoints.trained(self.model).values():
             parameter.grad = torch.zeros_like(parameter)  # also where this process has no row in the step
         total = torch.zeros(1, dtype=torch.float64)
-        for micro in step.micro_batches[self.ranks.rank :: self.ranks.world]:
-            part = loss_sum(self.model, [self.data.rows[row] for row in micro], self.mask) / step.tokens
+        for micro, weight in self._mine(step):
+            part = loss_sum(self.model, [self.data.rows[row] for row in micro], self.mask) * weight / step.tokens
             self.manual_backward(part)
             total += part.detach().cpu()
         parameters = checkpoints.trained(self.model).values()
@@ -132,6 +137,18 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         self._log(point)
         self.display.advance(1, f"loss {loss:.3f}")
         self._keep(optimizer.optimizer, schedule)
+
+    def _mine(self, step: Step) -> list[tuple[tuple[int, ...], float]]:
+        """This process's forward passes of a step, and the weight of each.
+
+        Where the base is sharded all processes gather each layer together, so all make as many passes: who has
+        nothing left to learn goes through the step's first rows again, with weight 0.
+        """
+        world, micro = self.ranks.world, step.micro_batches
+        mine = [(rows, 1.0) for rows in micro[self.ranks.rank :: world]]
+        if self.placement.sharded and len(mine) < math.ceil(len(micro) / world):
+            mine.append((micro[0], 0.0))
+        return mine
 
     def _log(self, point: dict[str, Any]) -> None:
         """At once: Lightning's own way waits for the end of a step that a signal may cut short."""

@@ -1,0 +1,63 @@
+"""QLoRA's base (Dettmers et al. 2023, arXiv 2305.14314): frozen linear layers in 4-bit NormalFloat, by bitsandbytes."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from selfspec.errors import UserError
+
+
+def check() -> None:
+    """Whether bitsandbytes is there.
+
+    Raises:
+        UserError: it is not, and how to get it.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            'quantization=nf4 needs bitsandbytes; get it with: pip install -e ".[qlora]" -c constraints.txt'
+        )
+
+
+def settings(dtype: Any) -> Any:
+    """What `from_pretrained` is told: NF4 with double quantisation, computed in torch's `dtype`.
+
+    The packed weights are stored as numbers of the same type, which is what lets FSDP shard them.
+    """
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype,
+    )
+
+
+def keep_differentiable(network: Any) -> None:
+    """Keep bitsandbytes from repacking weights for processors with avx512_bf16 when they are first read for inference:
+    the repacked ones compute in bfloat16 and pass no gradient on, so that tuning after it would silently go wrong.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in network.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+@contextmanager
+def plain_linear() -> Iterator[None]:
+    """Falcon has a linear layer of its own that does what torch's does; transformers would silently not quantise it."""
+    from torch.nn import Linear
+    from transformers.models.falcon import modeling_falcon
+
+    own = modeling_falcon.FalconLinear
+    modeling_falcon.FalconLinear = Linear
+    try:
+        yield
+    finally:
+        modeling_falcon.FalconLinear = own
