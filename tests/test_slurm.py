@@ -182,9 +182,10 @@ def test_two_requeues_without_work_are_a_failure(warm: Warm, slurm: Cluster, tmp
     assert ended.code == 1 and "stopped twice before one batch of work was done" in ended.text, ended.text
 
 
-def test_two_nodes_tune_the_adapter_of_one_process(warm: Warm, slurm: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_nodes_tune_the_adapter_of_one_process(warm: Warm, slurm: Cluster, tmp_path: Path, strategy: str) -> None:
     alone = tmp_path / "alone"
-    float32 = ["tuning.learning_rate=1e-4"]
+    float32 = ["tuning.learning_rate=1e-4", f"strategy={strategy}"]
     assert warm(*QUICK, *float32, f"paths.store={alone}/store", f"hydra.run.dir={alone}/run").code == 0
     two = [f"{REQUEST}.adapter.nodes=2", "hydra.launcher.setup=['export MASTER_ADDR=127.0.0.1 GLOO_SOCKET_IFNAME=lo']"]
     ended = run(warm, slurm, tmp_path, *float32, *two)
@@ -216,7 +217,8 @@ def test_run_sbatch_runs_one_experiment_in_one_allocation(warm: Warm, slurm: Clu
     export = "--export=ALL,MASTER_ADDR=127.0.0.1,GLOO_SOCKET_IFNAME=lo"
     path = f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}"
     script = str(PROJECT / "slurm" / "run.sbatch")
-    slurm("env", f"--chdir={PROJECT}", path, "sbatch", "--wait", export, *shape, script, *QUICK, *places)
+    large = ["model=falcon-40b", "strategy=fsdp", "quantization=nf4"]
+    slurm("env", f"--chdir={PROJECT}", path, "sbatch", "--wait", export, *shape, script, *QUICK, *large, *places)
     assert (tmp_path / "run" / "results.json").exists(), (tmp_path / "log.txt").read_text()
     steps = slurm("sacct", "-n", "-P", "-o", "JobID,NNodes,State").splitlines()[-4:]
     assert sum("|COMPLETED" in step for step in steps) == 4, steps

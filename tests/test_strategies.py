@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -10,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import PROJECT
 from selfspec import pipeline
-from test_tuning import check_same, curve, tune
-from toys import experiment
+from selfspec.errors import Interrupted
+from selfspec.tuning import checkpoints
+from test_tuning import StopAfter, check_same, curve, tune, work
+from toys import experiment, toy
 
 # 6 steps, 3 an epoch; a small rate, so that Adam does not make large steps of small differences
 QUICK = (
@@ -27,6 +33,7 @@ QUICK = (
 ARCHITECTURES = ("llama-2-7b", "falcon-40b", "mpt-30b", "qwen3-8b", "gemma-3-270m")
 MATRIX = [(s, q, m) for s in ("ddp", "fsdp") for q in ("none", "nf4") for m in ARCHITECTURES]
 FEW = [("ddp", "none", "llama-2-7b"), ("fsdp", "none", "llama-2-7b"), ("fsdp", "nf4", "falcon-40b")]
+SHARDED = ("fsdp", "none", "llama-2-7b")
 Cell = tuple[str, str, str]
 
 
@@ -83,9 +90,68 @@ def same_steps(found: Path, expected: Path) -> None:
     check_same(found, expected, 1e-4)
 
 
-@pytest.mark.parametrize("cells", [FEW, pytest.param(MATRIX, marks=pytest.mark.slow)], ids=["few", "matrix"])
-def test_two_processes_take_the_steps_of_one(cells: list[Cell], alone: Any, tmp_path: Path) -> None:
-    places = {each: tmp_path / "-".join(each) for each in cells}
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Adapters of two processes, which live through all cells; `alone first` was stopped in one process before."""
+    folder = tmp_path_factory.mktemp("together")
+    names = [*("-".join(each) for each in FEW), "stopped", "alone later", "alone first"]
+    places = {name: folder / name for name in names}
+    with pytest.raises(Interrupted):
+        tune(experiment(places["alone first"], *overrides(SHARDED)), StopAfter(2))
+    cells = [cell(places["-".join(each)], overrides(each)) for each in FEW]
+    cells += [cell(places["stopped"], overrides(SHARDED), steps) for steps in (2, 3, None)]  # 5: an epoch's last is 3
+    cells += [cell(places["alone later"], overrides(SHARDED), 4), cell(places["alone first"], overrides(SHARDED))]
+    run(cells, folder)
+    return places
+
+
+@pytest.mark.parametrize("each", FEW, ids="-".join)
+def test_two_processes_take_the_steps_of_one(each: Cell, together: dict[str, Path], alone: Any) -> None:
+    same_steps(adapter(together["-".join(each)], overrides(each)), alone(*each[1:]))
+
+
+@pytest.mark.parametrize("name", ["stopped", "alone later", "alone first"])
+def test_a_stopped_adapter_goes_on_also_in_another_number_of_processes(
+    name: str, together: dict[str, Path], alone: Any
+) -> None:
+    if name == "alone later":
+        state = checkpoints.load(work(experiment(together[name], *overrides(SHARDED))))
+        assert state and len(state["curve"]) == 4
+        tune(experiment(together[name], *overrides(SHARDED)))
+    same_steps(adapter(together[name], overrides(SHARDED)), alone(*SHARDED[1:]))
+
+
+@pytest.mark.slow
+def test_every_strategy_takes_every_architecture_in_4_bits_and_whole(alone: Any, tmp_path: Path) -> None:
+    places = {each: tmp_path / "-".join(each) for each in MATRIX}
     run([cell(place, overrides(each)) for each, place in places.items()], tmp_path)
     for each, place in places.items():
         same_steps(adapter(place, overrides(each)), alone(*each[1:]))
+
+
+def random_llama(folder: Path) -> int:
+    """A Llama of 300M random parameters with the toy's tokenizer; bytes of it in bfloat16."""
+    shape = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 22, "vocab_size": 8192}
+    config = AutoConfig.for_model("llama", num_attention_heads=16, num_key_value_heads=16, **shape)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.save_pretrained(folder)
+    toy("llama-2-7b")[1].save_pretrained(folder)
+    return 2 * sum(parameter.numel() for parameter in model.parameters())
+
+
+def peaks(folder: Path, quantization: str, strategy: str) -> list[int]:
+    """Bytes that loading took in each of two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    script = [str(PROJECT / "tests" / "peak.py"), str(folder), quantization, strategy]
+    exact = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed goes back at once
+    done = subprocess.run([*command, *script], capture_output=True, text=True, timeout=600, check=True, env=exact)
+    return [int(found) for found in re.findall(r"PEAK \d (\d+)", done.stdout)]
+
+
+@pytest.mark.slow
+def test_no_process_ever_holds_a_sharded_base_whole(tmp_path: Path) -> None:
+    whole = random_llama(tmp_path)
+    assert 5.5e8 < whole < 7e8
+    assert min(peaks(tmp_path, "none", "ddp")) > 0.95 * whole
+    assert max(peaks(tmp_path, "none", "fsdp")) < 0.65 * whole  # its half, and what is in flight
+    assert max(peaks(tmp_path, "nf4", "fsdp")) < 0.65 * whole  # whole, but in 4 bits

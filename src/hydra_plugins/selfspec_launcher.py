@@ -20,6 +20,7 @@ class LocalConf:
 
     _target_: str = "hydra_plugins.selfspec_launcher.LocalLauncher"
     processes: int = 1
+    devices: int = 1
     srun: bool = False
 
 

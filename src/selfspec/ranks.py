@@ -1,8 +1,14 @@
-"""The processes that share one stage: one, or several started by torchrun or srun and joined by torch.distributed."""
+"""The processes that share one stage: one, or several started by torchrun or srun and joined by torch.distributed.
+
+python -m selfspec.ranks PROCESSES SPEC     (as many processes of `python -m selfspec.stage SPEC`, by torchrun)
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,6 +57,13 @@ class Ranks:
 
 
 ALONE = Ranks()
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+
+def end_with_parent() -> None:
+    """A stage does not outlive the sweep that started it: it saves, and ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager
@@ -98,3 +111,15 @@ def _device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def main(processes: str, spec: str) -> None:
+    """Start the processes of one machine, and wait for them."""
+    end_with_parent()
+    from torch.distributed import run
+
+    run.main(["--standalone", f"--nproc-per-node={processes}", "-m", "selfspec.stage", spec])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -6,7 +6,6 @@ processes that share the work.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
@@ -38,7 +37,6 @@ from selfspec.store import WRITTEN, Store
 log = logging.getLogger("selfspec")
 GO, FOUND = 1000, 1001  # what the first process tells the others of its stage; less is a signal's number
 REQUEUE_SECONDS = 60.0
-PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 @dataclass(frozen=True)
@@ -152,8 +150,7 @@ def _help(work: Path, fill: Callable[[Path, Path], None], stop: Stop) -> None:
 
 def main(spec: Path, stop: Stop) -> None:
     """Run the stage that SPEC names."""
-    if sys.platform == "linux":  # a stage does not outlive the sweep that started it: it saves, and ends
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    ranks.end_with_parent()
     plain: dict[str, Any] = json.loads(spec.read_text())
     config = dacite.from_dict(Config, plain["config"], dacite.Config(cast=[tuple], strict=True))
     wanted = [stage for stage in pipeline.build(config).stages if stage.key == plain["key"]]

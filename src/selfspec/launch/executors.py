@@ -44,10 +44,12 @@ def choose(launcher: Mapping[str, Any], folder: Path, store: Store, progress: Pr
         from selfspec.launch.slurm import Slurm
 
         return Slurm(folder, store, launcher, stop, progress.say)
-    if name == "LocalLauncher" and launcher["processes"] < 1:
-        raise UserError(f"hydra.launcher.processes={launcher['processes']} must be at least 1.")
-    if name == "LocalLauncher" and (launcher["processes"] > 1 or launcher["srun"]):
-        return Processes(folder, launcher["processes"], stop, launcher["srun"])
+    if name == "LocalLauncher":
+        for key in ("processes", "devices"):
+            if launcher[key] < 1:
+                raise UserError(f"hydra.launcher.{key}={launcher[key]} must be at least 1.")
+        if launcher["processes"] > 1 or launcher["devices"] > 1 or launcher["srun"]:
+            return Processes(folder, launcher["processes"], stop, launcher["devices"], launcher["srun"])
     return InProcess(store, progress, stop)
 
 
@@ -80,15 +82,16 @@ class InProcess:
 
 
 class Processes:
-    """Several stages at a time on this machine: a process each, with a device of its own where there are GPUs.
+    """Several stages at a time on this machine: a process each, with a device of its own where there are GPUs; or
+    several processes and devices for a stage that can share them.
 
     Inside a SLURM allocation, srun starts them over its nodes.
     """
 
     ahead, wait = False, True
 
-    def __init__(self, folder: Path, slots: int, stop: Stop, srun: bool = False) -> None:
-        self.folder, self.slots, self.flag, self.srun = folder, slots, stop, srun
+    def __init__(self, folder: Path, slots: int, stop: Stop, devices: int = 1, srun: bool = False) -> None:
+        self.folder, self.slots, self.flag, self.devices, self.srun = folder, slots, stop, devices, srun
         self._running: dict[subprocess.Popen[bytes], tuple[Node, int]] = {}
 
     def start(self, nodes: Sequence[Node]) -> None:
@@ -99,13 +102,16 @@ class Processes:
             node.log = str(place / "log.txt")
             slot = min(set(range(self.slots)) - {used for _, used in self._running.values()})
             step = in_allocation(node.stage.name) if self.srun else []
+            shared = self.devices if node.stage.name in DISTRIBUTED and not self.srun else 1
+            module = ["selfspec.ranks", str(shared)] if shared > 1 else ["selfspec.stage"]
+            device = {} if self.srun else self._device(slot, shared)
             with Path(node.log).open("wb") as output:
                 process = subprocess.Popen(
-                    [*step, sys.executable, "-u", "-m", "selfspec.stage", str(spec)],
+                    [*step, sys.executable, "-u", "-m", *module, str(spec)],
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     stdin=subprocess.DEVNULL,
-                    env={**os.environ, **code.environment(self.folder), **({} if self.srun else self._device(slot))},
+                    env={**os.environ, **code.environment(self.folder), **device},
                     start_new_session=True,  # Ctrl-C reaches the sweep, which asks its stages to save
                 )
             self._running[process] = (node, slot)
@@ -140,13 +146,15 @@ class Processes:
             return node, "failed", f"It was killed by {name} (out of memory?); {where}"
         return node, "failed", f"It ended with code {process.returncode}; {where}"
 
-    def _device(self, slot: int) -> dict[str, str]:
-        """A GPU each where there are some, else a share of the processor's cores."""
+    def _device(self, slot: int, shared: int) -> dict[str, str]:
+        """A GPU for each of the `shared` processes where there are some, else a share of the processor's cores."""
         given = os.environ.get("CUDA_VISIBLE_DEVICES")
         gpus = [str(number) for number in range(gpu_count())] if given is None else list(filter(None, given.split(",")))
         if gpus:
-            return {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]}
-        return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.slots)))}
+            first = slot * self.devices
+            return {"CUDA_VISIBLE_DEVICES": ",".join(gpus[(first + place) % len(gpus)] for place in range(shared))}
+        cores = max(1, (os.cpu_count() or 1) // (self.slots * shared))
+        return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(cores))}
 
 
 def write_spec(node: Node, place: Path) -> Path:

@@ -1,0 +1,57 @@
+"""Run by torchrun: loads the base of a folder as a strategy does; each process prints the memory that this took.
+
+torchrun --nproc-per-node 2 tests/peak.py FOLDER none|nf4 auto|ddp
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+from selfspec import ranks
+from selfspec.config import LoraConfig, PathsConfig, StrategyConfig
+from selfspec.reporting.progress import Progress
+from toys import model_config
+
+STATUS = Path("/proc/self/status")
+
+
+def anonymous() -> int:
+    """Bytes of this process that stand in no file: mapped weights are the file's."""
+    found = re.search(r"RssAnon:\s+(\d+) kB", STATUS.read_text())
+    return int(found[1]) << 10 if found else 0
+
+
+class Peak(threading.Thread):
+    """Looks again and again until it is told to stop."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.before, self.most, self.over = anonymous(), 0, threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(0.002):
+            self.most = max(self.most, anonymous() - self.before)
+
+
+def main() -> None:
+    folder, quantization, strategy = sys.argv[1:]
+    from selfspec.tuning import lora
+    from selfspec.tuning.strategies import Placement
+
+    config = replace(model_config("llama-2-7b"), toy=False, path=folder, dtype="bfloat16", quantization=quantization)
+    with ranks.joined() as group:
+        placement, peak = Placement(StrategyConfig(strategy), group), Peak()
+        peak.start()
+        base, _ = placement.base(config, PathsConfig(folder, folder, folder), Progress())
+        placement.place(lora.wrap(base, LoraConfig(8, 16, 0.0, ("all-linear",)), 0), config)
+        peak.over.set()
+        peak.join()
+        print(f"PEAK {group.rank} {peak.most}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
