@@ -171,11 +171,12 @@ def put(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def calibrated(given_: Job, **facts: Any) -> None:
-    """What the judge is worth, as if it had been asked."""
-    text = json.dumps({"auc": 0.9, "threshold": 0.0, "filters": True, "seeds": 9, **facts})
+def calibrated(given_: Job, wrong: float = -1.0) -> None:
+    """Margins of seeds, as if the judge had been asked: right answers get 0."""
+    count = len(split(SEEDS)[0]) - given_.config.generation.judge.shots
+    text = "".join(json.dumps({"margin": margin}) + "\n" for margin in [0.0] * count + [wrong] * count)
     key = f"{pipeline.pool_keys(given_.stage)['judgements']}-seeds"
-    given_.store.make("judgements", key, {"counts": {}}, lambda _, out: put(out / "calibration.json", text))
+    given_.store.make("judgements", key, {"counts": {}}, lambda _, out: put(out / "rows.jsonl", text))
 
 
 def ladder(given_: Job, **changes: Any) -> Rows:
@@ -310,7 +311,7 @@ def test_without_echo_a_repeated_seed_falls_at_the_next_filter_that_knows_it(tmp
 def test_a_judge_that_is_not_worth_it_drops_nothing(tmp_path: Path) -> None:
     here = job(tmp_path, *ALL_ON)
     stored(here, told_blocks())
-    calibrated(here, auc=0.55, filters=False)
+    calibrated(here, wrong=0.0)
     made = ladder(here).block(0)
     assert {row.verdicts["judge"] for row in made if "judge" in row.verdicts} == {""}
 

@@ -25,8 +25,8 @@ from selfspec.store import digest, file_hash
 
 # Raise one when what its stage makes changes.
 VERSIONS = {"index": 1, "examples": 5, "iteration": 4, "adapter": 4, "scores": 3, "harness": 2}
-DISTRIBUTED = ("adapter",)  # stages that several processes share; the others take one device
-POOL_VERSIONS = {"instructions": 3, "responses": 2, "votes": 4, "judgements": 2}
+DISTRIBUTED = ("examples", "iteration", "adapter", "scores")  # several processes share them; others take one device
+POOL_VERSIONS = {"instructions": 3, "responses": 2, "votes": 4, "judgements": 3}
 Files = Path | tuple[Path, ...]
 
 

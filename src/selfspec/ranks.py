@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +54,16 @@ class Ranks:
         torch.distributed.all_reduce(flat)
         for tensor, summed in zip(kept, torch.split(flat, [tensor.numel() for tensor in kept]), strict=True):
             tensor.copy_(summed.view_as(tensor))
+
+    def gather(self, mine: dict[int, Any]) -> dict[int, Any]:
+        """What all processes have, by its number."""
+        if self.world == 1:
+            return mine
+        import torch.distributed
+
+        parts: list[dict[int, Any]] = [{}] * self.world
+        torch.distributed.all_gather_object(parts, mine)
+        return {number: value for part in parts for number, value in part.items()}
 
 
 ALONE = Ranks()

@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ from typing import Any
 import dacite
 from rich.console import Console
 
-from selfspec import __version__, code, pipeline, ranks
+from selfspec import __version__, code, pipeline, ranks, together
 from selfspec.config import Config
 from selfspec.errors import Interrupted, UserError
 from selfspec.models import memory
@@ -35,7 +34,6 @@ from selfspec.reporting.progress import Progress
 from selfspec.store import WRITTEN, Store
 
 log = logging.getLogger("selfspec")
-GO, FOUND = 1000, 1001  # what the first process tells the others of its stage; less is a signal's number
 REQUEUE_SECONDS = 60.0
 
 
@@ -105,7 +103,7 @@ class Stop:
 
 
 def run(stage: Stage, config: Config, store: Store, progress: Progress, stop: Stop) -> None:
-    """Make one stage's output, or find it. Of several processes the first claims and publishes, the others help.
+    """Make one stage's output, or find it; alone, or together with the other processes of the stage.
 
     Raises:
         UserError: something the user can mend.
@@ -125,27 +123,7 @@ def run(stage: Stage, config: Config, store: Store, progress: Progress, stop: St
         job = Job(stage, store, work, output, config, progress, stop)
         facts["counts"] = pipeline.function(stage.name)(job, **job.inputs(), **pipeline.sections(stage))
 
-    def claimed(work: Path, output: Path) -> None:
-        stop.ranks.agree(GO)
-        fill(work, output)
-
-    if not stop.ranks.first:
-        return _help(store.root / "work" / stage.key, fill, stop)
-    store.make(stage.name, stage.key, facts, claimed, stop.check)
-    if not facts["counts"]:
-        stop.ranks.agree(FOUND)
-
-
-def _help(work: Path, fill: Callable[[Path, Path], None], stop: Stop) -> None:
-    """Wait for the first process to claim the stage, or to find it; what is written here is thrown away."""
-    told = 0
-    while told == 0:
-        told = stop.ranks.agree(stop.signal)
-    if told == GO:
-        with tempfile.TemporaryDirectory() as output:
-            fill(work, Path(output))
-    elif told != FOUND:
-        raise Interrupted(signal.Signals(told).name)
+    together.make(store, stop, stage.name, stage.key, facts, fill)
 
 
 def main(spec: Path, stop: Stop) -> None:

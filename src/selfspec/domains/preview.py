@@ -6,7 +6,7 @@ passages.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -58,8 +58,10 @@ class Recorder:
 class _FirstBatch(Pool):
     """A pool that makes the first batch of a block, and stores nothing."""
 
-    def block(self, number: int, batches: Sequence[Any], size: int) -> list[dict[str, Any]]:
-        return batches[0]()  # type: ignore[no-any-return]
+    def block(
+        self, number: int, groups: Sequence[Sequence[Any]], make: Callable[[int, Any], list[dict[str, Any]]]
+    ) -> list[dict[str, Any]]:
+        return make(0, groups[0])
 
 
 def show(config: Config, task: str | None, console: Console) -> None:

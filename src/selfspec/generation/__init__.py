@@ -10,13 +10,14 @@ import hashlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from selfspec import together
 from selfspec.engines import Engine
 from selfspec.records import Seed, read_jsonl, write_jsonl
 from selfspec.stage import Job
-from selfspec.store import remembered
 
 Row = TypeVar("Row")
 BLOCK = 64  # attempts
@@ -55,27 +56,28 @@ class Pool:
         return random.Random(state), int.from_bytes(state[:7], "big")
 
     def block(
-        self, number: int, batches: Sequence[Callable[[], list[dict[str, Any]]]], size: int
+        self, number: int, groups: Sequence[Sequence[Any]], make: Callable[[int, Any], list[dict[str, Any]]]
     ) -> list[dict[str, Any]]:
         """The rows of one block: read, or made batch by batch.
 
         Args:
             number: The block's place in the pool.
-            batches: Makes each batch's rows; called for those not done yet.
-            size: Rows of the whole block, for the display.
+            groups: What each batch is made of.
+            make: A batch's rows, from its place in the block and its group; called for those not done yet.
         """
-        key = f"{self.key}-{number:05d}"
+        batches = [together.Batch(partial(make, place, group), len(group)) for place, group in enumerate(groups)]
+        folder = self.output(f"{number:05d}", f"block {number + 1}", batches, {"block": number})
+        return list(read_jsonl(folder / "rows.jsonl"))
+
+    def output(self, name: str, about: str, batches: Sequence[together.Batch], facts: dict[str, Any]) -> Path:
+        """An output of the pool, with the rows of these batches in `rows.jsonl`."""
 
         def fill(work: Path, output: Path) -> None:
-            rows: list[dict[str, Any]] = []
-            with self.job.progress.step(f"{self.name}, block {number + 1}", size, "row") as step:
-                for place, batch in enumerate(batches):
-                    made = remembered(work / f"batch-{place:03d}.jsonl", batch)
-                    rows += made
-                    step.advance(len(made))
-                    self.job.stop.check()
+            size = sum(batch.size for batch in batches)
+            with self.job.progress.step(f"{self.name}, {about}", size, "row") as step:
+                rows = together.rows(self.job.stop, work, batches, step)
             write_jsonl(output / "rows.jsonl", rows)
-            facts["counts"] = {"rows": len(rows)}
+            told["counts"] = {"rows": len(rows)}
 
-        facts: dict[str, Any] = {"pool": self.key, "block": number}
-        return list(read_jsonl(self.job.store.make(self.name, key, facts, fill, self.job.stop.check) / "rows.jsonl"))
+        told = {"pool": self.key, **facts}
+        return together.make(self.job.store, self.job.stop, self.name, f"{self.key}-{name}", told, fill)

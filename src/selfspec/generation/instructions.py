@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from functools import partial
 from random import Random
 from typing import Any
 
@@ -51,8 +50,8 @@ def block(
             for (request, instruction), first, passage in zip(pairs, written, inputs, strict=True)
         ]
 
-    batches = batched(requests, lambda request: request.task_type if own_type else "", config.batch_size)
-    return pool.block(number, [partial(write, place, some) for place, some in enumerate(batches)], BLOCK)
+    groups = batched(requests, lambda request: request.task_type if own_type else "", config.batch_size)
+    return pool.block(number, groups, write)
 
 
 def plan(domain: DomainConfig, shown: Sequence[Seed], pool: Pool, number: int) -> list[Request]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from selfspec import prompts
+from selfspec import prompts, together
 from selfspec.config import DomainConfig, JudgeConfig
 from selfspec.engines import Batch, Sampling
 from selfspec.filters.judge import Calibration, calibrate, corrupted
 from selfspec.generation import Pool
-from selfspec.records import Seed, Task
+from selfspec.records import Seed, Task, read_jsonl
 
 Answered = tuple[Task, str]
 
@@ -39,25 +36,24 @@ class Judge:
         answered: list[Answered] = [(seed, seed.output) for seed in self.seeds]
         answered += list(zip(self.seeds, self.wrong, strict=True))
 
-        def fill(work: Path, output: Path) -> None:
-            margins = [margin for batch in self._batches(answered) for margin in self._margins(batch)]
-            half = len(self.seeds)
-            found = calibrate(margins[:half], margins[half:], self.config.least_auc)
-            (output / "calibration.json").write_text(json.dumps(asdict(found), indent=1))
+        def judge(some: Sequence[Answered]) -> list[dict[str, Any]]:
+            return [{"margin": margin} for margin in self._margins(some)]
 
-        job, key = self.pool.job, f"{self.pool.key}-seeds"
-        folder = job.store.make(self.pool.name, key, {"pool": self.pool.key, "counts": {}}, fill, job.stop.check)
-        return Calibration(**json.loads((folder / "calibration.json").read_text()))
+        batches = [together.Batch(partial(judge, some), len(some)) for some in self._batches(answered)]
+        folder = self.pool.output("seeds", "seeds", batches, {})
+        margins = [row["margin"] for row in read_jsonl(folder / "rows.jsonl")]
+        half = len(self.seeds)
+        return calibrate(margins[:half], margins[half:], self.config.least_auc)
 
     def block(self, number: int, answered: Sequence[tuple[int, Task, str]]) -> dict[int, float]:
         """Margins of one block's surviving rows, by the attempt's place in its block."""
 
-        def judge(some: Sequence[tuple[int, Task, str]]) -> list[dict[str, Any]]:
+        def judge(_: int, some: Sequence[tuple[int, Task, str]]) -> list[dict[str, Any]]:
             margins = self._margins([(task, answer) for _, task, answer in some])
             return [{"place": row[0], "margin": margin} for row, margin in zip(some, margins, strict=True)]
 
-        groups = [partial(judge, some) for some in self._batches(answered)]
-        return {row["place"]: row["margin"] for row in self.pool.block(number, groups, len(answered))}
+        rows = self.pool.block(number, self._batches(answered), judge)
+        return {row["place"]: row["margin"] for row in rows}
 
     def _batches(self, rows: Sequence[Any]) -> list[Sequence[Any]]:
         size = self.config.batch_size

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from selfspec import prompts
@@ -58,8 +57,7 @@ def block(
 
     by_length = sorted(drafts, key=lambda pair: (len(pair[1].input), pair[0]))  # little padding in a batch
     groups = batched(by_length, lambda pair: answering.type_shown([pair]), config.batch_size)
-    rows = pool.block(number, [partial(answer, place, some) for place, some in enumerate(groups)], len(drafts))
-    return {row["place"]: row for row in rows}
+    return {row["place"]: row for row in pool.block(number, groups, answer)}
 
 
 def fitting(engine: Engine, draft: Draft, passages: Sequence[Passage], room: int) -> tuple[str, list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from random import Random
 from typing import Any
 
@@ -38,5 +37,4 @@ def block(pool: Pool, number: int, drafts: Sequence[tuple[int, Draft]], answerin
 
     size = max(1, settings.batch_size // config.samples)
     groups = batched(drafts, lambda pair: answering.type_shown([pair]), size)
-    rows = pool.block(number, [partial(sample, place, some) for place, some in enumerate(groups)], len(drafts))
-    return {row["place"]: row["samples"] for row in rows}
+    return {row["place"]: row["samples"] for row in pool.block(number, groups, sample)}

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from selfspec import together
 from selfspec.config import EngineConfig, EvaluationConfig, ModelConfig
 from selfspec.records import read_all_questions, read_seeds, read_shots, split, write_jsonl
 from selfspec.scoring import answers
 from selfspec.stage import Job
-from selfspec.store import remembered
 
 
 def scores(
@@ -37,18 +37,21 @@ def scores(
     shown = [*split(read_seeds(seeds, domain.tasks))[0], *(row for path in shots for row in read_shots(path))]
     sheets = answers.sheets(read_all_questions(questions, domain.tasks), shown, evaluation, seed)
     base, tokenizer = load.base(model, job.config.paths, job.progress)
-    rows: list[dict[str, Any]] = []
     total = sum(len(sheet.questions) for sheet in sheets)
     with (
         load.adapted(base, adapter) as network,
         job.progress.step(job.stage.label, total, "question") as step,
     ):
         examiner = TransformersEngine(network, tokenizer)
-        for sheet in sheets:
-            ask = partial(answers.ask, examiner, sheet, domain.role, model.context_length)
-            rows += remembered(job.work / f"batch-{sheet.number:04d}.jsonl", ask)
-            step.advance(len(sheet.questions), f"{sheet.task_type}, {sheet.shots} shots")
-            job.stop.check()
+        batches = [
+            together.Batch(
+                partial(answers.ask, examiner, sheet, domain.role, model.context_length),
+                len(sheet.questions),
+                f"{sheet.task_type}, {sheet.shots} shots",
+            )
+            for sheet in sheets
+        ]
+        rows = together.rows(job.stop, job.work, batches, step)
     write_jsonl(job.output / "answers.jsonl", rows)
     fewer = sum(row["shots_shown"] < row["shots"] for row in rows)
     return {"answers": len(rows), "with_fewer_shots": fewer}
