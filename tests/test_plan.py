@@ -69,5 +69,7 @@ def test_every_kind_of_stage_has_a_request(warm: Warm, tmp_path: Path) -> None:
 
 def test_a_stage_that_takes_one_device_is_refused_several(warm: Warm, tmp_path: Path) -> None:
     places = [f"paths.store={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/sweep"]
-    ended = warm("-m", *QUICK, *places, "hydra/launcher=slurm", f"{REQUEST}.scores.nodes=2", "plan=true")
-    assert ended.code == 1 and "the stage scores takes one device" in ended.text and "Traceback" not in ended.text
+    (tmp_path / "corpus.jsonl").write_text('{"text": "A text."}')
+    corpus = ["retrieval=bm25", f"retrieval.corpus={tmp_path}/corpus.jsonl"]
+    ended = warm("-m", *QUICK, *places, *corpus, "hydra/launcher=slurm", f"{REQUEST}.index.nodes=2", "plan=true")
+    assert ended.code == 1 and "the stage index takes one device" in ended.text and "Traceback" not in ended.text

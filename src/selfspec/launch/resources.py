@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Resources:
         return f"{tasks}, {self.cpus} CPU a task{gpus}, {self.mem}, {self.time}"
 
 
-LIKE = {"iteration": "examples", "harness": "scores"}  # stages that ask for what another kind asks for
+LIKE = {"iteration": "examples", "harness": "scores"}  # stages that ask for what another kind asks for, or one of it
 
 
 def resources_of(stage_name: str, given: Mapping[str, Mapping[str, Any]]) -> Resources:
@@ -53,12 +53,14 @@ def resources_of(stage_name: str, given: Mapping[str, Mapping[str, Any]]) -> Res
     if resources.time.isdigit():  # YAML reads 24:00:00 without quotes as 86400, and SLURM that as minutes
         raise UserError(f'hydra.launcher.resources.{kind}.time={resources.time} must be "hours:minutes:seconds", '
                         "in quotes where it stands in a YAML.")  # fmt: skip
-    if stage_name not in DISTRIBUTED and resources.nodes * resources.tasks_per_node > 1:
-        raise UserError(
-            f"hydra.launcher.resources.{kind} asks for {resources.nodes} x {resources.tasks_per_node} tasks, and "
-            f"the stage {stage_name} takes one device; only {', '.join(DISTRIBUTED)} takes several."
-        )
-    return resources
+    if stage_name in DISTRIBUTED or resources.nodes * resources.tasks_per_node == 1:
+        return resources
+    if kind != stage_name:
+        return replace(resources, nodes=1, tasks_per_node=1, gpus=min(resources.gpus, 1))
+    raise UserError(
+        f"hydra.launcher.resources.{kind} asks for {resources.nodes} x {resources.tasks_per_node} tasks, and "
+        f"the stage {stage_name} takes one device; {', '.join(DISTRIBUTED)} take several."
+    )
 
 
 def sbatch_executor(
