@@ -46,8 +46,9 @@ def main() -> None:
     with ranks.joined() as group:
         placement, peak = Placement(StrategyConfig(strategy), group), Peak()
         peak.start()
-        base, _ = placement.base(config, PathsConfig(folder, folder, folder), Progress())
-        placement.place(lora.wrap(base, LoraConfig(8, 16, 0.0, ("all-linear",)), 0), config)
+        rank8 = LoraConfig(8, 16, 0.0, ("all-linear",))
+        base, _ = placement.base(config, rank8, PathsConfig(folder, folder, folder), Progress())
+        placement.place(lora.wrap(base, rank8, 0), config)
         peak.over.set()
         peak.join()
         print(f"PEAK {group.rank} {peak.most}", flush=True)

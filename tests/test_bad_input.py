@@ -40,6 +40,8 @@ def refused(tmp_path: Path, *arguments: str, env: dict[str, str] | None = None) 
         ("data_size.examples=-5", ["data_size.examples=-5", "at least 1"]),
         ("data_size.examples=0", ["data_size.examples=0", "at least 1"]),
         ("lora.r=-1", ["lora.r=-1", "at least 1"]),
+        ("quantization=int8", ["quantization=int8", "nf4"]),
+        ("strategy=deepspeed", ["strategy=deepspeed", "ddp"]),
         ("generation.instructions.top_p=1.5", ["generation.instructions.top_p=1.5", "at most 1"]),
         ("generation.instructions.temperature=0", ["temperature=0", "more than 0"]),
         ("tuning.schedule=cosin", ["tuning.schedule=cosin", "did you mean 'cosine'"]),
@@ -83,6 +85,11 @@ def test_a_bad_seeds_file_is_named_by_file_line_and_field(tmp_path: Path, lines:
     path.write_text("\n".join(lines))
     sentence = refused(tmp_path, f"domain.seeds={path}")
     assert str(path) in sentence and all(part in sentence for part in told), sentence
+
+
+def test_an_adapter_that_needs_whole_weights_is_refused_where_they_lie_in_parts(tmp_path: Path) -> None:
+    sentence = refused(tmp_path, "lora=dora", "strategy=fsdp")
+    assert all(part in sentence for part in ("lora=dora", "strategy=fsdp", "quantization=nf4", "lora=r8"))
 
 
 def test_an_answer_outside_its_options_is_named(tmp_path: Path) -> None:

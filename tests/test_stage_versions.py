@@ -34,7 +34,17 @@ ROOTS = {
     "judgements": ["generation/judgements.py", *LADDER, "filters/self_consistency.py", *MODEL],
 }
 # What runs stages, and what tells of them, does not make their output.
-AROUND = {"stage.py", "pipeline.py", "store.py", "errors.py", "reporting", "config.py", "__init__.py", "experiment.py"}
+AROUND = {
+    "stage.py",
+    "pipeline.py",
+    "door.py",
+    "store.py",
+    "errors.py",
+    "reporting",
+    "config.py",
+    "__init__.py",
+    "experiment.py",
+}
 
 
 def closure(*roots: str) -> set[Path]:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from selfspec.benchmarks.prepare import prepare_all
-from selfspec.config import Config, DomainConfig, freeze
+from selfspec.config import Config, DomainConfig, LoraConfig, ModelConfig, freeze
 from selfspec.errors import UserError, nearest
 from selfspec.models import memory, nf4, weights
 from selfspec.records import KINDS, read_all_questions, read_questions, read_seeds, read_texts, split
@@ -243,9 +243,24 @@ def _check_values(config: Config) -> None:
     if not config.evaluation.shots or min(config.evaluation.shots) < 0:
         shots = list(config.evaluation.shots)
         raise UserError(f"evaluation.shots={shots} must name at least one number of shots, none of them negative.")
+    if config.strategy.name == "fsdp":
+        check_sharded(config.model, config.lora)
     for name, task in config.domain.tasks.items():
         if task.kind not in KINDS:
             raise UserError(f"domain.tasks.{name}.kind={task.kind} is none of {', '.join(KINDS)}.")
+
+
+def check_sharded(model: ModelConfig, lora: LoraConfig) -> None:
+    """Refuse an adapter whose first weights need whole ones of the base where these lie in parts.
+
+    Raises:
+        UserError: what to choose instead.
+    """
+    if lora.dora and model.quantization == "none":
+        raise UserError(
+            "lora=dora measures the base's weights, of which strategy=fsdp gives no process a whole one; choose "
+            "quantization=nf4, strategy=ddp, or lora=r8."
+        )
 
 
 def _check_data(config: Config) -> None:

@@ -43,7 +43,7 @@ def adapter(
     shown = fewer(shown, domain.seed_count)
     rows: list[Seed | Example] = [*(read_examples(examples / "examples.jsonl") if examples else shown)]
     placement = Placement(strategy, job.stop.ranks)
-    base, tokenizer = placement.base(model, job.config.paths, job.progress)
+    base, tokenizer = placement.base(model, lora, job.config.paths, job.progress)
     encoded = [row for row in batches.encode(rows, domain.role, tokenizer) if len(row) <= tuning.max_length]
     if not encoded:
         raise UserError(f"No example has at most tuning.max_length={tuning.max_length} tokens; raise it.")

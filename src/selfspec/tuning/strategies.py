@@ -11,7 +11,8 @@ from typing import Any
 from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
-from selfspec.config import ModelConfig, PathsConfig, StrategyConfig
+from selfspec import door
+from selfspec.config import LoraConfig, ModelConfig, PathsConfig, StrategyConfig
 from selfspec.models import load
 from selfspec.ranks import Ranks
 from selfspec.reporting.progress import Progress
@@ -41,9 +42,10 @@ class Placement:
         """Whether each process holds a part of the base; then all make the same number of forward passes."""
         return self.ranks.world > 1 and self.strategy.name in ("auto", "fsdp")
 
-    def base(self, model: ModelConfig, paths: PathsConfig, progress: Progress) -> tuple[Any, Any]:
+    def base(self, model: ModelConfig, lora: LoraConfig, paths: PathsConfig, progress: Progress) -> tuple[Any, Any]:
         """(frozen base, tokenizer)."""
         if self.sharded:
+            door.check_sharded(model, lora)
             return sharding.base(model, paths, self.strategy, self.ranks.world, progress)
         return load.base(model, paths, progress)
 
