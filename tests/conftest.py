@@ -106,3 +106,17 @@ def smoke(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ended = warm("debug=smoke", *places(folder))
     assert ended.code == 0, ended.text
     return folder
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=False).returncode
+    ):
+        pytest.skip("mounting a small disk needs root")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -111,20 +109,6 @@ def test_an_older_stores_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / "store" / "format.json").write_text('{"format": 0}')
     sentence = refused(tmp_path, "debug=smoke")
     assert "format 0" in sentence and "paths.store=" in sentence
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of one megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if (
-        os.geteuid() != 0
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=False).returncode
-    ):
-        pytest.skip("mounting a small disk needs root")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_a_full_disk_loses_nothing_that_was_finished(warm: Warm, tmp_path: Path, disk: Path) -> None:

@@ -36,6 +36,7 @@ from selfspec.errors import UserError
 log = logging.getLogger("selfspec")
 FORMAT = 1  # of the store's layout; a store of another format is refused
 WRITTEN: Counter[str] = Counter()  # files that this process wrote, by suffix: whether it did any work
+STORED = "give another folder with paths.store=..., and the same command goes on from what is stored"
 LEASE_SECONDS = 120.0  # without a heartbeat, after which a maker on another machine counts as dead
 
 
@@ -148,16 +149,14 @@ class Store:
             hashes = {str(path.relative_to(draft)): file_hash(path) for path in files_in(draft)}
             manifest = {"stage": stage, "key": key, **facts, "files": hashes}
             write_atomic(draft / "manifest.json", json.dumps(manifest, indent=1).encode())
-            for path in files_in(draft):
-                path.chmod(0o644)  # a store may be shared, and safetensors writes for its owner alone
-                _sync(path)
+            seal(draft)
             final.parent.mkdir(exist_ok=True)
             try:
                 draft.rename(final)
             except OSError:
                 if not final.exists():
                     raise
-            _sync(final.parent)
+            sync(final.parent)
             self._verified.add(final)
             for left in (key, f"{key}.draft"):
                 shutil.rmtree(self.root / "work" / left, ignore_errors=True)
@@ -216,7 +215,14 @@ def write_atomic(path: Path, data: bytes) -> None:
     draft.rename(path)
 
 
-def _sync(path: Path) -> None:
+def seal(folder: Path) -> None:
+    """Every file below `folder` is on the disk, and all may read it: safetensors writes for its owner alone."""
+    for path in files_in(folder):
+        path.chmod(0o644)
+        sync(path)
+
+
+def sync(path: Path) -> None:
     """What was written to `path` (a file, or a folder's entries) is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -226,8 +232,8 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def writing(root: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission into one sentence."""
+def writing(root: Path, remedy: str = STORED) -> Iterator[None]:
+    """Turn a full disk or a missing permission into one sentence, which ends with `remedy`."""
     try:
         yield
     except Exception as error:  # safetensors has an error class of its own, which tells the number in its text
@@ -239,10 +245,7 @@ def writing(root: Path) -> Iterator[None]:
             what = "There is no permission to write to"
         else:
             raise
-        raise UserError(
-            f"{what} {getattr(error, 'filename', None) or root}; free it or give another folder with paths.store=..., "
-            "and the same command goes on from what is stored."
-        ) from error
+        raise UserError(f"{what} {getattr(error, 'filename', None) or root}; free it or {remedy}.") from error
 
 
 def main() -> None:

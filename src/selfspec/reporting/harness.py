@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from selfspec.reporting.markdown import grid
 from selfspec.reporting.tables import NAMES, cell, number
 
 ARROWS = {True: "↑", False: "↓", None: ""}  # which way is better
@@ -54,6 +55,11 @@ def table(compared: Sequence[Mapping[str, Any]]) -> Table:
         *cells, last = _cells(row)
         drawn.add_row(*cells, Text(last, style="bold" if _clear(row["difference"]) else "dim"))
     return drawn
+
+
+def markdown(compared: Sequence[Mapping[str, Any]]) -> str:
+    """The rows for a model card."""
+    return grid(_heads(compared), map(_cells, compared))
 
 
 def html(compared: Sequence[Mapping[str, Any]]) -> Markup:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from selfspec.reporting.markdown import grid
 from selfspec.reporting.results import MEASURES
 from selfspec.reporting.sweep_state import Job
 from selfspec.reporting.sweep_table import GAPS, HEADS, TITLES, Table, told
@@ -30,10 +31,10 @@ def markdown(title: str, said: Sequence[str], table: Table, others: Sequence[Job
             if row.measure == measure
         ]
         name = MEASURES[measure]
-        parts += [f"## {name[0].upper()}{name[1:]}", _grid(heads, rows)]
+        parts += [f"## {name[0].upper()}{name[1:]}", grid(heads, rows)]
     if others:
         why = [[*_chosen(job, table), job.state, job.told, job.log] for job in others]
-        parts += ["## Failed and missing", _grid([*_heads(table), "state", "why", "log"], why)]
+        parts += ["## Failed and missing", grid([*_heads(table), "state", "why", "log"], why)]
     return "\n\n".join([*parts, "## Stages", costs]) + "\n"
 
 
@@ -44,14 +45,3 @@ def _heads(table: Table) -> list[str]:
 def _chosen(job: Job, table: Table) -> list[Any]:
     other = [table.other[job.number]] if table.differ else []
     return [job.number, *(job.choices[name] for name in table.varying), *other]
-
-
-def _grid(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table of GitHub's Markdown."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(_cell(value) for value in line)} |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    """One line, in which nothing ends the cell or begins a tag."""
-    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
