@@ -48,6 +48,10 @@ def choose(launcher: Mapping[str, Any], folder: Path, store: Store, progress: Pr
         for key in ("processes", "devices"):
             if launcher[key] < 1:
                 raise UserError(f"hydra.launcher.{key}={launcher[key]} must be at least 1.")
+        if 0 < gpu_count() < launcher["devices"]:
+            raise UserError(
+                f"hydra.launcher.devices={launcher['devices']} is more than this machine's {gpu_count()} GPUs."
+            )
         if launcher["processes"] > 1 or launcher["devices"] > 1 or launcher["srun"]:
             return Processes(folder, launcher["processes"], stop, launcher["devices"], launcher["srun"])
     return InProcess(store, progress, stop)
