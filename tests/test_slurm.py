@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 
 import wandb_file
 from conftest import PROJECT, Ended, Warm
-from selfspec.store import Store
 from selfspec.launch.queue import Queue
+from selfspec.store import Store
 from slurm_cluster import REQUEST, SCRIPT, SLURM, Cluster, wait_for
 
 pytestmark = pytest.mark.slurm
