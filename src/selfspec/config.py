@@ -301,6 +301,15 @@ class PathsConfig:
 
 
 @dataclass(frozen=True)
+class ThroughputConfig:
+    """Tokens a second of one device, for the hours of a plan; null: as finished runs took."""
+
+    generated: float | None = runtime(None)  # completed, all rows of a batch together
+    read: float | None = runtime(None)  # of prompts
+    tuned: float | None = runtime(None)
+
+
+@dataclass(frozen=True)
 class Config:
     """One experiment."""
 
@@ -319,8 +328,10 @@ class Config:
     baselines: BaselinesConfig
     logger: LoggerConfig
     paths: PathsConfig
+    throughput: ThroughputConfig
     seed: int
     plan: bool = runtime(False)  # show what would be done, and do nothing
+    force: bool = runtime(False)  # go on with what this machine can't hold; typed plan.force=true
 
 
 def mutable_twin(cls: type) -> type:

@@ -114,7 +114,8 @@ class TransformersEngine:
         else:
             kept = len(prefix)
             rows = [prefix[kept - gap :] + item for gap, item in zip(gaps, items, strict=True)]
-            cache = DynamicCache([(_shifted(keys, gaps), _shifted(values, gaps)) for keys, values in cached])
+            # one layer after the other: a list would hold all of it twice, since the cache makes copies
+            cache = DynamicCache((_shifted(keys, gaps), _shifted(values, gaps)) for keys, values in cached)
         mask = torch.ones(len(items), kept + longest, dtype=torch.long, device=self.device)
         for row, gap in enumerate(gaps):
             mask[row, :gap] = 0
@@ -151,7 +152,7 @@ class TransformersEngine:
         longest = max(len(ids) for _, ids in pairs) - 1
         ids = torch.tensor([ids[:-1] + [0] * (longest + 1 - len(ids)) for _, ids in pairs], device=self.device)
         ones = torch.ones_like(ids)
-        copy = DynamicCache([(layer[0][index], layer[1][index]) for layer in state.cache])
+        copy = DynamicCache((layer[0][index], layer[1][index]) for layer in state.cache)
         fork = _State(copy, torch.cat([state.mask[index], ones], 1), torch.empty(0))
         logprobs = self._forward(ids, fork, last_only=False).float().log_softmax(-1)
         return [

@@ -44,7 +44,7 @@ def network(model: ModelConfig, folder: Path, **placed: Any) -> Any:
 
     plain = {"use_safetensors": True, "attn_implementation": None, "trust_remote_code": model.trust_remote_code}
     if model.quantization == "nf4":
-        with nf4.plain_linear():
+        with nf4.plain_linear(), nf4.mapped():
             settings = {"quantization_config": nf4.settings(dtype(model)), "device_map": {"": device()}}
             made = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype(model), **settings, **plain, **placed)
         nf4.keep_differentiable(made)
