@@ -96,8 +96,8 @@ def _check_room(config: Config) -> None:
     needed = needs(devices.changed(config, {"model.quantization": "none"}), "scores", device)["weights"]
     if needed > device.size and not config.model.toy:
         raise UserError(
-            f"Merging holds all of {config.model.name}, {needed / devices.GB:.0f} GB, and this machine has "
-            f"{device.size / devices.GB:.0f} GB; merge on a larger one, or take the adapter, without --merge."
+            f"Merging holds all of {config.model.name}, {needed / devices.GB:.1f} GB, and this machine has "
+            f"{device.size / devices.GB:.1f} GB; merge on a larger one, or take the adapter, without --merge."
         )
 
 
