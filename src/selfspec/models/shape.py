@@ -131,7 +131,7 @@ def _read(file: Path, _: int) -> dict[str, Any] | None:
         found = json.loads(file.read_text())
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return found.get("text_config", found) if isinstance(found, dict) else None
 
 
 def _gated(numbers: Mapping[str, Any]) -> Shape:
