@@ -114,6 +114,18 @@ def test_nf4_quantises_every_linear_layer_but_the_output_head(tmp_path: Path, na
         assert module.weight.numel() * module.weight.itemsize * 2 == module.in_features * module.out_features
 
 
+def test_a_chat_template_is_used_where_it_is_asked_for_and_must_then_be_there(tmp_path: Path) -> None:
+    for style in ("base", "chat"):
+        with load.files(model_config("llama-2-7b", prompt="chat"), None) as place:
+            tokenizer = load.tokenizer(model_config("llama-2-7b", prompt=style), place)
+        assert bool(tokenizer.chat_template) == (style == "chat")
+    with (
+        load.files(model_config("llama-2-7b"), None) as place,
+        pytest.raises(UserError, match="the tokenizer of llama-2-7b has no chat template; choose base"),
+    ):
+        load.tokenizer(model_config("llama-2-7b", prompt="chat"), place)
+
+
 def seeing(folder: Path) -> Any:
     """A thin Gemma 3 that also sees, as the hub's larger ones do; the model of what is written."""
     text = {**model_config("gemma-3-270m").toy_architecture, "model_type": "gemma3_text", "vocab_size": 300}

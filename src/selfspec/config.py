@@ -61,6 +61,7 @@ class ModelConfig:
     package: str | None = runtime(None)  # a Python package that carries the weights as GGUF
     path: str | None = runtime(None)  # a local folder, before all others
     dtype: str = "auto"  # auto: bfloat16 where the processor has it, else float32
+    prompt: str = "base"  # chat: prompts stand in the turns of the tokenizer's chat template
     quantization: str = "none"  # nf4: the frozen linear layers in 4 bits (QLoRA), by the group `quantization`
     toy: bool = False
     trust_remote_code: bool = False

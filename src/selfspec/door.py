@@ -36,6 +36,7 @@ CHOICES = {
     "retrieval.name": ("none", "bm25"),
     "rounds.instructions": ("same", "new"),
     "rounds.decoding": ("plain", "contrastive"),
+    "model.prompt": ("base", "chat"),
     "model.quantization": ("none", "nf4"),
     "model.dtype": ("auto", "bfloat16", "float16", "float32"),
 }

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from selfspec import prompts
 from selfspec.engines import Batch, Completion, Sampling
 
 NUCLEUS = 4096  # most probable tokens looked at first; the whole vocabulary is sorted only when they hold too little
@@ -42,7 +43,7 @@ class TransformersEngine:
         self.model, self.tokenizer = model, tokenizer
         self.pad = tokenizer.pad_token_id or 0
         self.device = model.get_input_embeddings().weight.device
-        self.start = [i for i in tokenizer("").input_ids if i != tokenizer.eos_token_id]
+        self.turns, self.start = prompts.turns(tokenizer), prompts.opening(tokenizer)
         ends = model.generation_config.eos_token_id if model.generation_config is not None else None
         self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
         # Most architectures count positions from the ids given; MPT and others with ALiBi know distances alone.
@@ -50,8 +51,8 @@ class TransformersEngine:
         self._prefix: tuple[str, list[int], list[tuple[Tensor, Tensor]]] | None = None
 
     def count(self, text: str) -> int:
-        """Tokens of a text."""
-        return len(self._encode(text))
+        """Tokens of a text, with the turns around it."""
+        return len(self._encode(self.turns.item(self.turns.prefix(text))))
 
     @torch.inference_mode()
     def complete(self, batch: Batch) -> list[Completion]:
@@ -101,8 +102,8 @@ class TransformersEngine:
         filled up with the prefix's last tokens (computed again, which costs what padding would), and its cached part
         begins with as many empty places.
         """
-        prefix, cached = self._prefix_cache(batch.prefix)
-        items = [self._encode(item) for item in batch.items]
+        prefix, cached = self._prefix_cache(self.turns.prefix(batch.prefix, batch.begun))
+        items = [self._encode(self.turns.item(item, batch.begun)) for item in batch.items]
         longest = max(map(len, items))
         gaps = [longest - len(item) for item in items]
         if max(gaps) > len(prefix):  # nothing of the prefix would stay cached

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from selfspec import prompts
 from selfspec.config import ModelConfig, PathsConfig
 from selfspec.errors import UserError
 from selfspec.models import nf4, toy, weights
@@ -122,4 +123,5 @@ def tokenizer(model: ModelConfig, folder: Path) -> Any:
     """The tokenizer beside a model's weights."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
+    made = AutoTokenizer.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
+    return prompts.choose_style(made, model)
