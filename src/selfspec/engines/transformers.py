@@ -7,12 +7,14 @@ values are computed for one row and repeated, and a row that ends is taken out o
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from selfspec import prompts
 from selfspec.engines import Batch, Completion, Sampling
@@ -115,8 +117,7 @@ class TransformersEngine:
         else:
             kept = len(prefix)
             rows = [prefix[kept - gap :] + item for gap, item in zip(gaps, items, strict=True)]
-            # one layer after the other: a list would hold all of it twice, since the cache makes copies
-            cache = DynamicCache((_shifted(keys, gaps), _shifted(values, gaps)) for keys, values in cached)
+            cache = _held((_shifted(keys, gaps), _shifted(values, gaps)) for keys, values in cached)
         mask = torch.ones(len(items), kept + longest, dtype=torch.long, device=self.device)
         for row, gap in enumerate(gaps):
             mask[row, :gap] = 0
@@ -153,7 +154,7 @@ class TransformersEngine:
         longest = max(len(ids) for _, ids in pairs) - 1
         ids = torch.tensor([ids[:-1] + [0] * (longest + 1 - len(ids)) for _, ids in pairs], device=self.device)
         ones = torch.ones_like(ids)
-        copy = DynamicCache((layer[0][index], layer[1][index]) for layer in state.cache)
+        copy = _held((layer[0][index], layer[1][index]) for layer in state.cache)
         fork = _State(copy, torch.cat([state.mask[index], ones], 1), torch.empty(0))
         logprobs = self._forward(ids, fork, last_only=False).float().log_softmax(-1)
         return [
@@ -222,6 +223,17 @@ def _invert(probabilities: Tensor, tokens: Tensor, top_p: float, numbers: Tensor
     sums = probabilities.masked_fill(before >= top_p, 0.0).cumsum(-1)
     places = torch.searchsorted(sums, numbers[:, None] * sums[:, -1:], right=True)
     return tokens.gather(-1, places.clamp(max=tokens.shape[-1] - 1))[:, 0]
+
+
+def _held(layers: Iterable[tuple[Tensor, Tensor]]) -> DynamicCache:
+    """A cache of these keys and values themselves: made from them the ordinary way, it holds copies."""
+    cache = DynamicCache()
+    for keys, values in layers:
+        layer = DynamicLayer()
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values
+        cache.layers.append(layer)
+    return cache
 
 
 def _cut(text: str, stop: tuple[str, ...]) -> str:
