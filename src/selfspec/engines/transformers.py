@@ -7,17 +7,15 @@ values are computed for one row and repeated, and a row that ends is taken out o
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import Cache
 
 from selfspec import prompts
-from selfspec.engines import Batch, Completion, Sampling
+from selfspec.engines import Batch, Completion, Sampling, cache
 
 NUCLEUS = 4096  # most probable tokens looked at first; the whole vocabulary is sorted only when they hold too little
 TAIL = 32  # tokens decoded to look for the stop text
@@ -27,7 +25,7 @@ TAIL = 32  # tokens decoded to look for the stop text
 class _State:
     """Rows in flight. `mask` is 1 where a token, cached or just being read, counts."""
 
-    cache: DynamicCache
+    cache: Cache
     mask: Tensor  # [rows, tokens]
     logits: Tensor  # [rows, vocabulary]: of the next token
 
@@ -113,15 +111,15 @@ class TransformersEngine:
             longest = max(map(len, rows))
             gaps = [longest - len(row) for row in rows]
             rows = [[self.pad] * gap + row for gap, row in zip(gaps, rows, strict=True)]
-            cache = DynamicCache()
+            caches = cache.empty(longest + batch.sampling.max_new_tokens)
         else:
             kept = len(prefix)
             rows = [prefix[kept - gap :] + item for gap, item in zip(gaps, items, strict=True)]
-            cache = _held((_shifted(keys, gaps), _shifted(values, gaps)) for keys, values in cached)
+            caches = cache.spread(cached, gaps, kept + longest + batch.sampling.max_new_tokens)
         mask = torch.ones(len(items), kept + longest, dtype=torch.long, device=self.device)
         for row, gap in enumerate(gaps):
             mask[row, :gap] = 0
-        state = _State(cache, mask, torch.empty(0))
+        state = _State(caches, mask, torch.empty(0))
         state.logits = self._forward(torch.tensor(rows, device=self.device), state)
         return state
 
@@ -129,10 +127,10 @@ class TransformersEngine:
         """Tokens of the prefix, and each layer's keys and values [1, heads, tokens, size]; the last one is kept."""
         if self._prefix is None or self._prefix[0] != prefix:
             ids = self.start + self._encode(prefix)
-            state = _State(DynamicCache(), torch.ones(1, len(ids), dtype=torch.long), torch.empty(0))
+            state = _State(cache.empty(len(ids)), torch.ones(1, len(ids), dtype=torch.long), torch.empty(0))
             state.mask = state.mask.to(self.device)
             self._forward(torch.tensor([ids], device=self.device), state)
-            self._prefix = (prefix, ids, [(layer[0], layer[1]) for layer in state.cache])
+            self._prefix = (prefix, ids, [(layer.keys, layer.values) for layer in state.cache.layers])
         return self._prefix[1], self._prefix[2]
 
     def _option_logprobs(self, state: _State, options: tuple[tuple[str, ...], ...]) -> list[tuple[float, ...]]:
@@ -154,8 +152,8 @@ class TransformersEngine:
         longest = max(len(ids) for _, ids in pairs) - 1
         ids = torch.tensor([ids[:-1] + [0] * (longest + 1 - len(ids)) for _, ids in pairs], device=self.device)
         ones = torch.ones_like(ids)
-        copy = _held((layer[0][index], layer[1][index]) for layer in state.cache)
-        fork = _State(copy, torch.cat([state.mask[index], ones], 1), torch.empty(0))
+        copies = cache.forked(state.cache, [row for row, _ in pairs], longest)
+        fork = _State(copies, torch.cat([state.mask[index], ones], 1), torch.empty(0))
         logprobs = self._forward(ids, fork, last_only=False).float().log_softmax(-1)
         return [
             sum(float(logprobs[n, place, token]) for place, token in enumerate(option[1:]))
@@ -206,7 +204,7 @@ def choose(logits: Tensor, sampling: Sampling, numbers: Tensor) -> Tensor:
         Token ids [rows].
     """
     if sampling.temperature == 0:
-        return logits.argmax(-1)
+        return logits.float().argmax(-1)  # of bfloat16 it takes four times as long, and comes to the same
     probabilities = (logits.float() / sampling.temperature).softmax(-1)
     top, tokens = probabilities.topk(min(NUCLEUS, logits.shape[-1]), dim=-1)
     chosen = _invert(top, tokens, sampling.top_p, numbers)
@@ -225,28 +223,9 @@ def _invert(probabilities: Tensor, tokens: Tensor, top_p: float, numbers: Tensor
     return tokens.gather(-1, places.clamp(max=tokens.shape[-1] - 1))[:, 0]
 
 
-def _held(layers: Iterable[tuple[Tensor, Tensor]]) -> DynamicCache:
-    """A cache of these keys and values themselves: made from them the ordinary way, it holds copies."""
-    cache = DynamicCache()
-    for keys, values in layers:
-        layer = DynamicLayer()
-        layer.lazy_initialization(keys, values)
-        layer.keys, layer.values = keys, values
-        cache.layers.append(layer)
-    return cache
-
-
 def _cut(text: str, stop: tuple[str, ...]) -> str:
     """The text before the first of the stop texts."""
     return text[: min((place for place in map(text.find, stop) if place >= 0), default=len(text))]
-
-
-def _shifted(cached: Tensor, gaps: list[int]) -> Tensor:
-    """[1, heads, tokens, size] -> [rows, heads, tokens, size]: row r begins with `gaps[r]` empty places."""
-    rows = cached.new_zeros(len(gaps), *cached.shape[1:])
-    for row, gap in enumerate(gaps):
-        rows[row, :, gap:] = cached[0, :, : cached.shape[2] - gap]
-    return rows
 
 
 def _plain(model: Any) -> Any:

@@ -141,18 +141,19 @@ def completing(base: Base, lora: LoraConfig | None, work: Completing) -> Mapping
 def _moments(shape: Shape, width: int, lora: LoraConfig | None, work: Completing) -> Iterator[dict[str, float]]:
     """What comes and goes in a batch: its prefix is copied for each row, read on, written on, forked for options."""
     rows, read, token = work.rows, work.prefix + work.item, shape.kept_numbers * width
-    prefix, item = work.prefix * token, rows * read * token
+    longest = rows * (read + work.new)
+    cached = work.prefix * token + longest * token  # the prefix stays; each row has room for all that it will write
     number = width + (3 * FULL if lora else width)  # of the states inside a layer
     layer = 2 * shape.heads * shape.head_size * width  # a token of one layer's cache, written out for every head
     wide = _widest(shape.linear) * number
-    yield {"KV cache": prefix + item, "activations": rows * (work.item * wide + read * layer)}
-    longest, scores = rows * (read + work.new), width + (7 if work.sampled else 2) * FULL
-    logits = rows * shape.vocabulary * scores  # with what is made of them; a sampled row may be sorted whole
-    yield {"KV cache": prefix + longest * token, "activations": rows * wide + longest * layer, "logits": logits}
+    yield {"KV cache": cached, "activations": rows * (work.item * wide + read * layer)}
+    scores = width + (7 if work.sampled else 2) * FULL  # a sampled row may be sorted whole
+    logits = rows * shape.vocabulary * scores  # with what is made of them
+    yield {"KV cache": cached, "activations": rows * wide + longest * layer, "logits": logits}
     if work.forked:
-        forked = work.forked * read
+        forked = work.forked * (read + work.options)
         logits = work.forked * (work.options - 1) * shape.vocabulary * (width + 2 * FULL)
-        yield {"KV cache": prefix + item + forked * token, "activations": forked * layer, "logits": logits}
+        yield {"KV cache": cached + forked * token, "activations": forked * layer, "logits": logits}
 
 
 def held(parts: Mapping[str, float]) -> float:
