@@ -18,6 +18,7 @@ from selfspec.errors import Interrupted
 from selfspec.reporting.progress import Progress
 from selfspec.stage import Stop
 from selfspec.store import Store
+import processors
 from test_tuning import StopAfter
 from toys import experiment
 
@@ -32,6 +33,7 @@ def tune(cell: dict[str, Any], group: ranks.Ranks) -> None:
 
 
 def main() -> None:
+    processors.allow()
     with ranks.joined() as group:
         for cell in json.loads(Path(sys.argv[1]).read_text()):
             try:

@@ -16,7 +16,7 @@ from pytorch_lightning.strategies import DeepSpeedStrategy
 from torch import Tensor, nn
 
 from selfspec.config import ModelConfig, PathsConfig, StrategyConfig
-from selfspec.models import load, weights
+from selfspec.models import load, nf4, weights
 from selfspec.reporting.progress import Progress
 from selfspec.store import seal
 from selfspec.tuning import checkpoints
@@ -65,13 +65,15 @@ def base(model: ModelConfig, paths: PathsConfig, strategy: StrategyConfig, progr
     folder = None if model.toy else weights.locate(model, Path(paths.cache), progress)
     settings = dict(Zero(strategy, 0).config)
     kind = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(load.dtype(model))
-    alive = HfDeepSpeedConfig({**settings, **({kind: {"enabled": True}} if kind else {})})
-    try:
-        with load.files(model, folder) as place:
+    if kind:
+        settings[kind] = {"enabled": True}
+    with load.files(model, folder) as place, nf4.plain_linear():  # Falcon's own would hold on to gathered weights
+        alive = HfDeepSpeedConfig(settings)  # by its mere being it tells `from_pretrained`
+        try:
             return load.network(model, place), load.tokenizer(model, place)
-    finally:
-        del alive
-        unset_hf_deepspeed_config()
+        finally:
+            del alive
+            unset_hf_deepspeed_config()
 
 
 class Parted:
@@ -126,7 +128,7 @@ class Parted:
             parameter.data = whole[name]
 
     def _gathered(self) -> Any:
-        from deepspeed.zero import GatheredParameters
+        import deepspeed
 
         own = list(checkpoints.trained(self.model).values())
-        return GatheredParameters(own, enabled=self.engine.zero_optimization_stage() == 3)
+        return deepspeed.zero.GatheredParameters(own, enabled=self.engine.zero_optimization_stage() == 3)
