@@ -94,6 +94,8 @@ class Placement:
         """Put the base, with its adapter on, where it shall be tuned."""
         if self.sharded and config.quantization == "nf4":
             sharding.shard(model, self.strategy, self.ranks.world)
+        if self.zero:
+            zero.placed()
 
     def trainer(self, tuning: TuningConfig) -> dict[str, Any]:
         """What `Trainer` is told of the processes."""

@@ -60,7 +60,7 @@ class Zero(DeepSpeedStrategy):  # type: ignore[misc]
 
 def base(model: ModelConfig, paths: PathsConfig, strategy: StrategyConfig, progress: Progress) -> tuple[Any, Any]:
     """(frozen base, tokenizer) of stage 3; a tensor is parted as soon as it is made, and no process holds the model."""
-    from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
     folder = None if model.toy else weights.locate(model, Path(paths.cache), progress)
     settings = dict(Zero(strategy, 0).config)
@@ -68,12 +68,17 @@ def base(model: ModelConfig, paths: PathsConfig, strategy: StrategyConfig, progr
     if kind:
         settings[kind] = {"enabled": True}
     with load.files(model, folder) as place, nf4.plain_linear():  # Falcon's own would hold on to gathered weights
-        alive = HfDeepSpeedConfig(settings)  # by its mere being it tells `from_pretrained`
-        try:
-            return load.network(model, place), load.tokenizer(model, place)
-        finally:
-            del alive
-            unset_hf_deepspeed_config()
+        alive = HfDeepSpeedConfig(settings)  # by its mere being it tells transformers, and PEFT for DoRA
+        made = load.network(model, place)
+        made.deepspeed = alive
+        return made, load.tokenizer(model, place)
+
+
+def placed() -> None:
+    """The base has its adapter: whatever else this process loads lies whole."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
 
 
 class Parted:
@@ -111,7 +116,7 @@ class Parted:
         if self.ranks.first:
             seal(self.folder / name)
             publish({"parameters": parameters, "engine": name, "writer": self.writer})
-            for old in self.folder.iterdir():
+            for old in self.folder.glob("step-*"):
                 if old.name != name:
                     shutil.rmtree(old)
 
