@@ -2,9 +2,9 @@
 
     torchrun --nproc-per-node 2 tests/pair.py CELLS.json
 
-CELLS.json: a list of {"folder": ..., "overrides": [...], "stop_after": null or a number of steps}; with "torn": true,
-someone was killed there at the end of saving DeepSpeed's next checkpoint. What went wrong in a cell goes into its folder
-as `error.txt`.
+CELLS.json: a list of {"folder": ..., "overrides": [...], "stop_after": null or a number of steps}; "torn": true if
+somebody was killed there while saving DeepSpeed's next checkpoint. What went wrong in a cell goes into its folder as
+`error.txt`.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def test_a_checkpoint_of_deepspeed_is_an_adapters_and_for_its_processes_alone(to
     parts = [path.stat().st_size for path in (work(config) / "deepspeed" / "step-2").iterdir()]
     trained = 4 * sum(parameter.numel() for parameter in state["parameters"].values())
     assert 3 * trained < sum(parts) < 5 * trained + 200_000  # parameters, two moments, the parameters once more
-    with pytest.raises(UserError, match="is of 2 processes with strategy=deepspeed_zero2.*go on as it began, or delete"):
+    with pytest.raises(UserError, match=r"by 2 processes of strategy=deepspeed_zero2.*again as it began, or delete"):
         tune(config)
 
 

@@ -95,7 +95,7 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         self.gradients = self.placement.gradients(self)
         if self.state:
             self.gradients.restore(self.state)
-            checkpoints.restore_schedule(self.state, self._schedule())
+            checkpoints.restore_schedule(self.state, self.lr_schedulers())
         for point in self.curve:  # a signal to the whole job ends W&B's own process too, with what it had not written
             self._log(point)
 
@@ -111,8 +111,9 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
             raise UserError(
                 f"The loss of step {number} is {loss}; lower tuning.learning_rate={self.config.learning_rate}."
             )
-        rate, norm = self._schedule().get_last_lr()[0], self.gradients.step()
-        self._schedule().step()
+        schedule: Any = self.lr_schedulers()
+        rate, norm = schedule.get_last_lr()[0], self.gradients.step()
+        schedule.step()
         point = {
             "step": step.number,
             "epoch": step.epoch,
@@ -123,8 +124,9 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         }
         if self._ends_epoch(step) and self.data.held_out:
             point["held_out_loss"] = self.held_out_loss()
+            now = self.gradients.parameters()  # all together, though rounding may let their losses differ
             if self.config.keep == "best" and point["held_out_loss"] < min(self.held_out_losses(), default=math.inf):
-                self.best = self.gradients.parameters()
+                self.best = now
         self.curve.append(point)
         self._log(point)
         self.display.advance(1, f"loss {loss:.3f}")
@@ -149,9 +151,6 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
     def _weighted(self, rows: tuple[int, ...], weight: float) -> Tensor:
         loss: Tensor = self.trainer.model([self.data.rows[row] for row in rows])  # it may lie in DeepSpeed's engine
         return loss * weight
-
-    def _schedule(self) -> Any:
-        return self.lr_schedulers()
 
     def on_train_end(self) -> None:
         """The adapter is saved as that of one process."""
@@ -190,10 +189,11 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         """Save when it is time, or when a signal asks to stop."""
 
         def save() -> None:
-            publish = partial(checkpoints.save, self.work, self._schedule(), self.curve, self.best)
+            publish = partial(checkpoints.save, self.work, self.lr_schedulers(), self.curve, self.best)
             self.gradients.save(len(self.curve), publish)
             self._saved = time.monotonic()
 
         self.stop.check(save)
-        if time.monotonic() - self._saved >= self.config.checkpoint_minutes * 60:
+        due = time.monotonic() - self._saved >= self.config.checkpoint_minutes * 60
+        if self.ranks.agree(int(due)):  # clocks differ, and all may have to save together
             save()

@@ -29,7 +29,7 @@ class DataParallel(DDPStrategy):  # type: ignore[misc]
     """
 
     def configure_ddp(self) -> None:
-        """The module stays unwrapped; `Specialization.training_step` sums the gradients."""
+        """The module stays unwrapped; `gradients.Whole` sums what it has."""
 
 
 @dataclass(frozen=True)
@@ -41,23 +41,23 @@ class Placement:
 
     @property
     def sharded(self) -> bool:
-        """Whether each process holds a part of the base; then all make the same number of forward passes."""
+        """Whether each process holds a part of the base, by FSDP2."""
         return self.ranks.world > 1 and self.strategy.name in ("auto", "fsdp")
 
     @property
-    def zero(self) -> bool:
+    def deepspeed(self) -> bool:
         """Whether DeepSpeed lies over the processes."""
         return self.ranks.world > 1 and self.strategy.name.startswith("deepspeed")
 
     @property
     def in_step(self) -> bool:
         """Whether the processes meet in every forward or backward pass; then all make as many of them."""
-        return self.sharded or self.zero
+        return self.sharded or self.deepspeed
 
     @property
     def writer(self) -> list[Any] | None:
         """Who alone can read the checkpoint that these processes write; None: whoever comes."""
-        return [self.strategy.name, self.ranks.world] if self.zero else None
+        return [self.strategy.name, self.ranks.world] if self.deepspeed else None
 
     def check(self, state: dict[str, Any], work: Path) -> None:
         """Refuse a checkpoint whose optimizer lies in parts that are not these processes'.
@@ -67,15 +67,15 @@ class Placement:
         """
         writer = state.get("writer")
         if writer != self.writer:
-            was = f"{writer[1]} processes with strategy={writer[0]}" if writer else "a strategy without DeepSpeed"
+            was = f"{writer[1]} processes of strategy={writer[0]}" if writer else "a strategy without DeepSpeed"
             raise UserError(
-                f"The checkpoint in {work} is of {was}, and DeepSpeed's parts of an optimizer fit only the processes "
-                "that wrote them; go on as it began, or delete that folder to tune from the start."
+                f"The checkpoint in {work} was written by {was}, and DeepSpeed's parts of an optimizer fit only as "
+                "many processes of the same strategy; start it again as it began, or delete that folder to begin anew."
             )
 
     def gradients(self, module: Any) -> Gradients:
         """What takes the losses of a step, once `Trainer` has put everything in its place."""
-        if self.zero:
+        if self.deepspeed:
             return zero.Parted(module.model, module.trainer.model, self, module.work)
         return Whole(module.model, module.optimizers(), self.ranks, module.config.max_grad_norm)
 
@@ -84,9 +84,9 @@ class Placement:
         if self.sharded:
             limits.check_sharded(model, lora)
             return sharding.base(model, paths, self.strategy, self.ranks.world, progress)
-        if self.zero:
+        if self.deepspeed:
             limits.check_device(self.strategy)
-        if self.zero and self.strategy.name != "deepspeed_zero2":
+        if self.deepspeed and self.strategy.name != "deepspeed_zero2":
             return zero.base(model, paths, self.strategy, progress)
         return load.base(model, paths, progress)
 
@@ -94,7 +94,7 @@ class Placement:
         """Put the base, with its adapter on, where it shall be tuned."""
         if self.sharded and config.quantization == "nf4":
             sharding.shard(model, self.strategy, self.ranks.world)
-        if self.zero:
+        if self.deepspeed:
             zero.placed()
 
     def trainer(self, tuning: TuningConfig) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Placement:
         shape = {"devices": self.ranks.local_world, "num_nodes": self.ranks.world // self.ranks.local_world}
         strategy = (
             zero.Zero(self.strategy, tuning.max_grad_norm)
-            if self.zero
+            if self.deepspeed
             else DataParallel(cluster_environment=TorchElasticEnvironment())
         )
         return {"strategy": strategy, "use_distributed_sampler": False, **shape}

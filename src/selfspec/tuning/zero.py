@@ -1,5 +1,5 @@
-"""DeepSpeed's ZeRO (Rajbhandari et al. 2019, arXiv 1910.02054): the processes share the adapter's gradients and optimizer,
-in stage 3 also the frozen base, each tensor of it in parts that meet while a layer is at work.
+"""DeepSpeed's ZeRO (Rajbhandari et al. 2019, arXiv 1910.02054): the adapter's gradients and optimizer lie in parts, one
+in each process; in stage 3 the frozen base does, too, and is gathered layer by layer.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class Zero(DeepSpeedStrategy):  # type: ignore[misc]
         return self.lightning_module.training_step(*args, **kwargs)
 
     def teardown(self) -> None:
-        """Also the engine's hooks leave the base."""
+        """The engine's hooks leave the base."""
         super().teardown()
-        if self.model is not self.lightning_module:
+        if self.model not in (None, self.lightning_module):
             self.model.destroy()
 
 
