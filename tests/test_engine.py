@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from selfspec import prompts
 from selfspec.engines import Batch, Completion, Sampling
 from selfspec.engines import transformers as engines
 from selfspec.engines.transformers import TransformersEngine, choose
+from selfspec.records import Seed
+from selfspec.tuning.batches import encode
 from toys import NAMES, bracketed, sharpen, shuffle_adapter, toy
 
 LONG = "You are an expert. " + "The trial compared two drugs in adults with asthma; the first lowered the risk. " * 4
@@ -259,3 +262,34 @@ def test_a_temperature_of_zero_takes_the_likeliest_whatever_the_number() -> None
     logits = torch.tensor(np.random.default_rng(5).normal(size=(50, 13)))
     chosen = choose(logits, Sampling(1, 0.0, 0.1), torch.rand(50, generator=torch.Generator().manual_seed(0)))
     assert torch.equal(chosen, logits.argmax(-1))
+
+
+GEMMA_CHAT = (
+    "{{ bos_token }}{% for turn in messages %}<turn>{{ turn.role }}\n{{ turn.content | trim }}</turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<turn>model\n{% endif %}"
+)
+
+
+def test_a_model_that_converses_reads_what_its_template_renders_in_use_and_in_tuning() -> None:
+    model, tokenizer = prepared("llama-2-7b")
+    tokenizer.chat_template = GEMMA_CHAT
+    seed = Seed("s", "t", "Say yes or no.", "Is it so?", "yes")
+    said = prompts.prefix("an expert", ()) + prompts.item(seed)
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": said}], tokenize=False, add_generation_prompt=True
+    )
+    (row,) = encode([seed], "an expert", tokenizer)
+    assert tokenizer.decode(row.prompt) == rendered  # its begin token once, though the tokenizer adds one as well
+    engine = TransformersEngine(model, tokenizer)
+    batch = Batch(prompts.prefix("an expert", ()), (prompts.item(seed),), Sampling(6), NEVER)
+    assert engine.complete(batch)[0].text == tokenizer.decode(generated(model, list(row.prompt), 6))
+    assert engine.count(said) == len(row.prompt)
+
+
+def test_a_list_goes_on_in_the_models_own_turn() -> None:
+    model, tokenizer = prepared("llama-2-7b")
+    tokenizer.chat_template = GEMMA_CHAT
+    batch = Batch(LONG, ("Task 2\nInstruction:",), Sampling(6), NEVER, begun=True)
+    ids = encoded(tokenizer, f"{tokenizer.bos_token}<turn>user\n{LONG}</turn>\n<turn>model\n")
+    ids += encoded(tokenizer, "Task 2\nInstruction:")
+    assert TransformersEngine(model, tokenizer).complete(batch)[0].text == tokenizer.decode(generated(model, ids, 6))

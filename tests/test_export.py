@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from conftest import PROJECT
 from selfspec.config import Config
 from selfspec.errors import UserError
-from selfspec.models import load
+from selfspec.models import load, machine
 from selfspec.records import read_seeds, split
 from selfspec.reporting import card, finished
 from selfspec.reporting.finished import Finished
@@ -240,6 +240,18 @@ def test_what_cannot_leave_is_told_in_one_sentence(
         typed(monkeypatch, run, tmp_path / "out", "--merge")
     assert told in str(caught.value.code) and "\n" not in str(caught.value.code)
     assert set(tmp_path.iterdir()) == before
+
+
+def test_what_this_machine_cannot_merge_is_told_before_any_work(
+    smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copied(smoke, tmp_path)
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace("toy: true", "toy: false"))
+    monkeypatch.setattr(machine, "capacity", lambda processes=1: (3e8, False))
+    with pytest.raises(SystemExit) as caught:
+        typed(monkeypatch, run, tmp_path / "out", "--merge")
+    assert "Merging holds all of gemma-3-270m, 0.5 GB, and this machine has 0.3 GB; merge on" in str(caught.value.code)
 
 
 @pytest.mark.parametrize("merged", [False, True])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections import Counter
 from pathlib import Path
+
+import pytest
 
 from conftest import Warm
 
@@ -31,7 +34,8 @@ def plan(warm: Warm, folder: Path, *arguments: str) -> str:
     ended = warm(*arguments[:1], *QUICK, *places, *arguments[1:], "plan=true", env={"PYTHONPATH": ""})
     assert ended.code == 0, ended.text
     told = ended.text.replace(str(folder), "FOLDER").replace(sys.executable, "python")
-    return re.sub(r"[ \t]+\n", "\n", re.sub(r"\b[0-9a-f]{24}\b", "<key>", re.sub(r" [0-9a-f]{8}>", " <key>>", told)))
+    told = re.sub(r"[ \t]+\n", "\n", re.sub(r" [0-9a-f]{8}>", " <key>>", told))
+    return re.sub(r"\b[0-9a-f]{8}$", "<key>", told, flags=re.MULTILINE)
 
 
 def test_the_plan_is_the_recorded_one(warm: Warm, tmp_path: Path) -> None:
@@ -46,6 +50,35 @@ def test_what_is_stored_is_told(warm: Warm, tmp_path: Path) -> None:
     assert ended.code == 0, ended.text
     told = plan(warm, tmp_path, "-m", "lora=r8,r16")
     assert "4 stored, 2 waiting" in told and told.count(" stored ") == 4 and told.count(" to do ") == 2
+
+
+def test_work_and_hours_are_those_of_finished_stages(warm: Warm, tmp_path: Path) -> None:
+    places = [f"paths.store={tmp_path}/store", f"hydra.run.dir={tmp_path}/run"]
+    assert warm(*QUICK, *places, "lora=r8", "data_size=4").code == 0
+    manifests = [json.loads(path.read_text()) for path in (tmp_path / "store").glob("*/*/manifest.json")]
+    counts = {facts["stage"]: facts["counts"] for facts in manifests}
+    seconds = {facts["stage"]: facts["seconds"] for facts in manifests if facts["stage"] in ("adapter", "scores")}
+    told = plan(warm, tmp_path, "lora=r16", "data_size=8")
+    assert f"{counts['scores']['answers']} answers" in told
+    assert f"{counts['examples']['examples']} of {counts['examples']['attempts']} attempts passed in the same" in told
+    assert "time: all, " in told and "by 1 finished examples, 1 finished adapter, 2 finished scores" in told
+    stored = plan(warm, tmp_path, "lora=r8", "data_size=4")
+    assert f"{counts['adapter']['rows']} rows, {counts['adapter']['steps']} steps" in stored and "time:" not in stored
+    (line,) = [line for line in told.splitlines() if "adapter (specialized)" in line and "to do" in line]
+    hours = re.search(r"(\d+) s  <key>", line)
+    assert hours and int(hours[1]) <= 10 * seconds["adapter"]  # twice as many rows
+
+
+def test_a_throughput_in_the_config_goes_before_what_was_measured(warm: Warm, tmp_path: Path) -> None:
+    rates = ["throughput.generated=1000", "throughput.read=1e9", "throughput.tuned=2"]
+    told = plan(warm, tmp_path, "lora=r8", *rates)
+    (line,) = [line for line in told.splitlines() if "adapter (specialized)" in line]
+    tokens, minutes = re.search(r"([\d.]+)k\s+(\d+) min", line).groups()  # type: ignore[union-attr]
+    assert float(tokens) * 1000 / 2 / 60 == pytest.approx(float(minutes), rel=0.05)
+    assert "in all, by the config's throughput" in told
+    several = plan(warm, tmp_path, "lora=r8", *rates, "hydra.launcher.devices=2")
+    (line,) = [line for line in several.splitlines() if "adapter (specialized)" in line]
+    assert int(re.search(r"(\d+) min", line)[1]) == pytest.approx(float(minutes) / 2, abs=1)  # type: ignore[index]
 
 
 def test_a_run_without_m_has_a_plan_too(warm: Warm, tmp_path: Path) -> None:

@@ -116,6 +116,15 @@ def test_other_models_go_the_whole_way_as_toys(warm: Warm, tmp_path: Path, model
     assert (tmp_path / "run" / "report.html").exists()
 
 
+def test_a_model_that_converses_goes_the_whole_way_in_its_turns(warm: Warm, tmp_path: Path) -> None:
+    places = [f"paths.store={tmp_path}/store", f"hydra.run.dir={tmp_path}/run"]
+    ended = warm("debug=smoke", "logger=none", "model.prompt=chat", "baselines.off_domain=false", *places)
+    assert ended.code == 0, ended.text
+    (path, *_) = (tmp_path / "store" / "adapter").glob("*/prompt.json")
+    template = json.loads(path.read_text())["template"]
+    assert template.startswith("[user]\nYou are ") and template.endswith("### Response:\n[assistant]\n")
+
+
 def test_any_folder_with_safetensors_is_a_model(warm: Warm, tmp_path: Path) -> None:
     model, tokenizer = toy("llama-2-7b")
     model.save_pretrained(tmp_path / "model")

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 import wandb_file
 from conftest import PROJECT, Ended, Warm
+from selfspec.launch.queue import Queue
 from selfspec.store import Store
 from slurm_cluster import REQUEST, SCRIPT, SLURM, Cluster, wait_for
 
@@ -112,8 +113,10 @@ def test_a_run_without_m_and_one_that_does_not_wait(warm: Warm, slurm: Cluster, 
 
 
 def test_interrupted_it_detaches_and_attaches_again(warm: Warm, slurm: Cluster, tmp_path: Path) -> None:
+    before = len(slurm.history())
+
     def interrupt(pid: int) -> None:
-        wait_for(lambda: slurm.jobs("R"))
+        wait_for(lambda: len(slurm.history()) == before + 6 and slurm.jobs("R"))  # all are submitted
         os.kill(pid, signal.SIGINT)
 
     stopped = run(warm, slurm, tmp_path, "-m", "lora=r8,r16", *LONG, kill=interrupt)
@@ -200,6 +203,20 @@ def test_two_nodes_tune_the_adapter_of_one_process(warm: Warm, slurm: Cluster, t
         return [point["loss"] for point in json.loads(path.read_text())]
 
     assert losses(tmp_path) == pytest.approx(losses(alone), abs=1e-4)
+
+
+def test_a_cancelled_job_that_is_being_killed_is_not_attached_to(
+    slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", slurm.env["SLURM_CONF"])
+    deaf = f"--wrap=trap '' TERM; until [ -e {tmp_path}/enough ]; do sleep 0.1; done"
+    job = slurm("sbatch", "--parsable", "--job-name=selfspec-deaf", "--array=0", "--output=/dev/null", deaf)
+    wait_for(lambda: slurm.jobs("R"))
+    assert Queue().arrays("selfspec-deaf")["selfspec-deaf"].alive == [0]
+    slurm("scancel", job)
+    wait_for(lambda: slurm.jobs("CG"))
+    assert not Queue().arrays("selfspec-deaf")
+    (tmp_path / "enough").touch()
 
 
 def test_hydras_submitit_launcher_gives_the_same_results(warm: Warm, slurm: Cluster, tmp_path: Path) -> None:

@@ -50,10 +50,13 @@ def spelled(argument: str) -> list[str]:
 
     `data_size=100` is `data_size.examples=100`, `rounds=2` is `rounds.count=2`: Hydra takes no number for an option. A
     size's option is named beside it: it takes the place of the sizes that an experiment sweeps.
-    `evaluation.domain=finance` is the group `domain`, put where the scores look.
+    `evaluation.domain=finance` is the group `domain`, put where the scores look. `plan.force=true` is a key of its own,
+    since `plan` is one.
     """
     group, _, values = argument.partition("=")
     sizes = values.split(",")
+    if group == "plan.force":
+        return [f"force={values}"]
     if group == "evaluation.domain":
         return [f"+domain@evaluation.domain={values}"]
     if group == "rounds" and all(size.isdigit() for size in sizes):

@@ -61,6 +61,7 @@ class ModelConfig:
     package: str | None = runtime(None)  # a Python package that carries the weights as GGUF
     path: str | None = runtime(None)  # a local folder, before all others
     dtype: str = "auto"  # auto: bfloat16 where the processor has it, else float32
+    prompt: str = "base"  # chat: prompts stand in the turns of the tokenizer's chat template
     quantization: str = "none"  # nf4: the frozen linear layers in 4 bits (QLoRA), by the group `quantization`
     toy: bool = False
     trust_remote_code: bool = False
@@ -301,6 +302,15 @@ class PathsConfig:
 
 
 @dataclass(frozen=True)
+class ThroughputConfig:
+    """Tokens a second of one device, for the hours of a plan; null: as finished runs took."""
+
+    generated: float | None = runtime(None)  # completed, all rows of a batch together
+    read: float | None = runtime(None)  # of prompts
+    tuned: float | None = runtime(None)
+
+
+@dataclass(frozen=True)
 class Config:
     """One experiment."""
 
@@ -319,8 +329,10 @@ class Config:
     baselines: BaselinesConfig
     logger: LoggerConfig
     paths: PathsConfig
+    throughput: ThroughputConfig
     seed: int
     plan: bool = runtime(False)  # show what would be done, and do nothing
+    force: bool = runtime(False)  # go on with what this machine can't hold; typed plan.force=true
 
 
 def mutable_twin(cls: type) -> type:

@@ -19,7 +19,8 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 from selfspec.benchmarks.prepare import prepare_all
 from selfspec.config import Config, DomainConfig, freeze
 from selfspec.errors import UserError, nearest
-from selfspec.models import memory, nf4, weights
+from selfspec.models import nf4, weights
+from selfspec.planning import devices
 from selfspec.records import KINDS, read_all_questions, read_questions, read_seeds, read_texts, split
 from selfspec.scoring import harness
 from selfspec.store import writing
@@ -36,6 +37,7 @@ CHOICES = {
     "retrieval.name": ("none", "bm25"),
     "rounds.instructions": ("same", "new"),
     "rounds.decoding": ("plain", "contrastive"),
+    "model.prompt": ("base", "chat"),
     "model.quantization": ("none", "nf4"),
     "model.dtype": ("auto", "bfloat16", "float16", "float32"),
 }
@@ -81,6 +83,9 @@ AT_LEAST = {
     "seed": 0,
 }
 ABOVE = {
+    "throughput.generated": 0,
+    "throughput.read": 0,
+    "throughput.tuned": 0,
     "generation.instructions.temperature": 0,
     "generation.instructions.top_p": 0,
     "generation.self_consistency.temperature": 0,
@@ -118,8 +123,11 @@ def enter(composed: DictConfig) -> Config:
         raise
     config = _prepared(checked(config))
     _check_data(config)
-    if not _on_cluster():  # where each stage looks at its own node
-        memory.check(config.model)
+    if config.plan:  # of what may be done elsewhere
+        return config
+    sharing, at_once = _shares()
+    if sharing:  # else each stage looks at its own node
+        devices.check(config, processes=sharing, neighbours=sharing * at_once)
         limits.check_device(config.strategy)
     weights.check(config.model)
     if config.model.quantization == "nf4":
@@ -160,9 +168,12 @@ def _filled(config: Config) -> Config:
     return replace(config, evaluation=evaluation)
 
 
-def _on_cluster() -> bool:
-    """Whether stages run on other machines than this one."""
-    return HydraConfig.initialized() and str(HydraConfig.get().launcher.get("_target_")).endswith("SlurmLauncher")
+def _shares() -> tuple[int, int]:
+    """(processes of a stage, stages at a time) on this machine; none where stages are jobs of a cluster."""
+    launcher = HydraConfig.get().launcher if HydraConfig.initialized() else {}
+    if str(launcher.get("_target_")).endswith("SlurmLauncher") or launcher.get("srun"):
+        return 0, 0
+    return int(launcher.get("devices", 1)), int(launcher.get("processes", 1))
 
 
 def _compare(found: Any, schema: Any, place: str) -> None:

@@ -155,7 +155,11 @@ class _Builder:
 
 def pool_keys(stage: Stage) -> dict[str, str]:
     """Keys of the pools that a stage `examples` or `iteration` draws from, by name: each depends on the one before."""
-    config, inputs = stage.slice, stage.inputs
+    return pools_of(stage.slice, stage.inputs)
+
+
+def pools_of(config: Mapping[str, Any], inputs: Mapping[str, str]) -> dict[str, str]:
+    """The same from the slice of the config and the inputs, as a manifest has them."""
     generation = config["generation"]
     filters = dict(generation["filters"])
     of_answers = {name: filters.pop(name) for name in ("answer", "self_consistency", "judge", "balance")}

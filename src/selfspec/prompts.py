@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from selfspec.config import DomainConfig, TaskType
+from selfspec.config import DomainConfig, ModelConfig, TaskType
+from selfspec.errors import UserError
 from selfspec.records import SEPARATOR, Seed, Task
 
 HEADER = "You are {role}. Give each task the best answer you can, in the form that it asks for.\n\n"
@@ -61,6 +63,55 @@ def judged_prefix(role: str, judged: Sequence[tuple[Task, str, bool]]) -> str:
 def judged_item(task: Task, answer: str) -> str:
     """A task with an answer, up to where the verdict begins."""
     return f"{item(task)}{answer}\n\n### Right:\n"
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What stands around the prompts of a model that converses: nothing for a base model, which just goes on.
+
+    A prompt is what the user says. Where an item has `begun` what the model shall go on with (a task of the list), it
+    stands in the model's own turn.
+    """
+
+    head: str = ""
+    tail: str = ""  # between what the user says and what the model says
+
+    def prefix(self, text: str, begun: bool = False) -> str:
+        """What stands before an item."""
+        return self.head + text + (self.tail if begun else "")
+
+    def item(self, text: str, begun: bool = False) -> str:
+        """An item, up to where the model goes on."""
+        return text if begun or not self.tail else text.rstrip() + self.tail
+
+
+def turns(tokenizer: Any) -> Turns:
+    """Those of the tokenizer's chat template, which `choose_style` leaves there only for `model.prompt=chat`."""
+    if not getattr(tokenizer, "chat_template", None):
+        return Turns()
+    said, options = "<prompt>", {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+    head, _, tail = tokenizer.apply_chat_template([{"role": "user", "content": said}], **options).partition(said)
+    return Turns(head, tail)
+
+
+def choose_style(tokenizer: Any, model: ModelConfig) -> Any:
+    """The tokenizer with its chat template, or for `model.prompt=base` without: many base models' carry one.
+
+    Raises:
+        UserError: it has none.
+    """
+    if model.prompt == "base":
+        tokenizer.chat_template = None
+    elif not tokenizer.chat_template:
+        raise UserError(f"model.prompt=chat: the tokenizer of {model.name} has no chat template; choose base.")
+    return tokenizer
+
+
+def opening(tokenizer: Any) -> list[int]:
+    """Ids that begin every text: those that the tokenizer adds by itself, unless the chat template brings them."""
+    begin = [token for token in tokenizer("").input_ids if token != tokenizer.eos_token_id]
+    head = tokenizer(turns(tokenizer).head, add_special_tokens=False).input_ids
+    return [] if head[: len(begin)] == begin else begin
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 PROJECT = "SELFSPEC_PROJECT"  # for processes that another launcher (joblib, submitit) starts
-UNNAMED = ("hydra", "paths", "logger", "plan")  # sections that don't tell one experiment from another
+UNNAMED = (
+    "hydra",
+    "paths",
+    "logger",
+    "plan",
+    "force",
+    "throughput",
+)  # sections that don't tell one experiment from another
 
 
 def register(project: Path) -> None:

@@ -27,8 +27,8 @@ from rich.console import Console
 from selfspec import __version__, code, pipeline, ranks, together
 from selfspec.config import Config
 from selfspec.errors import Interrupted, UserError
-from selfspec.models import memory
 from selfspec.pipeline import Stage
+from selfspec.planning import devices
 from selfspec.ranks import ALONE
 from selfspec.reporting.progress import Progress
 from selfspec.store import WRITTEN, Store
@@ -134,10 +134,10 @@ def main(spec: Path, stop: Stop) -> None:
     wanted = [stage for stage in pipeline.build(config).stages if stage.key == plain["key"]]
     if not wanted:
         raise UserError(f"{spec} names the stage {plain['key']}, which its config does not lead to; plan it again.")
-    memory.check(config.model)
     store = Store(Path(config.paths.store))
     with ranks.joined() as group:
         stop.ranks = group
+        devices.check_stage(wanted[0], group.world, group.local_world)
         try:
             with Progress(None if group.first else Console(quiet=True)) as progress:
                 run(wanted[0], config, store, progress, stop)

@@ -24,7 +24,7 @@ from selfspec.generation.judgements import Judge
 from selfspec.generation.responses import Answering, as_task
 from selfspec.generation.rows import CLOSED
 from selfspec.models import toy
-from selfspec.prompts import Draft, Request
+from selfspec.prompts import Draft, Request, choose_style, opening, turns
 from selfspec.records import Seed, fewer, read_questions, read_seeds, split
 from selfspec.retrieval import corpus
 from selfspec.scoring import answers
@@ -51,8 +51,12 @@ class Recorder:
 
     def tokens(self, batch: Batch) -> int:
         """Tokens of a batch's first prompt: what begins every text, the prefix and the item, each tokenised apart."""
-        begin = [token for token in self.tokenizer("").input_ids if token != self.tokenizer.eos_token_id]
-        return len(begin) + self.count(batch.prefix) + self.count(batch.items[0])
+        return len(opening(self.tokenizer)) + sum(map(self.count, self.parts(batch)))
+
+    def parts(self, batch: Batch) -> tuple[str, str]:
+        """The prefix and the first item, in their turns."""
+        around = turns(self.tokenizer)
+        return around.prefix(batch.prefix, batch.begun), around.item(batch.items[0], batch.begun)
 
 
 class _FirstBatch(Pool):
@@ -85,7 +89,7 @@ def prompts(config: Config, task: str | None, recorder: Recorder) -> Iterator[tu
     """
     titles = [*_generate(config, recorder), *_evaluate(config, task, recorder)]
     for title, batch in zip(titles, recorder.batches, strict=True):
-        yield title, batch.prefix + batch.items[0], recorder.tokens(batch)
+        yield title, "".join(recorder.parts(batch)), recorder.tokens(batch)
 
 
 def _generate(config: Config, recorder: Recorder) -> list[str]:
@@ -152,7 +156,8 @@ def tokenizer_of(model: ModelConfig, cache: Path) -> tuple[Any, str]:
         try:
             if place and not model.toy:
                 options = {"revision": model.revision} if place == model.hub else {}
-                return AutoTokenizer.from_pretrained(str(place), local_files_only=True, **options), model.name
+                found = AutoTokenizer.from_pretrained(str(place), local_files_only=True, **options)
+                return choose_style(found, model), model.name
         except (OSError, ValueError):
             continue  # not there
     return toy.build(model)[1], f"the toy's tokenizer, since {model.name}'s is not on this machine"

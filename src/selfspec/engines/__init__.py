@@ -25,6 +25,7 @@ class Batch:
     sampling: Sampling
     stop: tuple[str, ...]  # texts at which a completion ends, themselves left out
     options: tuple[tuple[str, ...], ...] = ()  # for each item, answers whose log-probability is wanted
+    begun: bool = False  # each item begins what the model writes: in a conversation it stands in the model's turn
     closed: tuple[bool, ...] = ()  # for each item, whether its answer is a label, which is never contrasted
 
 

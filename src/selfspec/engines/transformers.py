@@ -7,13 +7,16 @@ values are computed for one row and repeated, and a row that ends is taken out o
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
+from selfspec import prompts
 from selfspec.engines import Batch, Completion, Sampling
 
 NUCLEUS = 4096  # most probable tokens looked at first; the whole vocabulary is sorted only when they hold too little
@@ -42,7 +45,7 @@ class TransformersEngine:
         self.model, self.tokenizer = model, tokenizer
         self.pad = tokenizer.pad_token_id or 0
         self.device = model.get_input_embeddings().weight.device
-        self.start = [i for i in tokenizer("").input_ids if i != tokenizer.eos_token_id]
+        self.turns, self.start = prompts.turns(tokenizer), prompts.opening(tokenizer)
         ends = model.generation_config.eos_token_id if model.generation_config is not None else None
         self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
         # Most architectures count positions from the ids given; MPT and others with ALiBi know distances alone.
@@ -50,8 +53,8 @@ class TransformersEngine:
         self._prefix: tuple[str, list[int], list[tuple[Tensor, Tensor]]] | None = None
 
     def count(self, text: str) -> int:
-        """Tokens of a text."""
-        return len(self._encode(text))
+        """Tokens of a text, with the turns around it."""
+        return len(self._encode(self.turns.item(self.turns.prefix(text))))
 
     @torch.inference_mode()
     def complete(self, batch: Batch) -> list[Completion]:
@@ -101,8 +104,8 @@ class TransformersEngine:
         filled up with the prefix's last tokens (computed again, which costs what padding would), and its cached part
         begins with as many empty places.
         """
-        prefix, cached = self._prefix_cache(batch.prefix)
-        items = [self._encode(item) for item in batch.items]
+        prefix, cached = self._prefix_cache(self.turns.prefix(batch.prefix, batch.begun))
+        items = [self._encode(self.turns.item(item, batch.begun)) for item in batch.items]
         longest = max(map(len, items))
         gaps = [longest - len(item) for item in items]
         if max(gaps) > len(prefix):  # nothing of the prefix would stay cached
@@ -114,7 +117,7 @@ class TransformersEngine:
         else:
             kept = len(prefix)
             rows = [prefix[kept - gap :] + item for gap, item in zip(gaps, items, strict=True)]
-            cache = DynamicCache([(_shifted(keys, gaps), _shifted(values, gaps)) for keys, values in cached])
+            cache = _held((_shifted(keys, gaps), _shifted(values, gaps)) for keys, values in cached)
         mask = torch.ones(len(items), kept + longest, dtype=torch.long, device=self.device)
         for row, gap in enumerate(gaps):
             mask[row, :gap] = 0
@@ -151,7 +154,7 @@ class TransformersEngine:
         longest = max(len(ids) for _, ids in pairs) - 1
         ids = torch.tensor([ids[:-1] + [0] * (longest + 1 - len(ids)) for _, ids in pairs], device=self.device)
         ones = torch.ones_like(ids)
-        copy = DynamicCache([(layer[0][index], layer[1][index]) for layer in state.cache])
+        copy = _held((layer[0][index], layer[1][index]) for layer in state.cache)
         fork = _State(copy, torch.cat([state.mask[index], ones], 1), torch.empty(0))
         logprobs = self._forward(ids, fork, last_only=False).float().log_softmax(-1)
         return [
@@ -220,6 +223,17 @@ def _invert(probabilities: Tensor, tokens: Tensor, top_p: float, numbers: Tensor
     sums = probabilities.masked_fill(before >= top_p, 0.0).cumsum(-1)
     places = torch.searchsorted(sums, numbers[:, None] * sums[:, -1:], right=True)
     return tokens.gather(-1, places.clamp(max=tokens.shape[-1] - 1))[:, 0]
+
+
+def _held(layers: Iterable[tuple[Tensor, Tensor]]) -> DynamicCache:
+    """A cache of these keys and values themselves: made from them the ordinary way, it holds copies."""
+    cache = DynamicCache()
+    for keys, values in layers:
+        layer = DynamicLayer()
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values
+        cache.layers.append(layer)
+    return cache
 
 
 def _cut(text: str, stop: tuple[str, ...]) -> str:

@@ -31,7 +31,7 @@ def block(
 
         def sample(items: Iterable[str], tokens: int, stop: tuple[str, ...], seed: int) -> list[Completion]:
             sampling = Sampling(tokens, config.temperature, config.top_p, seed)
-            return pool.engine().complete(Batch(prefix, tuple(items), sampling, stop))
+            return pool.engine().complete(Batch(prefix, tuple(items), sampling, stop, begun=True))
 
         begun = (prompts.list_item(following, request, domain) for request in some)
         written = sample(begun, config.instruction_tokens, prompts.INSTRUCTION_STOP, sampler_seed)

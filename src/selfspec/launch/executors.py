@@ -18,7 +18,7 @@ from typing import Any
 from selfspec import code
 from selfspec.errors import UserError
 from selfspec.launch.graph import Executor, Node
-from selfspec.models.memory import gpu_count
+from selfspec.models.machine import gpu_count
 from selfspec.pipeline import DISTRIBUTED
 from selfspec.reporting.progress import Progress
 from selfspec.stage import Stop, run

@@ -1,4 +1,4 @@
-"""`plan=true`: the stages of a run or a sweep, what of them is stored, and what SLURM would be asked for; no work."""
+"""`plan=true`: the stages of a run or a sweep, their work, hours and memory, and what SLURM would be asked for."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from selfspec.launch import resources
+from selfspec.launch import plan_memory, resources
 from selfspec.launch.graph import Graph, Node
 from selfspec.launch.slurm import PREFIX, arrays
+from selfspec.planning import work
+from selfspec.planning.lengths import CHARACTERS
+from selfspec.planning.pace import Past
+from selfspec.planning.work import Work
 from selfspec.reporting.board import counted, of, size
+
+KEY = 8  # characters of a key that are shown
 
 
 def show(nodes: Graph, jobs: int, launcher: Mapping[str, Any], folder: Path, console: Console | None = None) -> None:
@@ -28,19 +34,86 @@ def show(nodes: Graph, jobs: int, launcher: Mapping[str, Any], folder: Path, con
     console = console or Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = max(console.width, 140)
+    console.print(f"[bold]{size(jobs, nodes)}[/]: {counted(nodes.values())}")
+    _show_stages(nodes, launcher, console)
+    plan_memory.show(nodes, launcher, console)
+    if str(launcher["_target_"]).endswith("SlurmLauncher"):
+        _show_requests(nodes, launcher, folder, console)
+
+
+def _show_stages(nodes: Graph, launcher: Mapping[str, Any], console: Console) -> None:
+    """The stages, what each does, and how long that takes."""
+    past = Past(Path(next(iter(nodes.values())).config.paths.store))
     numbers = {key: number for number, key in enumerate(nodes, start=1)}
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for head in ("", "stage", "of", "state", "after", "key"):
-        table.add_column(head, no_wrap=True)
+    for head in ("", "stage", "of", "state", "after", "work", "tokens", "time", "key"):
+        table.add_column(head, no_wrap=True, justify="right" if head in ("tokens", "time") else "left")
+    sources: dict[str, list[str]] = {"passing": [], "time": [], "unknown": []}
+    spent = 0.0
     for key, node in nodes.items():
         before = [*node.parents, *([node.after] if node.after else [])]
         after = " ".join(str(numbers[parent.stage.key]) for parent in before)
-        state = "stored" if node.state == "stored" else "to do"
-        table.add_row(str(numbers[key]), node.stage.label, of(node), state, after, key)
-    console.print(f"[bold]{size(jobs, nodes)}[/]: {counted(nodes.values())}")
+        passing, why = past.passing(node.stage)
+        done = work.of(node.stage, passing)
+        hours, whence = past.hours(
+            node.stage, _left(node, done, past), plan_memory.devices_of(node.stage.name, launcher)
+        )
+        if node.open:
+            spent += hours or 0
+            sources["passing"] += [why] if node.stage.name in ("examples", "iteration") else []
+            sources["time" if hours is not None else "unknown"].append(whence or node.stage.name)
+        state, time = ("to do", _clock(hours)) if node.open else ("stored", "")
+        told = (done.told, _tokens(done), time, key[:KEY])
+        table.add_row(str(numbers[key]), node.stage.label, of(node), state, after, *told)
     console.print(table)
-    if str(launcher["_target_"]).endswith("SlurmLauncher"):
-        _show_requests(nodes, launcher, folder, console)
+    if any(node.open for node in nodes.values()):
+        _tell_sources(sources, spent, console)
+
+
+def _left(node: Node, done: Work, past: Past) -> Work:
+    """What a stage adds to the smaller size of its pool, which goes before it."""
+    if node.after is None or not done.units:
+        return done
+    before = work.of(node.after.stage, past.passing(node.after.stage)[0])
+    return done.share(max(0.0, 1 - before.units / done.units))
+
+
+def _tell_sources(sources: Mapping[str, list[str]], spent: float, console: Console) -> None:
+    """Where the numbers of the table are from."""
+    facts = [
+        f"tokens: read, written or tuned, {CHARACTERS:g} characters each; synthetic rows as long as seeds",
+        *dict.fromkeys(sources["passing"]),
+    ]
+    if sources["time"]:
+        known = "all" if not sources["unknown"] else f"{len(sources['time'])} of the stages"
+        facts.append(f"time: {known}, {_clock(spent)} in all, by {', '.join(dict.fromkeys(sources['time']))}")
+    if sources["unknown"]:
+        names = ", ".join(dict.fromkeys(sources["unknown"]))
+        facts.append(f"time of {names}: unknown, as the store has no finished one of this model;")
+        facts.append(
+            "  give tokens a second of one device with throughput.generated=, throughput.read= and throughput.tuned="
+        )
+    for fact in facts:
+        console.print(f"[dim]{fact}[/]")
+
+
+def _tokens(done: Work) -> str:
+    """The tokens that a stage reads, writes or is tuned on: `950`, `22k`, `1.9M`."""
+    count = done.read + done.generated + done.tuned
+    if not count:
+        return ""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= limit:
+            return f"{count / limit:.1f}{unit}" if count < 10 * limit else f"{count / limit:.0f}{unit}"
+    return f"{count:.0f}"
+
+
+def _clock(hours: float | None) -> str:
+    """`4 min`, `1.6 h`; `?` where it is unknown."""
+    if hours is None:
+        return "?"
+    minutes = hours * 60
+    return f"{hours:.1f} h" if hours >= 1 else f"{minutes:.0f} min" if minutes >= 1 else f"{minutes * 60:.0f} s"
 
 
 def _show_requests(nodes: Graph, launcher: Mapping[str, Any], folder: Path, console: Console) -> None:

@@ -12,6 +12,7 @@ ALIVE = {
     "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING",
     "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT",
 }  # fmt: skip
+ENDING = {"COMPLETING"}  # what it made is stored, or it was cancelled and is being killed
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Queue:
         found: dict[str, Array] = {}
         for job, state, _, name in self._squeue():
             number, _, task = job.partition("_")
-            if name.startswith(prefix) and state in ALIVE and task.isdigit():
+            if name.startswith(prefix) and state in ALIVE - ENDING and task.isdigit():
                 found.setdefault(name, Array(number)).alive.append(int(task))
         return found
 

@@ -11,9 +11,13 @@ from typing import Any
 
 import torch
 
+from selfspec import prompts
 from selfspec.config import ModelConfig, PathsConfig
+from selfspec.errors import UserError
 from selfspec.models import nf4, toy, weights
 from selfspec.reporting.progress import Progress
+
+LANGUAGE = {r"^(model\.)?language_model\.(model\.)?": "model."}  # its weights' names in a model that also sees
 
 
 def device() -> torch.device:
@@ -39,18 +43,32 @@ def base(model: ModelConfig, paths: PathsConfig, progress: Progress) -> tuple[An
 
 
 def network(model: ModelConfig, folder: Path, **placed: Any) -> Any:
-    """The frozen model of a folder of safetensors, in evaluation mode; `placed` says to `from_pretrained` where."""
+    """The frozen model of a folder of safetensors, in evaluation mode; `placed` says to `from_pretrained` where.
+
+    Raises:
+        UserError: the folder lacks some of the weights, which transformers would draw at random.
+    """
     from transformers import AutoModelForCausalLM
 
-    plain = {"use_safetensors": True, "attn_implementation": None, "trust_remote_code": model.trust_remote_code}
+    told = {"config": language(model, folder), "key_mapping": LANGUAGE, "use_safetensors": True}
+    told |= {"trust_remote_code": model.trust_remote_code, "output_loading_info": True, **placed}
     if model.quantization == "nf4":
-        with nf4.plain_linear():
-            settings = {"quantization_config": nf4.settings(dtype(model)), "device_map": {"": device()}}
-            made = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype(model), **settings, **plain, **placed)
+        with nf4.plain_linear(), nf4.mapped():
+            told |= {"quantization_config": nf4.settings(dtype(model)), "device_map": {"": device()}}
+            made, found = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype(model), **told)
         nf4.keep_differentiable(made)
     else:
-        made = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype(model), **plain, **placed)
+        made, found = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype(model), **told)
+    if missing := sorted(found["missing_keys"]):
+        raise UserError(f"{folder} lacks {len(missing)} of the model's weights, {missing[0]} among them; get it anew.")
     return made.requires_grad_(False).eval()
+
+
+def language(model: ModelConfig, folder: Path) -> Any:
+    """The config of the language model in a folder, whose model may also see."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code).get_text_config()
 
 
 @contextmanager
@@ -105,4 +123,5 @@ def tokenizer(model: ModelConfig, folder: Path) -> Any:
     """The tokenizer beside a model's weights."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
+    made = AutoTokenizer.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
+    return prompts.choose_style(made, model)

@@ -9,9 +9,14 @@ from typing import Any
 
 from selfspec import domains
 from selfspec.config import ModelConfig
+from selfspec.prompts import choose_style
 
 VOCABULARY = 2048
 SPECIAL = ["<pad>", "<bos>", "<eos>"]
+CHAT = (
+    "{% for turn in messages %}[{{ turn.role }}]\n{{ turn.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]\n{% endif %}"
+)
 
 
 def text_hash() -> str:
@@ -24,7 +29,7 @@ def build(model: ModelConfig) -> tuple[Any, Any]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    tokenizer = _tokenizer()
+    tokenizer = choose_style(_tokenizer(), model)
     ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<{name}>") for name in ("pad", "bos", "eos")}
     numbers = {**model.architecture, **model.toy_architecture, "vocab_size": len(tokenizer), **ids}
     config = AutoConfig.for_model(numbers.pop("model_type"), **numbers)
@@ -64,4 +69,5 @@ def _tokenizer() -> Any:
     )
     plain.train_from_iterator(_texts(), trainer)
     pad, bos, eos = SPECIAL
-    return PreTrainedTokenizerFast(tokenizer_object=plain, pad_token=pad, bos_token=bos, eos_token=eos)
+    special = {"pad_token": pad, "bos_token": bos, "eos_token": eos, "chat_template": CHAT}
+    return PreTrainedTokenizerFast(tokenizer_object=plain, **special)

@@ -52,8 +52,10 @@ def adapter(
     watched = [row for row in batches.encode(held_out, domain.role, tokenizer) if len(row) <= tuning.max_length]
     data = Data(encoded, steps, watched)
     curve, loss = _tune(job, base, placement, data, lora, tuning, seed)
-    template = {"hash": prompts.template_hash(), "template": prompts.prefix(domain.role, ()) + _blank_item()}
-    (job.output / "prompt.json").write_text(json.dumps(template, indent=1))
+    turns = prompts.turns(tokenizer)
+    template = turns.prefix(prompts.prefix(domain.role, ())) + turns.item(_blank_item())
+    kept = {"hash": prompts.template_hash(), "template": template}
+    (job.output / "prompt.json").write_text(json.dumps(kept, indent=1))
     (job.output / "curve.json").write_text(json.dumps(curve, indent=1))
     rounds = _keep_round(job.output, loss, previous)
     tokens = sum(len(row) for row in encoded) * tuning.epochs

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from selfspec import prompts
 from selfspec.config import TuningConfig
@@ -39,15 +40,15 @@ class Step:
         return sum(map(len, self.micro_batches))
 
 
-def encode(rows: Iterable[Seed | Example], role: str, tokenizer: Callable[..., object]) -> list[Encoded]:
+def encode(rows: Iterable[Seed | Example], role: str, tokenizer: Any) -> list[Encoded]:
     """Rows as tokens, by the renderer that evaluation uses (0-shot)."""
 
-    def ids(text: str, special: bool = False) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=special).input_ids)  # type: ignore[attr-defined]
+    def ids(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False).input_ids)
 
-    end: int = tokenizer.eos_token_id  # type: ignore[attr-defined]
-    start = [token for token in ids("", special=True) if token != end] + ids(prompts.prefix(role, ()))
-    return [Encoded((*start, *ids(prompts.item(row))), (*ids(row.output), end)) for row in rows]
+    turns, end = prompts.turns(tokenizer), tokenizer.eos_token_id
+    start = prompts.opening(tokenizer) + ids(turns.prefix(prompts.prefix(role, ())))
+    return [Encoded((*start, *ids(turns.item(prompts.item(row)))), (*ids(row.output), end)) for row in rows]
 
 
 def plan(lengths: Sequence[tuple[int, int]], config: TuningConfig, seed: int, processes: int = 1) -> list[Step]:

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfspec import door
+from selfspec.config import Config
 from selfspec.errors import UserError
 from selfspec.experiment import surroundings
-from selfspec.models import memory, nf4, weights
+from selfspec.models import nf4, weights
+from selfspec.planning import devices
+from selfspec.planning.needs import needs
 from selfspec.reporting import card, finished
 from selfspec.reporting.progress import Progress
 from selfspec.store import files_in, seal, sync, writing
@@ -72,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 def _merge(run: finished.Finished, draft: Path, progress: Progress) -> Merged:
     """The merged weights, and a line on how near they come."""
     model = run.config.model
-    memory.check(model)
+    _check_room(run.config)
     weights.check(model)
     if model.quantization == "nf4":
         nf4.check()
@@ -81,6 +84,21 @@ def _merge(run: finished.Finished, draft: Path, progress: Progress) -> Merged:
     facts = merge.merge(run, draft, progress)
     progress.say(f"  {card.compared(facts)}")
     return facts
+
+
+def _check_room(config: Config) -> None:
+    """Merging holds the base whole, in 16 bits or more.
+
+    Raises:
+        UserError: this machine can't.
+    """
+    device = devices.here()
+    needed = needs(devices.changed(config, {"model.quantization": "none"}), "scores", device)["weights"]
+    if needed > device.size and not config.model.toy:
+        raise UserError(
+            f"Merging holds all of {config.model.name}, {needed / devices.GB:.1f} GB, and this machine has "
+            f"{device.size / devices.GB:.1f} GB; merge on a larger one, or take the adapter, without --merge."
+        )
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import importlib.util
 
 from selfspec.config import LoraConfig, ModelConfig, StrategyConfig
 from selfspec.errors import UserError
-from selfspec.models import memory
+from selfspec.models import machine
 
 
 def check_choice(strategy: StrategyConfig, model: ModelConfig, lora: LoraConfig) -> None:
@@ -55,7 +55,7 @@ def check_device(strategy: StrategyConfig) -> None:
     Raises:
         UserError: what to choose instead.
     """
-    if strategy.name.startswith("deepspeed") and not memory.gpu_count():
+    if strategy.name.startswith("deepspeed") and not machine.gpu_count():
         raise UserError(
             f"strategy={strategy.name} needs GPUs, and this machine has none; choose strategy=fsdp or strategy=ddp, "
             "which run on processors too."

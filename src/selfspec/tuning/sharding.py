@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 from transformers.distributed import DistributedConfig
 
 from selfspec.config import ModelConfig, PathsConfig, StrategyConfig
@@ -32,7 +32,7 @@ def base(
     with load.files(model, folder) as place:
         placed = {}
         if model.quantization == "none":
-            layers = dict.fromkeys(_layer_patterns(place), "free_full_weight")
+            layers = dict.fromkeys(_layer_patterns(load.language(model, place)), "free_full_weight")
             placed["distributed_config"] = DistributedConfig(
                 fsdp_size=processes, fsdp_plan=layers, fsdp_cpu_offload=strategy.cpu_offload
             )
@@ -48,10 +48,10 @@ def shard(model: nn.Module, strategy: StrategyConfig, processes: int) -> None:
         fully_shard(module, mesh=mesh, ignored_params=own, offload_policy=offload)
 
 
-def _layer_patterns(folder: Path) -> set[str]:
-    """`model.layers.*`: the decoder layers of the model in a folder, of which no weight is read."""
+def _layer_patterns(config: Any) -> set[str]:
+    """`model.layers.*`: the decoder layers of a model, of which no weight is read."""
     with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        empty = AutoModelForCausalLM.from_config(config)
     layers = set(_layers(empty))
     return {re.sub(r"\.\d+(?=\.|$)", ".*", name) for name, module in empty.named_modules() if module in layers}
 

@@ -1,0 +1,127 @@
+"""How many tokens prompts and answers have, by the characters of seeds and questions, without a tokenizer."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfspec import prompts
+from selfspec.config import Config, DomainConfig
+from selfspec.records import Question, fewer, in_turn, read_all_questions, read_seeds, split
+from selfspec.scoring.tasks import MAX_NEW_TOKENS
+
+CHARACTERS = 4.0  # of a token; gemma-3-270m reads the shipped seeds at 3.9 to 4.4
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Tokens of a domain's shown seeds."""
+
+    head: int  # of what stands before every task: the role
+    rows: tuple[tuple[int, int], ...]  # (prompt, response) of each, as it is tuned on
+    shown: tuple[int, ...]  # of each, solved in a prompt
+    list_head: int  # of what stands before the list from which instructions are written
+    listed: tuple[int, ...]  # of each in that list
+    asked: int  # of a task in that list, up to where it is written
+
+    def prefix(self, shots: int, longest: bool = False) -> int:
+        """Tokens before an item, with so many seeds shown: the mean, or at most."""
+        return self.head + _some(self.shown, shots, longest)
+
+    def list_prefix(self, shots: int, longest: bool = False) -> int:
+        """The same of the list."""
+        return self.list_head + _some(self.listed, shots, longest)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Tokens of the questions that a model is scored on."""
+
+    count: int
+    types: int  # task types
+    item: float  # mean
+    longest: int
+    answer: float  # mean, with its end
+    new: int  # written at most
+    options: int  # of the longest option, 0 where no kind has any
+    choices: int  # options that a question has at most
+    seeds: Seeds  # shown as shots
+
+
+_SEEDS: dict[object, Seeds] = {}
+_ASKED: dict[object, Asked] = {}
+
+
+def tokens(text: str) -> int:
+    """About how many tokens a text has."""
+    return math.ceil(len(text) / CHARACTERS)
+
+
+def seeds(domain: DomainConfig) -> Seeds:
+    """Of a domain's seeds, read once however many jobs ask."""
+    key = (_stamp(domain.seeds), domain.role, domain.seed_count, domain.topics, tuple(domain.tasks.items()))
+    if key not in _SEEDS:
+        _SEEDS[key] = _read_seeds(domain)
+    return _SEEDS[key]
+
+
+def _read_seeds(domain: DomainConfig) -> Seeds:
+    shown = fewer(split(read_seeds(Path(domain.seeds), domain.tasks))[0], domain.seed_count)
+    head = tokens(prompts.prefix(domain.role, ()))
+    items = [(tokens(prompts.item(seed)), tokens(seed.output) + 1) for seed in shown]
+    list_head = tokens(prompts.list_prefix(domain, ()))
+    listed = tuple(tokens(prompts.list_prefix(domain, [seed])) - list_head for seed in shown)
+    requests = (prompts.Request(seed.task_type, seed.topic, seed.options) for seed in shown)
+    asked = max(tokens(prompts.list_item(9, request, domain)) for request in requests)
+    rows = tuple((head + prompt, response) for prompt, response in items)
+    return Seeds(head, rows, tuple(prompt + response for prompt, response in items), list_head, listed, asked)
+
+
+def questions(config: Config) -> Asked:
+    """Of a config's evaluation."""
+    evaluation, domain = config.evaluation, config.evaluation.domain
+    assert domain is not None  # the door has filled it in
+    files = evaluation.files or (domain.evaluation,)
+    key = (tuple(map(_stamp, files)), evaluation.limit, _stamp(domain.seeds), domain.role, tuple(domain.tasks.items()))
+    if key not in _ASKED:
+        some = in_turn(read_all_questions(tuple(map(Path, files)), domain.tasks), evaluation.limit)
+        _ASKED[key] = _read_questions(some, seeds(domain))
+    return _ASKED[key]
+
+
+def _read_questions(asked: Sequence[Question], shown: Seeds) -> Asked:
+    items = [tokens(prompts.item(question)) for question in asked]
+    answers = [tokens(question.answers[0]) + 1 for question in asked]
+    scored = [tokens(option) + 1 for question in asked if question.kind == "label" for option in question.options]
+    return Asked(
+        count=len(asked),
+        types=len(Counter(question.task_type for question in asked)),
+        item=_mean(items),
+        longest=max(items),
+        answer=_mean(answers),
+        new=max(MAX_NEW_TOKENS[question.kind] for question in asked),
+        options=max(scored, default=0),
+        choices=max(len(question.options) for question in asked),
+        seeds=shown,
+    )
+
+
+def mean_row(shown: Seeds) -> tuple[float, float]:
+    """(prompt, response) of a mean row: synthetic ones are taken to be as long as the seeds."""
+    return _mean([prompt for prompt, _ in shown.rows]), _mean([response for _, response in shown.rows])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(len(values), 1)
+
+
+def _some(lengths: Sequence[int], count: int, longest: bool) -> int:
+    return sum(sorted(lengths)[-count:]) if longest and count else round(count * _mean(lengths))
+
+
+def _stamp(file: str) -> tuple[str, int, int]:
+    facts = Path(file).stat()
+    return file, facts.st_size, facts.st_mtime_ns

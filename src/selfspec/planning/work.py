@@ -1,0 +1,87 @@
+"""What each stage does: attempts, rows, optimizer steps, answers, and the tokens of all that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from selfspec.config import Config
+from selfspec.generation import BLOCK
+from selfspec.pipeline import Stage
+from selfspec.planning import lengths
+from selfspec.tuning.batches import SMALL
+
+ASSUMED = 0.5  # of the attempts pass: 64 of 127 in the README's run (`python benchmarks/default_run.py`)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one stage."""
+
+    told: str  # "64 rows, 24 steps"
+    units: float = 0  # attempts, tuned tokens, answers: what finished runs are timed by
+    generated: float = 0  # tokens
+    read: float = 0
+    tuned: float = 0
+
+    def share(self, part: float) -> Work:
+        """What is left of it where only a part is to be done."""
+        return Work(self.told, *(part * value for value in (self.units, self.generated, self.read, self.tuned)))
+
+
+def of(stage: Stage, passing: float) -> Work:
+    """The work of a stage, with what share of the attempts passes; of some kinds nothing is known."""
+    if stage.name in ("examples", "iteration"):
+        return _written(stage, passing)
+    if stage.name == "adapter":
+        return _tuned(stage)
+    return _scored(stage.config) if stage.name == "scores" else Work("")
+
+
+def attempts(config: Config, passing: float) -> int:
+    """Attempts that a data size takes, in whole blocks."""
+    return BLOCK * math.ceil(config.data_size.examples / passing / BLOCK)
+
+
+def _written(stage: Stage, passing: float) -> Work:
+    config, shown = stage.config, lengths.seeds(stage.config.domain)
+    wanted, asked, answer = attempts(config, passing), config.generation.instructions, config.generation.responses
+    prompt, response = lengths.mean_row(shown)
+    item, batches = prompt - shown.head, math.ceil(wanted / asked.batch_size)
+    begun, listed = shown.asked, sum(shown.listed) / len(shown.listed)
+    drafts = {"generated": wanted * (listed - begun), "read": 2 * (batches * shown.list_prefix(asked.shots))}
+    drafts["read"] += wanted * (begun + listed)
+    if stage.name == "iteration" and config.rounds.instructions == "same":  # those of the first round
+        drafts = {"generated": 0.0, "read": 0.0}
+    replies = {"generated": wanted * response}
+    replies["read"] = math.ceil(wanted / answer.batch_size) * shown.prefix(answer.shots) + wanted * item
+    more = _checked(config, wanted, item)
+    total = {name: drafts[name] + replies[name] + more[name] for name in ("generated", "read")}
+    told = f"{config.data_size.examples:,} of {wanted:,} attempts"
+    return Work(told, wanted, **total)
+
+
+def _checked(config: Config, wanted: int, item: float) -> Mapping[str, float]:
+    """Votes and verdicts, where the filters ask for them."""
+    filters, generation = config.generation.filters, config.generation
+    votes = wanted * generation.self_consistency.samples if filters.self_consistency else 0
+    verdicts = wanted if filters.judge else 0
+    return {"generated": votes * 3, "read": (votes + verdicts) * item}
+
+
+def _tuned(stage: Stage) -> Work:
+    config, tuning = stage.config, stage.config.tuning
+    shown = lengths.seeds(config.domain)
+    rows = config.data_size.examples if "examples" in stage.inputs else len(shown.rows)
+    steps = tuning.epochs * math.ceil(rows / (tuning.batch_size or (8 if rows <= SMALL else 32)))
+    tokens = rows * tuning.epochs * sum(lengths.mean_row(shown))
+    return Work(f"{rows:,} rows, {steps:,} steps", tokens, tuned=tokens)
+
+
+def _scored(config: Config) -> Work:
+    evaluation, asked = config.evaluation, lengths.questions(config)
+    draws = [shots for shots in evaluation.shots for _ in range(evaluation.draws if shots else 1)]
+    answers = asked.count * len(draws)
+    read = answers * asked.item + sum(asked.types * asked.seeds.prefix(count) for count in draws)
+    return Work(f"{answers:,} answers", answers, generated=answers * asked.answer, read=read)
