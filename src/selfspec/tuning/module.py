@@ -124,7 +124,7 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         }
         if self._ends_epoch(step) and self.data.held_out:
             point["held_out_loss"] = self.held_out_loss()
-            now = self.gradients.parameters()  # all together, though rounding may let their losses differ
+            now = self.gradients.parameters()  # by all together, though rounding may let their losses differ
             if self.config.keep == "best" and point["held_out_loss"] < min(self.held_out_losses(), default=math.inf):
                 self.best = now
         self.curve.append(point)
