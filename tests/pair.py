@@ -2,8 +2,9 @@
 
     torchrun --nproc-per-node 2 tests/pair.py CELLS.json
 
-CELLS.json: a list of {"folder": ..., "overrides": [...], "stop_after": null or a number of steps}. What went wrong in a
-cell goes into its folder as `error.txt`.
+CELLS.json: a list of {"folder": ..., "overrides": [...], "stop_after": null or a number of steps}; "torn": true if
+somebody was killed there while saving DeepSpeed's next checkpoint. What went wrong in a cell goes into its folder as
+`error.txt`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import processors
 from selfspec import pipeline, ranks, stage
 from selfspec.errors import Interrupted
 from selfspec.reporting.progress import Progress
@@ -31,9 +33,21 @@ def tune(cell: dict[str, Any], group: ranks.Ranks) -> None:
         stage.run(wanted, config, Store(Path(config.paths.store)), Progress(), listening)
 
 
+def tear(folder: Path) -> None:
+    """Half of a checkpoint lies beside the whole one."""
+    (saved,) = folder.glob("store/work/*/deepspeed/step-*")
+    following = saved.with_name(f"step-{int(saved.name[5:]) + 1}")
+    following.mkdir()
+    for part in list(saved.iterdir())[:2]:
+        (following / part.name).write_bytes(part.read_bytes()[:1000])
+
+
 def main() -> None:
+    processors.allow()
     with ranks.joined() as group:
         for cell in json.loads(Path(sys.argv[1]).read_text()):
+            if group.first and cell.get("torn"):
+                tear(Path(cell["folder"]))
             try:
                 tune(cell, group)
             except Interrupted:

@@ -1,6 +1,6 @@
 """Run by torchrun: loads the base of a folder as a strategy does; each process prints the memory that this took.
 
-torchrun --nproc-per-node 2 tests/peak.py FOLDER none|nf4 auto|ddp
+torchrun --nproc-per-node 2 tests/peak.py FOLDER none|nf4 STRATEGY
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import processors
 from selfspec import ranks
 from selfspec.config import LoraConfig, PathsConfig, StrategyConfig
 from selfspec.reporting.progress import Progress
@@ -43,6 +44,7 @@ def main() -> None:
     from selfspec.tuning.strategies import Placement
 
     config = replace(model_config("llama-2-7b"), toy=False, path=folder, dtype="bfloat16", quantization=quantization)
+    processors.allow()
     with ranks.joined() as group:
         placement, peak = Placement(StrategyConfig(strategy), group), Peak()
         peak.start()

@@ -6,10 +6,14 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from conftest import PROJECT, Warm, cold, places
+from selfspec.config import StrategyConfig
+from selfspec.errors import UserError
+from selfspec.tuning import limits
 
 SEEDS = (PROJECT / "src/selfspec/domains/biomedicine/seeds.jsonl").read_text().splitlines()
 
@@ -88,6 +92,21 @@ def test_a_bad_seeds_file_is_named_by_file_line_and_field(tmp_path: Path, lines:
 def test_an_adapter_that_needs_whole_weights_is_refused_where_they_lie_in_parts(tmp_path: Path) -> None:
     sentence = refused(tmp_path, "lora=dora", "strategy=fsdp")
     assert all(part in sentence for part in ("lora=dora", "strategy=fsdp", "quantization=nf4", "lora=r8"))
+
+
+def test_deepspeed_is_refused_where_it_can_do_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    sentence = refused(tmp_path, "strategy=deepspeed_zero3", "quantization=nf4")
+    assert all(part in sentence for part in ("quantization=nf4", "strategy=fsdp", "strategy=deepspeed_zero2"))
+    monkeypatch.setattr(limits.machine, "gpu_count", lambda: 0)
+    monkeypatch.setattr(limits.importlib.util, "find_spec", lambda _: None)
+    for name in ("deepspeed_zero2", "deepspeed_zero3", "deepspeed_zero3_offload"):
+        with pytest.raises(UserError, match=f"strategy={name} needs GPUs.* choose strategy=fsdp or strategy=ddp"):
+            limits.check_device(StrategyConfig(name))
+        with pytest.raises(UserError, match=r"needs DeepSpeed; get it with: pip install -e \"\.\[deepspeed\]\""):
+            limits.check_installed(StrategyConfig(name))
+    for name in ("auto", "ddp", "fsdp"):
+        limits.check_device(StrategyConfig(name))
+        limits.check_installed(StrategyConfig(name))
 
 
 def test_an_answer_outside_its_options_is_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import PROJECT
 from selfspec import pipeline
-from selfspec.errors import Interrupted
+from selfspec.errors import Interrupted, UserError
 from selfspec.tuning import checkpoints
 from test_tuning import StopAfter, check_same, curve, tune, work
 from toys import experiment, toy
@@ -31,7 +31,8 @@ QUICK = (
     "tuning.micro_batch_tokens=300",
 )
 ARCHITECTURES = ("llama-2-7b", "falcon-40b", "mpt-30b", "qwen3-8b", "gemma-3-270m")
-MATRIX = [(s, q, m) for s in ("ddp", "fsdp") for q in ("none", "nf4") for m in ARCHITECTURES]
+ZERO = ("deepspeed_zero2", "deepspeed_zero3", "deepspeed_zero3_offload")
+MATRIX = [(s, q, m) for s in ("ddp", "fsdp", *ZERO) for q in ("none", "nf4") for m in ARCHITECTURES]
 FEW = [("ddp", "none", "llama-2-7b"), ("fsdp", "none", "llama-2-7b"), ("fsdp", "nf4", "falcon-40b")]
 SHARDED = ("fsdp", "none", "llama-2-7b")
 Cell = tuple[str, str, str]
@@ -94,13 +95,17 @@ def same_steps(found: Path, expected: Path) -> None:
 def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Adapters of two processes, which live through all cells; `alone first` was stopped in one process before."""
     folder = tmp_path_factory.mktemp("together")
-    names = [*("-".join(each) for each in FEW), "stopped", "alone later", "alone first"]
+    names = [*("-".join(each) for each in FEW), "stopped", "alone later", "alone first", *ZERO, "two alone"]
     places = {name: folder / name for name in names}
     with pytest.raises(Interrupted):
         tune(experiment(places["alone first"], *overrides(SHARDED)), StopAfter(2))
     cells = [cell(places["-".join(each)], overrides(each)) for each in FEW]
     cells += [cell(places["stopped"], overrides(SHARDED), steps) for steps in (2, 3, None)]  # 5: an epoch's last is 3
     cells += [cell(places["alone later"], overrides(SHARDED), 4), cell(places["alone first"], overrides(SHARDED))]
+    for name in ZERO:  # 3: the epoch's last, and the best so far
+        settings = overrides((name, "none", "llama-2-7b"), "tuning.checkpoint_minutes=0")
+        cells += [cell(places[name], settings, 3), {**cell(places[name], settings), "torn": True}]
+    cells += [cell(places["two alone"], overrides((ZERO[0], "none", "llama-2-7b")), 2)]
     run(cells, folder)
     return places
 
@@ -121,9 +126,31 @@ def test_a_stopped_adapter_goes_on_also_in_another_number_of_processes(
     same_steps(adapter(together[name], overrides(SHARDED)), alone(*SHARDED[1:]))
 
 
+@pytest.mark.parametrize("name", ZERO)
+def test_deepspeed_goes_on_from_what_was_published_last(name: str, together: dict[str, Path], alone: Any) -> None:
+    same_steps(adapter(together[name], overrides((name, "none", "llama-2-7b"))), alone("none", "llama-2-7b"))
+
+
+def test_a_checkpoint_of_deepspeed_is_an_adapters_and_for_its_processes_alone(together: dict[str, Path]) -> None:
+    config = experiment(together["two alone"], *overrides(("auto", "none", "llama-2-7b")))
+    folders = [path.name for path in (work(config) / "deepspeed").iterdir() if path.is_dir()]
+    assert folders == ["step-2"]
+    state = checkpoints.load(work(config))
+    assert state and len(state["curve"]) == 2 and all("lora_" in name for name in state["parameters"])
+    parts = [path.stat().st_size for path in (work(config) / "deepspeed" / "step-2").iterdir()]
+    trained = 4 * sum(parameter.numel() for parameter in state["parameters"].values())
+    assert 3 * trained < sum(parts) < 5 * trained + 200_000  # parameters, two moments, the parameters once more
+    with pytest.raises(UserError, match=r"by 2 processes of strategy=deepspeed_zero2.*again as it began, or delete"):
+        tune(config)
+
+
 @pytest.mark.slow
 def test_every_strategy_takes_every_architecture_in_4_bits_and_whole(alone: Any, tmp_path: Path) -> None:
-    places = {each: tmp_path / "-".join(each) for each in MATRIX}
+    refused = [each for each in MATRIX if each[0] in ZERO[1:] and each[1] == "nf4"]
+    for each in refused:
+        with pytest.raises(UserError, match="choose strategy=fsdp or strategy=deepspeed_zero2"):
+            experiment(tmp_path, *overrides(each))
+    places = {each: tmp_path / "-".join(each) for each in MATRIX if each not in refused}
     run([cell(place, overrides(each)) for each, place in places.items()], tmp_path)
     for each, place in places.items():
         same_steps(adapter(place, overrides(each)), alone(*each[1:]))
@@ -154,4 +181,5 @@ def test_no_process_ever_holds_a_sharded_base_whole(tmp_path: Path) -> None:
     assert 5.5e8 < whole < 7e8
     assert min(peaks(tmp_path, "none", "ddp")) > 0.95 * whole
     assert max(peaks(tmp_path, "none", "fsdp")) < 0.65 * whole  # its half, and what is in flight
+    assert max(peaks(tmp_path, "none", "deepspeed_zero3")) < 0.65 * whole
     assert max(peaks(tmp_path, "nf4", "fsdp")) < 0.65 * whole  # whole, but in 4 bits

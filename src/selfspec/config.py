@@ -218,7 +218,7 @@ class TuningConfig:
 class StrategyConfig:
     """Over which processes the adapter is tuned, a device each."""
 
-    name: str = runtime()  # auto, ddp, fsdp
+    name: str = runtime()  # auto, ddp, fsdp, deepspeed_zero2, deepspeed_zero3, deepspeed_zero3_offload
     cpu_offload: bool = runtime(False)  # fsdp: the shards wait in the machine's memory
 
 

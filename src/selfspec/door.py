@@ -17,13 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from selfspec.benchmarks.prepare import prepare_all
-from selfspec.config import Config, DomainConfig, LoraConfig, ModelConfig, freeze
+from selfspec.config import Config, DomainConfig, freeze
 from selfspec.errors import UserError, nearest
 from selfspec.models import nf4, weights
 from selfspec.planning import devices
 from selfspec.records import KINDS, read_all_questions, read_questions, read_seeds, read_texts, split
 from selfspec.scoring import harness
 from selfspec.store import writing
+from selfspec.tuning import limits
 
 CHOICES = {
     "tuning.schedule": ("constant", "linear", "cosine"),
@@ -31,7 +32,7 @@ CHOICES = {
     "logger.name": ("wandb", "csv", "none"),
     "logger.mode": ("offline", "online"),
     "engine.name": ("transformers",),
-    "strategy.name": ("auto", "ddp", "fsdp"),
+    "strategy.name": ("auto", "ddp", "fsdp", "deepspeed_zero2", "deepspeed_zero3", "deepspeed_zero3_offload"),
     "generation.demonstrations": ("own_type", "random"),
     "retrieval.name": ("none", "bm25"),
     "rounds.instructions": ("same", "new"),
@@ -127,9 +128,11 @@ def enter(composed: DictConfig) -> Config:
     sharing, at_once = _shares()
     if sharing:  # else each stage looks at its own node
         devices.check(config, processes=sharing, neighbours=sharing * at_once)
+        limits.check_device(config.strategy)
     weights.check(config.model)
     if config.model.quantization == "nf4":
         nf4.check()
+    limits.check_installed(config.strategy)
     return config
 
 
@@ -254,24 +257,10 @@ def _check_values(config: Config) -> None:
     if not config.evaluation.shots or min(config.evaluation.shots) < 0:
         shots = list(config.evaluation.shots)
         raise UserError(f"evaluation.shots={shots} must name at least one number of shots, none of them negative.")
-    if config.strategy.name == "fsdp":
-        check_sharded(config.model, config.lora)
+    limits.check_choice(config.strategy, config.model, config.lora)
     for name, task in config.domain.tasks.items():
         if task.kind not in KINDS:
             raise UserError(f"domain.tasks.{name}.kind={task.kind} is none of {', '.join(KINDS)}.")
-
-
-def check_sharded(model: ModelConfig, lora: LoraConfig) -> None:
-    """Refuse an adapter whose first weights need whole ones of the base where these lie in parts.
-
-    Raises:
-        UserError: what to choose instead.
-    """
-    if lora.dora and model.quantization == "none":
-        raise UserError(
-            "lora=dora measures the base's weights, of which strategy=fsdp gives no process a whole one; choose "
-            "quantization=nf4, strategy=ddp, or lora=r8."
-        )
 
 
 def _check_data(config: Config) -> None:

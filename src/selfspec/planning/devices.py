@@ -10,7 +10,7 @@ from selfspec.config import Config
 from selfspec.errors import UserError
 from selfspec.models import machine, memory
 from selfspec.pipeline import Stage
-from selfspec.planning.needs import KINDS, OF, Device, needs
+from selfspec.planning.needs import KINDS, OF, SHARDED, Device, needs
 
 GB = 1e9
 PYTHON = 0.6 * GB  # torch, Lightning and transformers, imported, where the model lies in the machine's own memory
@@ -95,7 +95,7 @@ def changed(config: Config, values: Values) -> Config:
         if key != DEVICES:
             section, *rest = key.split(".")
             config = replace(config, **{section: _put(getattr(config, section), rest, value)})
-        elif config.strategy.name == "ddp":
+        elif config.strategy.name not in SHARDED:
             config = replace(config, strategy=replace(config.strategy, name="fsdp"))
     return config
 

@@ -14,6 +14,7 @@ from selfspec.tuning.batches import SMALL
 
 KINDS = ("examples", "adapter", "scores")
 OF = {"iteration": "examples", "harness": "scores", "index": ""}  # stages that need what another kind needs
+SHARDED = ("auto", "fsdp", "deepspeed_zero3", "deepspeed_zero3_offload")
 AROUND = 1.25  # of an architecture that is not known here: what stands beside its weights, at the least
 WORDS = 1.5  # tokens of a word, of passages
 TEMPLATE = 24  # tokens around a synthetic task: headings, and the options of a closed one
@@ -60,8 +61,9 @@ def _base(config: Config, device: Device, processes: int) -> Base | None:
     if found is None:
         return None
     short = not model.toy and (device.gpu or device.halves) if model.dtype == "auto" else model.dtype != "float32"
-    shards = processes if strategy.name in ("auto", "fsdp") else 1
-    return Base(found, 2 if short else 4, model.quantization == "nf4", device.gpu, shards, strategy.cpu_offload)
+    shards = processes if strategy.name in SHARDED else 1
+    offload = strategy.cpu_offload or strategy.name == "deepspeed_zero3_offload"
+    return Base(found, 2 if short else 4, model.quantization == "nf4", device.gpu, shards, offload)
 
 
 def _pass(config: Config) -> Pass:

@@ -107,7 +107,7 @@ def _tune(
             trainer = pl.Trainer(
                 max_epochs=1,
                 accelerator="auto",
-                **placement.trainer(),
+                **placement.trainer(tuning),
                 logger=logger,
                 log_every_n_steps=1,
                 enable_checkpointing=False,

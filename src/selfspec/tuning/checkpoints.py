@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from selfspec.store import write_atomic
@@ -27,17 +26,19 @@ def copy(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save(
-    folder: Path,
-    model: nn.Module,
-    optimizer: Optimizer,
-    schedule: LRScheduler,
-    curve: list[dict[str, Any]],
-    best: dict[str, Tensor],
+    folder: Path, schedule: LRScheduler, curve: list[dict[str, Any]], best: dict[str, Tensor], tuned: dict[str, Any]
 ) -> None:
-    """Write the state after the last finished step, whole or not at all."""
+    """Write the state after the last finished step, whole or not at all.
+
+    Args:
+        folder: Of the work that outlives a kill.
+        schedule: Of the learning rate.
+        curve: One entry a step.
+        best: Parameters of the best epoch so far.
+        tuned: `parameters`, and what puts the optimizer back.
+    """
     state = {
-        "parameters": {name: parameter.detach() for name, parameter in trained(model).items()},
-        "optimizer": optimizer.state_dict(),
+        **tuned,
         "schedule": {"last_epoch": schedule.last_epoch},
         "curve": curve,
         "best": best,
@@ -68,8 +69,7 @@ def restore_random(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["random"][1:])
 
 
-def restore_optimizer(state: dict[str, Any], optimizer: Optimizer, schedule: LRScheduler) -> None:
-    """Put the moments back, and the schedule at its step (its rate is in the optimizer's state)."""
-    optimizer.load_state_dict(state["optimizer"])
+def restore_schedule(state: dict[str, Any], schedule: LRScheduler) -> None:
+    """Put the schedule back to its step (its rate is in the optimizer's state)."""
     schedule.last_epoch = state["schedule"]["last_epoch"]
-    schedule._last_lr = [group["lr"] for group in optimizer.param_groups]
+    schedule._last_lr = [group["lr"] for group in schedule.optimizer.param_groups]

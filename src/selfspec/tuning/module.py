@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         self.best: dict[str, Tensor] = {}  # parameters after the epoch with the least loss on held-out seeds
         self.state = checkpoints.load(work)
         if self.state:
+            placement.check(self.state, work)
             self.curve, self.best = list(self.state["curve"]), self.state["best"]
             checkpoints.restore_parameters(self.state, model)
         done = len(self.curve)
@@ -71,13 +73,10 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         return range(len(self.curve), len(self.data.steps))
 
     def configure_optimizers(self) -> Any:
-        """AdamW on the adapter, warm-up and then the schedule; resumed where a checkpoint says so."""
+        """AdamW on the adapter, warm-up and then the schedule."""
         parameters = checkpoints.trained(self.model).values()
         optimizer = AdamW(parameters, lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
-        schedule = LambdaLR(optimizer, self.factor)
-        if self.state:
-            checkpoints.restore_optimizer(self.state, optimizer, schedule)
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, self.factor)}
 
     def factor(self, step: int) -> float:
         """What the learning rate is multiplied by at `step`."""
@@ -91,8 +90,12 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         ]
 
     def on_train_start(self) -> None:
-        """Lightning's signal handlers make way for the flag that this loop asks."""
+        """Lightning's signal handlers make way for the flag that this loop asks; the optimizer is as it was."""
         self.stop.arm()
+        self.gradients = self.placement.gradients(self)
+        if self.state:
+            self.gradients.restore(self.state)
+            checkpoints.restore_schedule(self.state, self.lr_schedulers())
         for point in self.curve:  # a signal to the whole job ends W&B's own process too, with what it had not written
             self._log(point)
 
@@ -102,53 +105,56 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         if index == 0 and self.state:  # Lightning itself has drawn numbers since the checkpoint was read
             checkpoints.restore_random(self.state)
         before = {"held_out_loss_before": self.held_out_loss()} if number == 0 and self.data.held_out else {}
-        optimizer: Any = self.optimizers()
-        schedule: Any = self.lr_schedulers()
-        for parameter in checkpoints.trained(self.model).values():
-            parameter.grad = torch.zeros_like(parameter)  # also where this process has no row in the step
-        total = torch.zeros(1, dtype=torch.float64)
-        for micro, weight in self._mine(step):
-            part = loss_sum(self.model, [self.data.rows[row] for row in micro], self.mask) * weight / step.tokens
-            self.manual_backward(part)
-            total += part.detach().cpu()
-        parameters = checkpoints.trained(self.model).values()
-        self.ranks.add([total, *(parameter.grad for parameter in parameters if parameter.grad is not None)])
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
-        rate, loss = schedule.get_last_lr()[0], float(total)
+        micro = [(rows, weight / step.tokens) for rows, weight in self._mine(step)]
+        loss = float(self.gradients.backward([partial(self._weighted, *each) for each in micro]))
         if not math.isfinite(loss):
             raise UserError(
                 f"The loss of step {number} is {loss}; lower tuning.learning_rate={self.config.learning_rate}."
             )
-        optimizer.step()
+        schedule: Any = self.lr_schedulers()
+        rate, norm = schedule.get_last_lr()[0], self.gradients.step()
         schedule.step()
         point = {
             "step": step.number,
             "epoch": step.epoch,
             "loss": loss,
             "lr": rate,
-            "grad_norm": float(norm),
+            "grad_norm": norm,
             **before,
         }
         if self._ends_epoch(step) and self.data.held_out:
             point["held_out_loss"] = self.held_out_loss()
+            now = self.gradients.parameters()  # by all together, though rounding may let their losses differ
             if self.config.keep == "best" and point["held_out_loss"] < min(self.held_out_losses(), default=math.inf):
-                self.best = checkpoints.copy(self.model)
+                self.best = now
         self.curve.append(point)
         self._log(point)
         self.display.advance(1, f"loss {loss:.3f}")
-        self._keep(optimizer.optimizer, schedule)
+        self._keep()
 
     def _mine(self, step: Step) -> list[tuple[tuple[int, ...], float]]:
         """This process's forward passes of a step, and the weight of each.
 
-        Where the base is sharded all processes gather each layer together, so all make as many passes: who has
-        nothing left to learn goes through the step's first rows again, with weight 0.
+        Where the processes meet in each pass all make as many: who has nothing left to learn goes through the step's
+        first rows again, with weight 0.
         """
         world, micro = self.ranks.world, step.micro_batches
         mine = [(rows, 1.0) for rows in micro[self.ranks.rank :: world]]
-        if self.placement.sharded and len(mine) < math.ceil(len(micro) / world):
+        if self.placement.in_step and len(mine) < math.ceil(len(micro) / world):
             mine.append((micro[0], 0.0))
         return mine
+
+    def forward(self, rows: Sequence[Encoded]) -> Tensor:
+        """Cross-entropy summed over the response tokens of `rows`."""
+        return loss_sum(self.model, rows, self.mask)
+
+    def _weighted(self, rows: tuple[int, ...], weight: float) -> Tensor:
+        loss: Tensor = self.trainer.model([self.data.rows[row] for row in rows])  # it may lie in DeepSpeed's engine
+        return loss * weight
+
+    def on_train_end(self) -> None:
+        """The adapter is saved as that of one process."""
+        self.gradients.finish()
 
     def _log(self, point: dict[str, Any]) -> None:
         """At once: Lightning's own way waits for the end of a step that a signal may cut short."""
@@ -171,7 +177,7 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
     def held_out_loss(self) -> float:
         """Mean cross-entropy (nats a response token) on the held-out seeds."""
         self.model.eval()
-        total = sum(float(loss_sum(self.model, [row], self.mask)) for row in self.data.held_out)
+        total = sum(float(self.trainer.model([row])) for row in self.data.held_out)
         self.model.train()
         return total / sum(len(row.response) for row in self.data.held_out)
 
@@ -179,14 +185,15 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         following = step.number + 1
         return following == len(self.data.steps) or self.data.steps[following].epoch != step.epoch
 
-    def _keep(self, optimizer: Any, schedule: Any) -> None:
+    def _keep(self) -> None:
         """Save when it is time, or when a signal asks to stop."""
 
         def save() -> None:
-            if self.ranks.first:
-                checkpoints.save(self.work, self.model, optimizer, schedule, self.curve, self.best)
+            publish = partial(checkpoints.save, self.work, self.lr_schedulers(), self.curve, self.best)
+            self.gradients.save(len(self.curve), publish)
             self._saved = time.monotonic()
 
         self.stop.check(save)
-        if time.monotonic() - self._saved >= self.config.checkpoint_minutes * 60:
+        due = time.monotonic() - self._saved >= self.config.checkpoint_minutes * 60
+        if self.ranks.agree(int(due)):  # clocks differ, and all may have to save together
             save()

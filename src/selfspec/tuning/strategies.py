@@ -6,17 +6,19 @@ The processes are started from outside, never by Lightning.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
-from selfspec import door
-from selfspec.config import LoraConfig, ModelConfig, PathsConfig, StrategyConfig
+from selfspec.config import LoraConfig, ModelConfig, PathsConfig, StrategyConfig, TuningConfig
+from selfspec.errors import UserError
 from selfspec.models import load
 from selfspec.ranks import Ranks
 from selfspec.reporting.progress import Progress
-from selfspec.tuning import sharding
+from selfspec.tuning import limits, sharding, zero
+from selfspec.tuning.gradients import Gradients, Whole
 
 
 class DataParallel(DDPStrategy):  # type: ignore[misc]
@@ -27,7 +29,7 @@ class DataParallel(DDPStrategy):  # type: ignore[misc]
     """
 
     def configure_ddp(self) -> None:
-        """The module stays unwrapped; `Specialization.training_step` sums the gradients."""
+        """The module stays unwrapped; `gradients.Whole` sums what it has."""
 
 
 @dataclass(frozen=True)
@@ -39,25 +41,70 @@ class Placement:
 
     @property
     def sharded(self) -> bool:
-        """Whether each process holds a part of the base; then all make the same number of forward passes."""
+        """Whether each process holds a part of the base, by FSDP2."""
         return self.ranks.world > 1 and self.strategy.name in ("auto", "fsdp")
+
+    @property
+    def deepspeed(self) -> bool:
+        """Whether DeepSpeed lies over the processes."""
+        return self.ranks.world > 1 and self.strategy.name.startswith("deepspeed")
+
+    @property
+    def in_step(self) -> bool:
+        """Whether the processes meet in every forward or backward pass; then all make as many of them."""
+        return self.sharded or self.deepspeed
+
+    @property
+    def writer(self) -> list[Any] | None:
+        """Who alone can read the checkpoint that these processes write; None: whoever comes."""
+        return [self.strategy.name, self.ranks.world] if self.deepspeed else None
+
+    def check(self, state: dict[str, Any], work: Path) -> None:
+        """Refuse a checkpoint whose optimizer lies in parts that are not these processes'.
+
+        Raises:
+            UserError: what to do.
+        """
+        writer = state.get("writer")
+        if writer != self.writer:
+            was = f"{writer[1]} processes of strategy={writer[0]}" if writer else "a strategy without DeepSpeed"
+            raise UserError(
+                f"The checkpoint in {work} was written by {was}, and DeepSpeed's parts of an optimizer fit only as "
+                "many processes of the same strategy; start it again as it began, or delete that folder to begin anew."
+            )
+
+    def gradients(self, module: Any) -> Gradients:
+        """What takes the losses of a step, once `Trainer` has put everything in its place."""
+        if self.deepspeed:
+            return zero.Parted(module.model, module.trainer.model, self, module.work)
+        return Whole(module.model, module.optimizers(), self.ranks, module.config.max_grad_norm)
 
     def base(self, model: ModelConfig, lora: LoraConfig, paths: PathsConfig, progress: Progress) -> tuple[Any, Any]:
         """(frozen base, tokenizer)."""
         if self.sharded:
-            door.check_sharded(model, lora)
+            limits.check_sharded(model, lora)
             return sharding.base(model, paths, self.strategy, self.ranks.world, progress)
+        if self.deepspeed:
+            limits.check_device(self.strategy)
+        if self.deepspeed and self.strategy.name != "deepspeed_zero2":
+            return zero.base(model, paths, self.strategy, progress)
         return load.base(model, paths, progress)
 
     def place(self, model: Any, config: ModelConfig) -> None:
         """Put the base, with its adapter on, where it shall be tuned."""
         if self.sharded and config.quantization == "nf4":
             sharding.shard(model, self.strategy, self.ranks.world)
+        if self.deepspeed:
+            zero.placed()
 
-    def trainer(self) -> dict[str, Any]:
+    def trainer(self, tuning: TuningConfig) -> dict[str, Any]:
         """What `Trainer` is told of the processes."""
         if self.ranks.world == 1:
             return {"devices": 1, "plugins": [LightningEnvironment()]}  # not the SLURM one, which requeues by itself
         shape = {"devices": self.ranks.local_world, "num_nodes": self.ranks.world // self.ranks.local_world}
-        strategy = DataParallel(cluster_environment=TorchElasticEnvironment())
+        strategy = (
+            zero.Zero(self.strategy, tuning.max_grad_norm)
+            if self.deepspeed
+            else DataParallel(cluster_environment=TorchElasticEnvironment())
+        )
         return {"strategy": strategy, "use_distributed_sampler": False, **shape}

@@ -1,0 +1,62 @@
+"""What a strategy can't take, told before any work: nothing heavy is imported, since the door asks."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from selfspec.config import LoraConfig, ModelConfig, StrategyConfig
+from selfspec.errors import UserError
+from selfspec.models import machine
+
+
+def check_choice(strategy: StrategyConfig, model: ModelConfig, lora: LoraConfig) -> None:
+    """Refuse a base or an adapter that a strategy can't lay over several processes.
+
+    Raises:
+        UserError: what to choose instead.
+    """
+    if strategy.name == "fsdp":
+        check_sharded(model, lora)
+    if strategy.name.startswith("deepspeed_zero3") and model.quantization == "nf4":
+        raise UserError(
+            f"quantization=nf4 packs several weights into a number, which strategy={strategy.name} can't part among "
+            "processes; choose strategy=fsdp or strategy=deepspeed_zero2."
+        )
+
+
+def check_sharded(model: ModelConfig, lora: LoraConfig) -> None:
+    """Refuse an adapter whose first weights need whole ones of the base where these lie in parts.
+
+    Raises:
+        UserError: what to choose instead.
+    """
+    if lora.dora and model.quantization == "none":
+        raise UserError(
+            "lora=dora measures the base's weights, of which strategy=fsdp gives no process a whole one; choose "
+            "quantization=nf4, strategy=ddp, or lora=r8."
+        )
+
+
+def check_installed(strategy: StrategyConfig) -> None:
+    """Whether DeepSpeed is there, for a strategy that is DeepSpeed's.
+
+    Raises:
+        UserError: it is not, and how to get it.
+    """
+    if strategy.name.startswith("deepspeed") and importlib.util.find_spec("deepspeed") is None:
+        raise UserError(
+            f'strategy={strategy.name} needs DeepSpeed; get it with: pip install -e ".[deepspeed]" -c constraints.txt'
+        )
+
+
+def check_device(strategy: StrategyConfig) -> None:
+    """Refuse DeepSpeed on a machine that has no GPU: Lightning's strategy for it knows no other device.
+
+    Raises:
+        UserError: what to choose instead.
+    """
+    if strategy.name.startswith("deepspeed") and not machine.gpu_count():
+        raise UserError(
+            f"strategy={strategy.name} needs GPUs, and this machine has none; choose strategy=fsdp or strategy=ddp, "
+            "which run on processors too."
+        )
