@@ -98,9 +98,9 @@ def examples() -> list[tuple[int, int]]:
 def tuning_config(case: Case) -> Any:
     from selfspec.config import TuningConfig
 
-    shared: dict[str, Any] = {"weight_decay": 0.0, "max_grad_norm": 1.0, "max_length": 1024, "keep": "best"}
-    passes: dict[str, Any] = {"micro_batch_tokens": case.micro, "activation_checkpointing": case.checkpointing}
-    return TuningConfig(3e-4, EPOCHS, 8, "linear", 0.05, **shared, **passes, checkpoint_minutes=60)
+    rest: dict[str, Any] = {"weight_decay": 0.0, "max_grad_norm": 1.0, "max_length": 1024, "checkpoint_minutes": 60}
+    rest |= {"micro_batch_tokens": case.micro, "activation_checkpointing": case.checkpointing}
+    return TuningConfig(3e-4, EPOCHS, 8, "linear", 0.05, keep="best", patience=None, **rest)
 
 
 def estimate(case: Case, architecture: Mapping[str, Any]) -> float:

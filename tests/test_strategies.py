@@ -156,6 +156,15 @@ def test_every_strategy_takes_every_architecture_in_4_bits_and_whole(alone: Any,
         same_steps(adapter(place, overrides(each)), alone(*each[1:]))
 
 
+@pytest.mark.slow
+def test_four_processes_take_the_steps_of_one(alone: Any, tmp_path: Path) -> None:
+    few = [each for each in MATRIX if each[1:] == ("none", "llama-2-7b")]
+    places = {each: tmp_path / each[0] for each in few}
+    run([cell(place, overrides(each)) for each, place in places.items()], tmp_path, processes=4)
+    for each, place in places.items():
+        same_steps(adapter(place, overrides(each)), alone(*each[1:]))
+
+
 def random_llama(folder: Path) -> int:
     """A Llama of 300M random parameters with the toy's tokenizer; bytes of it in bfloat16."""
     shape = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 22, "vocab_size": 8192}

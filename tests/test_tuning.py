@@ -228,6 +228,41 @@ def test_the_epoch_that_is_kept_is_the_best_or_the_last(
     assert [point["epoch"] for point in curve(adapter)] == [0, 0, 0, 1, 1, 1]  # the curve is whole
 
 
+RISING = ("tuning.learning_rate=3e-2", "tuning.epochs=6", "tuning.patience=2", "tuning.schedule=constant")
+
+
+@pytest.mark.parametrize("stop", [None, 4])
+def test_tuning_stops_when_the_held_out_loss_no_longer_falls(tmp_path: Path, stop: int | None) -> None:
+    config = experiment(tmp_path, *QUICK, *RISING)
+    if stop:
+        with pytest.raises(Interrupted):
+            tune(config, StopAfter(stop))
+    adapter = tune(config)
+    losses = held_out_losses(adapter)
+    assert len(losses) == losses.index(min(losses)) + 3 < 6  # two epochs that were no better
+    counts = json.loads((adapter / "manifest.json").read_text())["counts"]
+    assert counts["steps"] == len(curve(adapter)) == 3 * len(losses)
+    longer = tune(experiment(tmp_path / "longer", *QUICK, *RISING, "tuning.patience=null"))
+    assert held_out_losses(longer)[: len(losses)] == losses and len(held_out_losses(longer)) == 6
+
+
+def test_an_optimizer_in_8_bits_learns_and_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: Any) -> None:
+    """As on a GPU; on a processor its states are not paged."""
+    monkeypatch.setattr(Specialization, "_packed", lambda self, parameter: True)
+    settings = [*QUICK, "quantization=nf4", "lora.r=64"]  # smaller tensors' states stay in float32
+    whole = tune(experiment(tmp_path / "whole", *settings))
+    stopped = experiment(tmp_path / "stopped", *settings)
+    with pytest.raises(Interrupted):
+        tune(stopped, StopAfter(2))
+    state = checkpoints.load(work(stopped))
+    assert state and "torch.uint8" in str(state["optimizer"]["state"])
+    check_same(tune(stopped), whole, 1e-6)
+    monkeypatch.undo()
+    full = tune(experiment(tmp_path / "full", *settings))
+    assert curve(whole) != curve(full)
+    assert held_out_losses(whole)[-1] == pytest.approx(held_out_losses(full)[-1], rel=0.02)
+
+
 def test_tuning_asks_for_no_address_on_the_network(tmp_path: Path, monkeypatch: Any) -> None:
     asked: list[Any] = []
 

@@ -209,6 +209,7 @@ class TuningConfig:
     max_grad_norm: float
     max_length: int  # tokens of one example; longer ones are left out, and counted
     keep: str  # best: the adapter after the epoch with the least loss on held-out seeds; last: after the last epoch
+    patience: int | None  # epochs without a lower loss on held-out seeds after which tuning stops; null: never
     micro_batch_tokens: int = runtime()
     activation_checkpointing: bool = runtime()  # compute a layer's activations again in the backward pass
     checkpoint_minutes: float = runtime()

@@ -43,6 +43,7 @@ CHOICES = {
 }
 AT_LEAST = {
     "domain.seed_count": 1,
+    "tuning.patience": 1,
     "data_size.examples": 1,
     "lora.r": 1,
     "lora.alpha": 1,

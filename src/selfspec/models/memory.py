@@ -119,7 +119,7 @@ def tuning(base: Base, lora: LoraConfig, work: Pass) -> Mapping[str, float]:
         **base.weights(),
         "adapter": trainable * FULL,
         "gradients": trainable * FULL,
-        "optimizer": trainable * 2 * FULL,
+        "optimizer": trainable * 2 * (1 if base.gpu and base.nf4 else FULL),  # in 8 bits beside 4-bit weights
         "best adapter": trainable * FULL if not base.gpu else 0,  # it waits in the machine's memory
         "activations": (activations + moment) * (1 if base.gpu else AGAIN if work.checkpointing else HEAP),
         "logits": logits,

@@ -42,6 +42,13 @@ def settings(dtype: Any) -> Any:
     )
 
 
+def adamw() -> Any:
+    """AdamW in 8 bits, whose pages wait in the machine's memory when the GPU's is full (QLoRA, arXiv 2305.14314)."""
+    from bitsandbytes.optim import PagedAdamW8bit
+
+    return PagedAdamW8bit
+
+
 def keep_differentiable(network: Any) -> None:
     """Keep bitsandbytes from repacking weights for processors with avx512_bf16 when they are first read for inference:
     the repacked ones compute in bfloat16 and pass no gradient on, so that tuning after it would silently go wrong.

@@ -58,8 +58,8 @@ def adapter(
     (job.output / "prompt.json").write_text(json.dumps(kept, indent=1))
     (job.output / "curve.json").write_text(json.dumps(curve, indent=1))
     rounds = _keep_round(job.output, loss, previous)
-    tokens = sum(len(row) for row in encoded) * tuning.epochs
-    counts = {"rows": len(encoded), "too_long": len(rows) - len(encoded), "steps": len(steps), "tokens": tokens}
+    tokens = sum(len(row) for row in encoded) * (curve[-1]["epoch"] + 1)
+    counts = {"rows": len(encoded), "too_long": len(rows) - len(encoded), "steps": len(curve), "tokens": tokens}
     return {**counts, "round_kept": rounds["kept"]} if previous else counts
 
 

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from selfspec.config import TuningConfig
 from selfspec.errors import UserError
+from selfspec.models import nf4
 from selfspec.reporting.progress import Step as Display
 from selfspec.stage import Stop
 from selfspec.tuning import checkpoints
@@ -70,13 +71,24 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
 
     def remaining(self) -> range:
         """Numbers of the steps that no checkpoint holds."""
-        return range(len(self.curve), len(self.data.steps))
+        return range(len(self.curve), len(self.curve) if self.stopped() else len(self.data.steps))
+
+    def stopped(self) -> bool:
+        """Whether the loss on held-out seeds has not fallen for `tuning.patience` epochs."""
+        losses, patience = self.held_out_losses(), self.config.patience
+        return patience is not None and len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience])
 
     def configure_optimizers(self) -> Any:
         """AdamW on the adapter, warm-up and then the schedule."""
-        parameters = checkpoints.trained(self.model).values()
-        optimizer = AdamW(parameters, lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
+        parameters = list(checkpoints.trained(self.model).values())
+        kind = nf4.adamw() if self._packed(parameters[0]) else AdamW
+        optimizer = kind(parameters, lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
         return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, self.factor)}
+
+    def _packed(self, parameter: Tensor) -> bool:
+        """Whether the optimizer's states are in 8 bits, as QLoRA has them: with a base in 4 bits, on a GPU."""
+        in_4_bits = getattr(self.model, "is_loaded_in_4bit", False)
+        return in_4_bits and parameter.is_cuda and not self.placement.deepspeed
 
     def factor(self, step: int) -> float:
         """What the learning rate is multiplied by at `step`."""
@@ -128,6 +140,8 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
             if self.config.keep == "best" and point["held_out_loss"] < min(self.held_out_losses(), default=math.inf):
                 self.best = now
         self.curve.append(point)
+        if "held_out_loss" in point and self.ranks.agree(int(self.stopped())):
+            self.trainer.should_stop = True
         self._log(point)
         self.display.advance(1, f"loss {loss:.3f}")
         self._keep()
