@@ -29,7 +29,9 @@ class Cluster:
     def __call__(self, *command: str) -> str:
         """What a SLURM command prints."""
         env = {**os.environ, **self.env}
-        return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.strip()
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout.strip()
 
     def jobs(self, state: str = "R") -> dict[str, str]:
         """Names of our arrays' tasks by job, of those in `state`."""

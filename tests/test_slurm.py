@@ -22,6 +22,10 @@ from conftest import PROJECT, Ended, Warm
 from selfspec.launch.queue import Queue
 from selfspec.store import Store
 from slurm_cluster import REQUEST, SCRIPT, SLURM, Cluster, wait_for
+from test_strategies import MATRIX, cell, overrides, same_steps
+from test_strategies import adapter as tuned
+from test_tuning import tune
+from toys import experiment
 
 pytestmark = pytest.mark.slurm
 QUICK = [
@@ -185,12 +189,35 @@ def test_two_requeues_without_work_are_a_failure(warm: Warm, slurm: Cluster, tmp
     assert ended.code == 1 and "stopped twice before one batch of work was done" in ended.text, ended.text
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_nodes_tune_the_adapter_of_one_process(warm: Warm, slurm: Cluster, tmp_path: Path, strategy: str) -> None:
+LOCAL = "MASTER_ADDR=127.0.0.1,GLOO_SOCKET_IFNAME=lo"  # all nodes are this machine
+
+
+def test_under_srun_two_nodes_take_the_steps_of_one_process(slurm: Cluster, tmp_path: Path) -> None:
+    """Each strategy; DeepSpeed's want GPUs elsewhere than in these tests, so they go without a sweep."""
+    few = [each for each in MATRIX if each[1:] == ("none", "llama-2-7b")]
+    cells = [cell(tmp_path / each[0], overrides(each)) for each in few]
+    for each in cells:
+        Path(each["folder"]).mkdir()
+    (tmp_path / "cells.json").write_text(json.dumps(cells))
+    shape = [
+        "--nodes=2",
+        "--ntasks-per-node=1",
+        "--cpus-per-task=1",
+        "--mem=2000M",
+        f"--export=ALL,{LOCAL},OMP_NUM_THREADS=1",
+    ]
+    slurm("srun", *shape, sys.executable, str(PROJECT / "tests" / "pair.py"), str(tmp_path / "cells.json"))
+    alone = tune(experiment(tmp_path / "alone", *overrides(("auto", "none", "llama-2-7b"))))
+    for each in few:
+        assert not list((tmp_path / each[0]).glob("error-*.txt"))
+        same_steps(tuned(tmp_path / each[0], overrides(each)), alone)
+
+
+def test_two_nodes_tune_the_adapter_of_one_process(warm: Warm, slurm: Cluster, tmp_path: Path) -> None:
     alone = tmp_path / "alone"
-    float32 = ["tuning.learning_rate=1e-4", f"strategy={strategy}"]
+    float32 = ["tuning.learning_rate=1e-4", "strategy=fsdp"]
     assert warm(*QUICK, *float32, f"paths.store={alone}/store", f"hydra.run.dir={alone}/run").code == 0
-    two = [f"{REQUEST}.adapter.nodes=2", "hydra.launcher.setup=['export MASTER_ADDR=127.0.0.1 GLOO_SOCKET_IFNAME=lo']"]
+    two = [f"{REQUEST}.adapter.nodes=2", f"hydra.launcher.setup=['export {LOCAL.replace(',', ' ')}']"]
     ended = run(warm, slurm, tmp_path, *float32, *two)
     assert ended.code == 0, ended.text
     job = next(job for job, _ in slurm.history()[::-1] if slurm("sacct", "-X", "-n", "-o", "NNodes", "-j", job) == "2")
@@ -231,7 +258,7 @@ def test_hydras_submitit_launcher_gives_the_same_results(warm: Warm, slurm: Clus
 def test_run_sbatch_runs_one_experiment_in_one_allocation(warm: Warm, slurm: Cluster, tmp_path: Path) -> None:
     places = [f"paths.store={tmp_path}/store", f"hydra.run.dir={tmp_path}/run"]
     shape = ["--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1", "--mem=2000M", f"--output={tmp_path}/log.txt"]
-    export = "--export=ALL,MASTER_ADDR=127.0.0.1,GLOO_SOCKET_IFNAME=lo"
+    export = f"--export=ALL,{LOCAL}"
     path = f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}"
     script = str(PROJECT / "slurm" / "run.sbatch")
     large = ["model=falcon-40b", "strategy=fsdp", "quantization=nf4"]

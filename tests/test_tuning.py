@@ -153,7 +153,7 @@ def test_dropout_draws_and_seeds_change_the_adapter(tmp_path: Path, undisturbed:
 
 
 def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(tmp_path: Path) -> None:
-    config = experiment(tmp_path, *QUICK, "tuning.schedule=cosine")
+    config = experiment(tmp_path, *QUICK, "tuning.schedule=cosine", "lora.r=64")
     with pytest.raises(Interrupted):
         tune(config, StopAfter(2))
     state = checkpoints.load(work(config))
@@ -161,9 +161,7 @@ def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(tmp_path: Pa
     assert all("lora_" in name for name in state["parameters"])
     trained = sum(parameter.numel() for parameter in state["parameters"].values()) * 4
     size = (work(config) / checkpoints.NAME).stat().st_size
-    assert 3 * trained < size < 4 * trained + 100_000  # parameters and two moments
-    base = sum(parameter.numel() for parameter in toy("llama-2-7b")[0].parameters()) * 4
-    assert size < base
+    assert 3 * trained < size < 1.1 * 3 * trained  # parameters and two moments
 
 
 def test_checkpoints_are_kept_while_a_run_goes_on(tmp_path: Path, monkeypatch: Any) -> None:
