@@ -26,6 +26,7 @@ def outputs(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
+@pytest.mark.slow
 def test_twenty_kills_change_nothing(warm: Warm, tmp_path: Path) -> None:
     started = time.monotonic()
     assert warm(*COMMAND, *places(tmp_path / "calm")).code == 0
