@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from safetensors.numpy import load_file
 
 from conftest import Warm, places
