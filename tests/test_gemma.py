@@ -18,8 +18,8 @@ from conftest import PROJECT, places
 from test_kill import same
 
 WANTED = [
-    *("data_size=6", "evaluation.limit=10", "tuning.epochs=1", "tuning.checkpoint_minutes=0", "logger=none"),
-    *("domain.seed_count=22", "baselines.off_domain=false"),
+    *("data_size=6", "evaluation.limit=8", "evaluation.shots=[5]", "domain.seed_count=22", "logger=none"),
+    *("tuning.epochs=1", "tuning.checkpoint_minutes=0", "baselines.off_domain=false", "baselines.seeds_only=false"),
 ]
 pytestmark = [
     pytest.mark.slow,
@@ -43,21 +43,21 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_three_kills_of_a_run_on_gemma_change_nothing(calm: Path, tmp_path: Path) -> None:
-    stages = json.loads((calm / "run" / "results.json").read_text())["stages"]
-    whole = 10 + sum(stage["seconds"] for stage in stages)
-    chance, died = random.Random(3), 0
-    for _ in range(3):
-        process = started(tmp_path / "hard")
-        time.sleep(chance.uniform(0.2, 0.4) * whole)
+    chance, hard = random.Random(3), tmp_path / "hard"
+    for begun in ("work/*/batch-*.jsonl", "work/*/checkpoint.pt", "adapter/*/manifest.json"):  # writes, tunes, answers
+        process = started(hard)
+        while not list((hard / "store").glob(begun)):
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(chance.uniform(0, 2))
         process.send_signal(signal.SIGKILL)
-        died += process.wait() == -signal.SIGKILL
-    assert died == 3
+        assert process.wait() == -signal.SIGKILL
     assert started(tmp_path / "hard").wait() == 0
     same(calm, tmp_path / "hard")
 
     report = json.loads((tmp_path / "hard" / "run" / "results.json").read_text())
     replies = [row["value"] for row in report["scores"] if row["measure"] == "token_f1" and row["task"] == "all"]
-    assert len(replies) == 6 and any(replies)  # a real model says something right
+    assert len(replies) == 2 and any(replies)  # a real model says something right
 
 
 def test_the_adapter_loads_with_plain_peft(calm: Path, tmp_path: Path) -> None:

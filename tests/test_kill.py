@@ -59,7 +59,7 @@ def same(calm: Path, hard: Path) -> None:
     """Equal bytes of text, and equal adapters."""
     assert outputs(calm) == outputs(hard)
     adapters = sorted(path.relative_to(calm) for path in calm.glob("store/adapter/*/adapter_model.safetensors"))
-    assert len(adapters) == 2
+    assert adapters
     for path in adapters:
         one, other = load_file(calm / path), load_file(hard / path)
         assert one.keys() == other.keys()

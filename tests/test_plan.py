@@ -35,7 +35,7 @@ def plan(warm: Warm, folder: Path, *arguments: str) -> str:
     assert ended.code == 0, ended.text
     told = ended.text.replace(str(folder), "FOLDER").replace(sys.executable, "python")
     told = re.sub(r"[ \t]+\n", "\n", re.sub(r" [0-9a-f]{8}>", " <key>>", told))
-    return re.sub(r"\b[0-9a-f]{8}$", "<key>", told, flags=re.MULTILINE)
+    return re.sub(r"\b[0-9a-f]{24}$", "<key>", told, flags=re.MULTILINE)
 
 
 def test_the_plan_is_the_recorded_one(warm: Warm, tmp_path: Path) -> None:

@@ -18,8 +18,6 @@ from selfspec.planning.pace import Past
 from selfspec.planning.work import Work
 from selfspec.reporting.board import counted, of, size
 
-KEY = 8  # characters of a key that are shown
-
 
 def show(nodes: Graph, jobs: int, launcher: Mapping[str, Any], folder: Path, console: Console | None = None) -> None:
     """Print the plan.
@@ -33,7 +31,7 @@ def show(nodes: Graph, jobs: int, launcher: Mapping[str, Any], folder: Path, con
     """
     console = console or Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
-        console.width = max(console.width, 140)
+        console.width = max(console.width, 160)
     console.print(f"[bold]{size(jobs, nodes)}[/]: {counted(nodes.values())}")
     _show_stages(nodes, launcher, console)
     plan_memory.show(nodes, launcher, console)
@@ -63,7 +61,7 @@ def _show_stages(nodes: Graph, launcher: Mapping[str, Any], console: Console) ->
             sources["passing"] += [why] if node.stage.name in ("examples", "iteration") else []
             sources["time" if hours is not None else "unknown"].append(whence or node.stage.name)
         state, time = ("to do", _clock(hours)) if node.open else ("stored", "")
-        told = (done.told, _tokens(done), time, key[:KEY])
+        told = (done.told, _tokens(done), time, key)
         table.add_row(str(numbers[key]), node.stage.label, of(node), state, after, *told)
     console.print(table)
     if any(node.open for node in nodes.values()):
