@@ -94,7 +94,7 @@ def test_an_adapter_that_needs_whole_weights_is_refused_where_they_lie_in_parts(
     assert all(part in sentence for part in ("lora=dora", "strategy=fsdp", "quantization=nf4", "lora=r8"))
 
 
-def test_deepspeed_is_refused_where_it_can_do_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+def test_deepspeed_and_offloading_are_refused_where_it_can_do_nothing(tmp_path: Path, monkeypatch: Any) -> None:
     sentence = refused(tmp_path, "strategy=deepspeed_zero3", "quantization=nf4")
     assert all(part in sentence for part in ("quantization=nf4", "strategy=fsdp", "strategy=deepspeed_zero2"))
     monkeypatch.setattr(limits.machine, "gpu_count", lambda: 0)
@@ -104,6 +104,8 @@ def test_deepspeed_is_refused_where_it_can_do_nothing(tmp_path: Path, monkeypatc
             limits.check_device(StrategyConfig(name))
         with pytest.raises(UserError, match=r"needs DeepSpeed; get it with: pip install -e \"\.\[deepspeed\]\""):
             limits.check_installed(StrategyConfig(name))
+    with pytest.raises(UserError, match=r"strategy.cpu_offload=true .* leave it out"):
+        limits.check_device(StrategyConfig("fsdp", cpu_offload=True))
     for name in ("auto", "ddp", "fsdp"):
         limits.check_device(StrategyConfig(name))
         limits.check_installed(StrategyConfig(name))

@@ -50,7 +50,7 @@ def check_installed(strategy: StrategyConfig) -> None:
 
 
 def check_device(strategy: StrategyConfig) -> None:
-    """Refuse DeepSpeed on a machine that has no GPU: Lightning's strategy for it knows no other device.
+    """Refuse what needs a GPU on a machine without one: Lightning's DeepSpeed, and shards that wait in its memory.
 
     Raises:
         UserError: what to choose instead.
@@ -59,4 +59,9 @@ def check_device(strategy: StrategyConfig) -> None:
         raise UserError(
             f"strategy={strategy.name} needs GPUs, and this machine has none; choose strategy=fsdp or strategy=ddp, "
             "which run on processors too."
+        )
+    if strategy.cpu_offload and not machine.gpu_count():
+        raise UserError(
+            "strategy.cpu_offload=true keeps the base in the machine's memory and not on a GPU, and this machine has "
+            "none; leave it out."
         )

@@ -81,11 +81,11 @@ class Placement:
 
     def base(self, model: ModelConfig, lora: LoraConfig, paths: PathsConfig, progress: Progress) -> tuple[Any, Any]:
         """(frozen base, tokenizer)."""
+        if self.in_step:
+            limits.check_device(self.strategy)
         if self.sharded:
             limits.check_sharded(model, lora)
             return sharding.base(model, paths, self.strategy, self.ranks.world, progress)
-        if self.deepspeed:
-            limits.check_device(self.strategy)
         if self.deepspeed and self.strategy.name != "deepspeed_zero2":
             return zero.base(model, paths, self.strategy, progress)
         return load.base(model, paths, progress)
