@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import resource
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from conftest import PROJECT, cold, places
+from selfspec import pipeline
 from selfspec.config import Config
 from selfspec.errors import UserError
+from selfspec.launch import graph, plan_memory
 from selfspec.models import machine
 from selfspec.planning import devices
 from selfspec.planning.needs import KINDS, Device, needs
+from selfspec.tuning import limits
 from test_config import composed
 
 FALCON = ["domain=finance", "model=falcon-40b", "strategy=fsdp", "quantization=nf4"]
@@ -90,12 +96,39 @@ def test_a_remedy_is_enough_and_no_part_of_it_is_idle(
     assert not devices.fits(config, kinds, device)
     found = devices.remedy(config, kinds, device)
     assert told in " ".join(found) and bool(told) == bool(found)
-    typed = [text.replace("generation.judge", "generation.judge") for text in found if " on " not in text]
+    typed = [text for text in found if " on " not in text]
     if found and len(typed) == len(found):
         assert devices.fits(composed(*overrides, *typed), kinds, device)
         for left_out in typed:
             fewer = [text for text in typed if text != left_out]
             assert not devices.fits(composed(*overrides, *fewer), kinds, device)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "size"), [(["strategy=deepspeed_zero3"], 24e9), (["strategy=ddp", "lora=dora"], 48e9)]
+)
+def test_a_remedy_is_nothing_that_the_door_refuses(overrides: list[str], size: float) -> None:
+    config = composed("model=llama-3.1-70b", *overrides)
+    found = devices.remedy(config, ("adapter",), replace(GPU, size=size), 4)
+    assert found and any("strategy=fsdp" in text for text in found)
+    typed = [text.split()[0] for text in found]  # of `strategy=fsdp on 8 devices`, what is typed
+    better = composed("model=llama-3.1-70b", *overrides, *typed)
+    limits.check_choice(better.strategy, better.model, better.lora)
+
+
+def test_the_plan_tells_what_the_door_refuses(monkeypatch: Any) -> None:
+    """Also where stages that run at a time share this machine's memory."""
+    config = composed("model=gemma-3-270m")
+    with_memory(monkeypatch, 1e12)
+    with_memory(monkeypatch, 1.5 * max(held(config, kind, devices.here()) for kind in KINDS))
+    for at_once, refused in ((1, False), (2, True)):
+        launcher = {"devices": 1, "processes": at_once}
+        assert devices.shares(launcher) == (1, at_once) and devices.shares({**launcher, "srun": True}) == (0, 0)
+        console = Console(file=io.StringIO(), record=True, width=200)
+        plan_memory.show(graph.unite([(config, pipeline.build(config))]), launcher, console)
+        assert ("is refused before any work" in console.export_text()) == refused
+        with pytest.raises(UserError) if refused else nullcontext():
+            devices.check(config, processes=1, neighbours=at_once)
 
 
 def test_shards_leave_each_device_a_part_of_the_base() -> None:

@@ -126,9 +126,9 @@ def enter(composed: DictConfig) -> Config:
     _check_data(config)
     if config.plan:  # of what may be done elsewhere
         return config
-    sharing, at_once = _shares()
+    sharing, neighbours = devices.shares(HydraConfig.get().launcher if HydraConfig.initialized() else {})
     if sharing:  # else each stage looks at its own node
-        devices.check(config, processes=sharing, neighbours=sharing * at_once)
+        devices.check(config, processes=sharing, neighbours=neighbours)
         limits.check_device(config.strategy)
     weights.check(config.model)
     if config.model.quantization == "nf4":
@@ -167,14 +167,6 @@ def _filled(config: Config) -> Config:
     domain = config.evaluation.domain or config.domain
     evaluation = replace(config.evaluation, domain=replace(domain, seed_count=None))
     return replace(config, evaluation=evaluation)
-
-
-def _shares() -> tuple[int, int]:
-    """(processes of a stage, stages at a time) on this machine; none where stages are jobs of a cluster."""
-    launcher = HydraConfig.get().launcher if HydraConfig.initialized() else {}
-    if str(launcher.get("_target_")).endswith("SlurmLauncher") or launcher.get("srun"):
-        return 0, 0
-    return int(launcher.get("devices", 1)), int(launcher.get("processes", 1))
 
 
 def _compare(found: Any, schema: Any, place: str) -> None:

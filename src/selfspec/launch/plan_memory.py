@@ -32,13 +32,14 @@ def devices_of(stage_name: str, launcher: Mapping[str, Any]) -> int:
     if str(launcher.get("_target_", "")).endswith("SlurmLauncher"):
         request = resources_of(stage_name, launcher["resources"])
         return request.nodes * request.tasks_per_node
-    return int(os.environ.get("SLURM_NTASKS", "1") if launcher.get("srun") else launcher.get("devices", 1))
+    return int(os.environ.get("SLURM_NTASKS", "1")) if launcher.get("srun") else devices.shares(launcher)[0]
 
 
 def show(nodes: Graph, launcher: Mapping[str, Any], console: Console) -> None:
     """One part for each distinct model, strategy, adapter and batch."""
     shown: dict[object, tuple[Config, Sequence[str]]] = {}
-    processes = devices_of("adapter", launcher)
+    processes, (sharing, neighbours) = devices_of("adapter", launcher), devices.shares(launcher)
+    here = devices.here(max(neighbours, 1))
     for node in nodes.values():
         kind, config = OF.get(node.stage.name, node.stage.name), node.stage.config
         if not kind:
@@ -50,9 +51,8 @@ def show(nodes: Graph, launcher: Mapping[str, Any], console: Console) -> None:
         largest = max(before[0], config, key=lambda some: _largest(some, processes))
         shown[key] = (largest, tuple(name for name in KINDS if name in (*before[1], kind)))
     for config, kinds in shown.values():
-        _show_one(config, kinds, processes, console)
-        elsewhere = str(launcher.get("_target_", "")).endswith("SlurmLauncher") or launcher.get("srun")
-        if not (config.model.toy or elsewhere or devices.fits(config, kinds, devices.here(), processes)):
+        _show_one(config, kinds, processes, here, console)
+        if sharing and not devices.goes(config, kinds, here, processes):
             console.print("[yellow]A run on this machine is refused before any work, unless plan.force=true.[/]")
 
 
@@ -60,12 +60,11 @@ def _largest(config: Config, processes: int) -> float:
     return max(devices.total(config, kind, ANY_GPU, processes) for kind in KINDS)
 
 
-def _show_one(config: Config, kinds: Sequence[str], processes: int, console: Console) -> None:
+def _show_one(config: Config, kinds: Sequence[str], processes: int, here: Device, console: Console) -> None:
     console.print(f"\n[bold]{config.model.name}[/]: {_sizes(config, processes)}")
     if config.model.toy:
         console.print("[dim]a toy fits every device[/]")
         return
-    here = devices.here()
     console.print(_parts(config, kinds, processes, here))
     console.print(_fits(config, kinds, processes, here))
 

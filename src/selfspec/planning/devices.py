@@ -10,7 +10,8 @@ from selfspec.config import Config
 from selfspec.errors import UserError
 from selfspec.models import machine, memory
 from selfspec.pipeline import Stage
-from selfspec.planning.needs import KINDS, OF, SHARDED, Device, needs
+from selfspec.planning.needs import KINDS, OF, Device, needs
+from selfspec.tuning import limits
 
 GB = 1e9
 PYTHON = 0.6 * GB  # torch, Lightning and transformers, imported, where the model lies in the machine's own memory
@@ -30,6 +31,14 @@ BATCHES = (
     "tuning.micro_batch_tokens",
 )
 Values = Mapping[str, object]
+
+
+def shares(launcher: Mapping[str, Any]) -> tuple[int, int]:
+    """(processes of a stage, processes in all) on this machine; none where stages are jobs of a cluster."""
+    if str(launcher.get("_target_")).endswith("SlurmLauncher") or launcher.get("srun"):
+        return 0, 0
+    sharing = int(launcher.get("devices", 1))
+    return sharing, sharing * int(launcher.get("processes", 1))
 
 
 def here(processes: int = 1) -> Device:
@@ -52,12 +61,15 @@ def remedy(config: Config, kinds: Sequence[str], device: Device, processes: int 
     """What to type so that it fits, no more of it than is needed; nothing if no value that is known here will do."""
 
     def enough(values: Values) -> bool:
-        return fits(changed(config, values), kinds, device, _devices(values, processes))
+        other = changed(config, values)
+        return _taken_in(other) and fits(other, kinds, device, _devices(values, processes))
 
     taken: Values = {}
     while not enough(taken):
         before = _sizes(config, taken, kinds, device, processes)
         for step in _steps(config, taken, kinds, processes):
+            if not _taken_in(changed(config, {**taken, **step})):
+                continue
             after = _sizes(config, {**taken, **step}, kinds, device, processes)
             if any(after[kind] < WORTH * before[kind] for kind in kinds if before[kind] > device.size):
                 taken = {**taken, **step}
@@ -69,6 +81,15 @@ def remedy(config: Config, kinds: Sequence[str], device: Device, processes: int 
         if enough(rest):
             taken = rest
     return tuple(_typed(key, value) for key, value in taken.items())
+
+
+def _taken_in(config: Config) -> bool:
+    """Whether the door would let this strategy, base and adapter in together."""
+    try:
+        limits.check_choice(config.strategy, config.model, config.lora)
+    except UserError:
+        return False
+    return True
 
 
 def _sizes(config: Config, values: Values, kinds: Sequence[str], device: Device, processes: int) -> dict[str, float]:
@@ -95,7 +116,7 @@ def changed(config: Config, values: Values) -> Config:
         if key != DEVICES:
             section, *rest = key.split(".")
             config = replace(config, **{section: _put(getattr(config, section), rest, value)})
-        elif config.strategy.name not in SHARDED:
+        else:
             config = replace(config, strategy=replace(config.strategy, name="fsdp"))
     return config
 
@@ -131,15 +152,19 @@ def check(config: Config, kinds: Sequence[str] = KINDS, processes: int = 1, neig
         config: Of the run; toys fit everywhere.
         kinds: Of stages that shall run here.
         processes: That share an adapter.
-        neighbours: Of these, those on this machine.
+        neighbours: Processes that this machine's memory is shared by.
 
     Raises:
         UserError: what the run needs, what this machine has, what would make it fit.
     """
     device = here(neighbours)
-    if config.model.toy or config.force or fits(config, kinds, device, processes):
-        return
-    raise UserError(refusal(config, kinds, device, processes))
+    if not goes(config, kinds, device, processes):
+        raise UserError(refusal(config, kinds, device, processes))
+
+
+def goes(config: Config, kinds: Sequence[str], device: Device, processes: int = 1) -> bool:
+    """Whether a run is let in on a device."""
+    return config.model.toy or config.force or fits(config, kinds, device, processes)
 
 
 def check_stage(stage: Stage, processes: int, neighbours: int) -> None:

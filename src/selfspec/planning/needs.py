@@ -39,7 +39,7 @@ def needs(config: Config, kind: str, device: Device, processes: int = 1) -> Mapp
         config: Of the run.
         kind: Of stage: examples (later rounds, too), adapter, scores.
         device: What it runs on.
-        processes: That share an adapter, a device each; the other stages take one.
+        processes: That share an adapter, a device each; of other stages each process holds the base whole.
     """
     base = _base(config, device, processes if kind == "adapter" else 1)
     if base is None:
