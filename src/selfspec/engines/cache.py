@@ -1,11 +1,11 @@
 """The keys and values of rows in flight, with room for what they will write.
 
-transformers' own cache copies everything that it holds at every token, which was a third of the time of decoding.
+transformers' own cache copies everything that it holds at every token, which was a fifth of the time of decoding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -54,31 +54,19 @@ def empty(size: int) -> Cache:
     return Cache(layer_class_to_replicate=partial(Room, size))
 
 
-def spread(layers: Iterable[tuple[Tensor, Tensor]], gaps: Sequence[int], size: int) -> Cache:
-    """A row for each gap, which begins with as many empty places and goes on with these keys and values [1, ...]."""
-    made = []
-    for layer in layers:
-        room = Room(size)
-        room.lazy_initialization(*(cached.expand(len(gaps), -1, -1, -1) for cached in layer))
-        count = layer[0].shape[2]
-        for held, cached in zip(room.held, layer, strict=True):
-            for row, gap in enumerate(gaps):
-                held[row, :, :gap] = 0
-                held[row, :, gap:count] = cached[0, :, : count - gap]
-        room.show(count)
-        made.append(room)
-    return Cache(layers=made)
+def copied(cache: Cache, rows: Sequence[int], gaps: Sequence[int], more: int) -> Cache:
+    """These rows of a cache, any as often as it is named, with room for `more` tokens.
 
-
-def forked(cache: Cache, rows: Sequence[int], more: int) -> Cache:
-    """These rows of a cache, any as often as it is named, with room for `more` tokens."""
+    Each begins with as many empty places as its gap says, and ends as many tokens earlier.
+    """
     made = []
     for layer in cache.layers:
         room = Room(layer.filled + more)
         room.lazy_initialization(*(states[:1].expand(len(rows), -1, -1, -1) for states in (layer.keys, layer.values)))
         for held, states in zip(room.held, (layer.keys, layer.values), strict=True):
-            for place, row in enumerate(rows):
-                held[place, :, : layer.filled] = states[row]
+            for place, (row, gap) in enumerate(zip(rows, gaps, strict=True)):
+                held[place, :, :gap] = 0
+                held[place, :, gap : layer.filled] = states[row, :, : layer.filled - gap]
         room.show(layer.filled)
         made.append(room)
     return Cache(layers=made)

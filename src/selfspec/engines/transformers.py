@@ -48,7 +48,7 @@ class TransformersEngine:
         self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
         # Most architectures count positions from the ids given; MPT and others with ALiBi know distances alone.
         self.takes_positions = "position_ids" in inspect.signature(_plain(model).forward).parameters
-        self._prefix: tuple[str, list[int], list[tuple[Tensor, Tensor]]] | None = None
+        self._prefix: tuple[str, list[int], Cache] | None = None
 
     def count(self, text: str) -> int:
         """Tokens of a text, with the turns around it."""
@@ -115,7 +115,7 @@ class TransformersEngine:
         else:
             kept = len(prefix)
             rows = [prefix[kept - gap :] + item for gap, item in zip(gaps, items, strict=True)]
-            caches = cache.spread(cached, gaps, kept + longest + batch.sampling.max_new_tokens)
+            caches = cache.copied(cached, [0] * len(gaps), gaps, longest + batch.sampling.max_new_tokens)
         mask = torch.ones(len(items), kept + longest, dtype=torch.long, device=self.device)
         for row, gap in enumerate(gaps):
             mask[row, :gap] = 0
@@ -123,14 +123,14 @@ class TransformersEngine:
         state.logits = self._forward(torch.tensor(rows, device=self.device), state)
         return state
 
-    def _prefix_cache(self, prefix: str) -> tuple[list[int], list[tuple[Tensor, Tensor]]]:
-        """Tokens of the prefix, and each layer's keys and values [1, heads, tokens, size]; the last one is kept."""
+    def _prefix_cache(self, prefix: str) -> tuple[list[int], Cache]:
+        """Tokens of the prefix, and their keys and values in one row; the last one is kept."""
         if self._prefix is None or self._prefix[0] != prefix:
             ids = self.start + self._encode(prefix)
             state = _State(cache.empty(len(ids)), torch.ones(1, len(ids), dtype=torch.long), torch.empty(0))
             state.mask = state.mask.to(self.device)
             self._forward(torch.tensor([ids], device=self.device), state)
-            self._prefix = (prefix, ids, [(layer.keys, layer.values) for layer in state.cache.layers])
+            self._prefix = (prefix, ids, state.cache)
         return self._prefix[1], self._prefix[2]
 
     def _option_logprobs(self, state: _State, options: tuple[tuple[str, ...], ...]) -> list[tuple[float, ...]]:
@@ -152,7 +152,7 @@ class TransformersEngine:
         longest = max(len(ids) for _, ids in pairs) - 1
         ids = torch.tensor([ids[:-1] + [0] * (longest + 1 - len(ids)) for _, ids in pairs], device=self.device)
         ones = torch.ones_like(ids)
-        copies = cache.forked(state.cache, [row for row, _ in pairs], longest)
+        copies = cache.copied(state.cache, [row for row, _ in pairs], [0] * len(pairs), longest)
         fork = _State(copies, torch.cat([state.mask[index], ones], 1), torch.empty(0))
         logprobs = self._forward(ids, fork, last_only=False).float().log_softmax(-1)
         return [
