@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import wandb_file
-from conftest import Warm, cold, places
+from conftest import PROJECT, Warm, cold, places
 from selfspec.store import file_hash, files_in
 from toys import toy
 
@@ -107,8 +107,12 @@ def test_too_few_attempts_are_told_and_a_higher_limit_goes_on(warm: Warm, tmp_pa
     assert block.stat().st_mtime_ns == written
 
 
-@pytest.mark.parametrize("model", ["smollm2-135m", "llama-2-7b", "mpt-30b", "falcon-40b"])
-def test_other_models_go_the_whole_way_as_toys(warm: Warm, tmp_path: Path, model: str) -> None:
+SOME = ("smollm2-135m", "llama-2-7b", "mpt-30b", "falcon-40b")  # of each way to attend; the others: slow
+REST = sorted({path.stem for path in (PROJECT / "conf" / "model").glob("*.yaml")} - {*SOME})
+
+
+@pytest.mark.parametrize("model", [*SOME, *(pytest.param(name, marks=pytest.mark.slow) for name in REST)])
+def test_each_model_goes_the_whole_way_as_a_toy(warm: Warm, tmp_path: Path, model: str) -> None:
     ended = warm(
         f"model={model}", "debug=smoke", "domain=finance", "logger=none", "evaluation.limit=1", *places(tmp_path)
     )

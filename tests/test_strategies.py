@@ -34,7 +34,7 @@ ARCHITECTURES = ("llama-2-7b", "falcon-40b", "mpt-30b", "qwen3-8b", "gemma-3-270
 ZERO = ("deepspeed_zero2", "deepspeed_zero3", "deepspeed_zero3_offload")
 MATRIX = [(s, q, m) for s in ("ddp", "fsdp", *ZERO) for q in ("none", "nf4") for m in ARCHITECTURES]
 FEW = [("ddp", "none", "llama-2-7b"), ("fsdp", "none", "llama-2-7b"), ("fsdp", "nf4", "falcon-40b")]
-SHARDED = ("fsdp", "none", "llama-2-7b")
+STOPPED = {name: (name, "none", "llama-2-7b") for name in ("ddp", "fsdp")}
 Cell = tuple[str, str, str]
 
 
@@ -93,15 +93,19 @@ def same_steps(found: Path, expected: Path) -> None:
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Adapters of two processes, which live through all cells; `alone first` was stopped in one process before."""
+    """Adapters of two processes, which live through all cells; `... alone first` was stopped in one process before."""
     folder = tmp_path_factory.mktemp("together")
-    names = [*("-".join(each) for each in FEW), "stopped", "alone later", "alone first", *ZERO, "two alone"]
+    names = [*("-".join(each) for each in FEW), *ZERO, "two alone"]
+    names += [f"{strategy} {stop}" for strategy in STOPPED for stop in ("stopped", "alone later", "alone first")]
     places = {name: folder / name for name in names}
-    with pytest.raises(Interrupted):
-        tune(experiment(places["alone first"], *overrides(SHARDED)), StopAfter(2))
     cells = [cell(places["-".join(each)], overrides(each)) for each in FEW]
-    cells += [cell(places["stopped"], overrides(SHARDED), steps) for steps in (2, 3, None)]  # 5: an epoch's last is 3
-    cells += [cell(places["alone later"], overrides(SHARDED), 4), cell(places["alone first"], overrides(SHARDED))]
+    for strategy, each in STOPPED.items():
+        settings, stopped = overrides(each), places[f"{strategy} stopped"]
+        with pytest.raises(Interrupted):
+            tune(experiment(places[f"{strategy} alone first"], *settings), StopAfter(2))
+        cells += [cell(stopped, settings, steps) for steps in (2, 3, None)]  # 5: an epoch's last is 3
+        cells += [cell(places[f"{strategy} alone later"], settings, 4)]
+        cells += [cell(places[f"{strategy} alone first"], settings)]
     for name in ZERO:  # 3: the epoch's last, and the best so far
         settings = overrides((name, "none", "llama-2-7b"), "tuning.checkpoint_minutes=0")
         cells += [cell(places[name], settings, 3), {**cell(places[name], settings), "torn": True}]
@@ -115,15 +119,17 @@ def test_two_processes_take_the_steps_of_one(each: Cell, together: dict[str, Pat
     same_steps(adapter(together["-".join(each)], overrides(each)), alone(*each[1:]))
 
 
-@pytest.mark.parametrize("name", ["stopped", "alone later", "alone first"])
+@pytest.mark.parametrize("strategy", STOPPED)
+@pytest.mark.parametrize("stop", ["stopped", "alone later", "alone first"])
 def test_a_stopped_adapter_goes_on_also_in_another_number_of_processes(
-    name: str, together: dict[str, Path], alone: Any
+    strategy: str, stop: str, together: dict[str, Path], alone: Any
 ) -> None:
-    if name == "alone later":
-        state = checkpoints.load(work(experiment(together[name], *overrides(SHARDED))))
+    folder, settings = together[f"{strategy} {stop}"], overrides(STOPPED[strategy])
+    if stop == "alone later":
+        state = checkpoints.load(work(experiment(folder, *settings)))
         assert state and len(state["curve"]) == 4
-        tune(experiment(together[name], *overrides(SHARDED)))
-    same_steps(adapter(together[name], overrides(SHARDED)), alone(*SHARDED[1:]))
+        tune(experiment(folder, *settings))
+    same_steps(adapter(folder, settings), alone(*STOPPED[strategy][1:]))
 
 
 @pytest.mark.parametrize("name", ZERO)
