@@ -27,6 +27,7 @@ from selfspec.planning.needs import KINDS, Device, needs
 from selfspec.tuning import limits
 from test_config import composed
 
+README = (PROJECT / "README.md").read_text()
 FALCON = ["domain=finance", "model=falcon-40b", "strategy=fsdp", "quantization=nf4"]
 GPU = Device("a GPU", 24e9, True)
 HERE = Device("this machine", 24e9, False)
@@ -38,6 +39,13 @@ def held(config: Config, kind: str, device: Device = GPU, processes: int = 1) ->
 
 def with_memory(monkeypatch: Any, size: float, gpu: bool = False) -> None:
     monkeypatch.setattr(machine, "capacity", lambda processes=1: (size / (1 if gpu else processes), gpu))
+
+
+def readme_plan() -> list[list[str]]:
+    """The words of each line that the README shows of this plan."""
+    (block,) = re.findall(rf"\$ python run.py {' '.join(FALCON)} plan=true\n(.*?)```", README, re.DOTALL)
+    shown = [line.split() for line in block.splitlines() if line not in ("", "...")]
+    return [line[:-1] if line[-1].endswith("...") else line for line in shown]
 
 
 def test_the_plan_of_falcon_40b_is_printed_offline_without_its_weights_within_five_cpu_seconds(tmp_path: Path) -> None:
@@ -60,6 +68,9 @@ def test_the_plan_of_falcon_40b_is_printed_offline_without_its_weights_within_fi
     assert all(device.name in told for device in devices.KNOWN) and "this machine" in told
     assert re.search(r"^weights +22\.10", told, re.MULTILINE) and "128 attempts" in told and "64 rows, 24 steps" in told
     assert max(map(len, told.splitlines())) <= 180
+    lines = [line.split() for line in told.splitlines()]
+    for shown in readme_plan():  # whose columns of the machine are left out, and the ends of keys
+        assert any(line[: len(shown)] == shown for line in lines), shown
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime <= 5
 
 
