@@ -22,6 +22,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
+from selfspec import prompts
 from selfspec.errors import UserError
 from selfspec.models import load, weights
 from selfspec.reporting.progress import Progress
@@ -119,6 +120,9 @@ def test_a_chat_template_is_used_where_it_is_asked_for_and_must_then_be_there(tm
         with load.files(model_config("llama-2-7b", prompt="chat"), None) as place:
             tokenizer = load.tokenizer(model_config("llama-2-7b", prompt=style), place)
         assert bool(tokenizer.chat_template) == (style == "chat")
+    tokenizer.chat_template = "{{ bos_token }}"
+    with pytest.raises(UserError, match="leaves out what the user says"):
+        prompts.turns(tokenizer)
     with (
         load.files(model_config("llama-2-7b"), None) as place,
         pytest.raises(UserError, match="the tokenizer of llama-2-7b has no chat template; choose base"),

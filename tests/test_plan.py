@@ -69,16 +69,23 @@ def test_work_and_hours_are_those_of_finished_stages(warm: Warm, tmp_path: Path)
     assert hours and int(hours[1]) <= 10 * seconds["adapter"]  # twice as many rows
 
 
+def work(line: str) -> tuple[float, int]:
+    """Tokens and minutes of a stage."""
+    found = re.search(r"([\d.]+)k\s+(\d+) min", line)
+    assert found, line
+    return 1000 * float(found[1]), int(found[2])
+
+
 def test_a_throughput_in_the_config_goes_before_what_was_measured(warm: Warm, tmp_path: Path) -> None:
     rates = ["throughput.generated=1000", "throughput.read=1e9", "throughput.tuned=2"]
     told = plan(warm, tmp_path, "lora=r8", *rates)
     (line,) = [line for line in told.splitlines() if "adapter (specialized)" in line]
-    tokens, minutes = re.search(r"([\d.]+)k\s+(\d+) min", line).groups()  # type: ignore[union-attr]
-    assert float(tokens) * 1000 / 2 / 60 == pytest.approx(float(minutes), rel=0.05)
+    tokens, minutes = work(line)
+    assert tokens / 2 / 60 == pytest.approx(minutes, rel=0.05)
     assert "in all, by the config's throughput" in told
     several = plan(warm, tmp_path, "lora=r8", *rates, "hydra.launcher.devices=2")
     (line,) = [line for line in several.splitlines() if "adapter (specialized)" in line]
-    assert int(re.search(r"(\d+) min", line)[1]) == pytest.approx(float(minutes) / 2, abs=1)  # type: ignore[index]
+    assert work(line)[1] == pytest.approx(minutes / 2, abs=1)
 
 
 def test_a_run_without_m_has_a_plan_too(warm: Warm, tmp_path: Path) -> None:

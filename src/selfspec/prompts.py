@@ -86,11 +86,17 @@ class Turns:
 
 
 def turns(tokenizer: Any) -> Turns:
-    """Those of the tokenizer's chat template, which `choose_style` leaves there only for `model.prompt=chat`."""
+    """Those of the tokenizer's chat template, which `choose_style` leaves there only for `model.prompt=chat`.
+
+    Raises:
+        UserError: the template does not show what the user says.
+    """
     if not getattr(tokenizer, "chat_template", None):
         return Turns()
     said, options = "<prompt>", {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
-    head, _, tail = tokenizer.apply_chat_template([{"role": "user", "content": said}], **options).partition(said)
+    head, found, tail = tokenizer.apply_chat_template([{"role": "user", "content": said}], **options).partition(said)
+    if not found:
+        raise UserError("model.prompt=chat: the tokenizer's chat template leaves out what the user says; choose base.")
     return Turns(head, tail)
 
 
