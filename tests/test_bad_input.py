@@ -89,9 +89,12 @@ def test_a_bad_seeds_file_is_named_by_file_line_and_field(tmp_path: Path, lines:
     assert str(path) in sentence and all(part in sentence for part in told), sentence
 
 
-def test_an_adapter_that_needs_whole_weights_is_refused_where_they_lie_in_parts(tmp_path: Path) -> None:
-    sentence = refused(tmp_path, "lora=dora", "strategy=fsdp")
-    assert all(part in sentence for part in ("lora=dora", "strategy=fsdp", "quantization=nf4", "lora=r8"))
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_an_adapter_that_needs_whole_weights_is_refused_where_they_lie_in_parts(
+    tmp_path: Path, quantization: str
+) -> None:
+    sentence = refused(tmp_path, "lora=dora", "strategy=fsdp", f"quantization={quantization}")
+    assert all(part in sentence for part in ("lora=dora", "strategy=fsdp", "strategy=ddp", "lora=r8"))
 
 
 def test_deepspeed_and_offloading_are_refused_where_it_can_do_nothing(tmp_path: Path, monkeypatch: Any) -> None:

@@ -51,8 +51,7 @@ def test_every_option_composes_and_opens_with_what_it_is(choice: str) -> None:
 def test_any_combination_composes_or_is_refused_with_what_to_choose(choices: dict[str, str]) -> None:
     overrides = [chosen(group, option) for group, option in choices.items()]
     parted, four_bits = choices["strategy"], choices["quantization"] == "nf4"
-    dora = choices["lora"] == "dora"
-    if (parted.startswith("deepspeed_zero3") and four_bits) or (parted == "fsdp" and dora and not four_bits):
+    if (parted.startswith("deepspeed_zero3") and four_bits) or (parted == "fsdp" and choices["lora"] == "dora"):
         with pytest.raises(UserError, match="choose "):
             composed(*overrides)
         return

@@ -24,8 +24,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 
 from selfspec import prompts
 from selfspec.errors import UserError
-from selfspec.models import load, weights
+from selfspec.models import load, nf4, weights
 from selfspec.reporting.progress import Progress
+from selfspec.tuning import sharding
 from toys import NAMES, collapsed, model_config, toy
 
 
@@ -141,15 +142,50 @@ def seeing(folder: Path) -> Any:
     return model
 
 
+def layer_by_layer(settings: Any, place: Path) -> Any:
+    """A base in 4 bits as FSDP's processes read it, but in one part."""
+    found = nf4.skeleton(settings, load.language(settings, place), load.dtype(settings))
+    assert all(parameter.is_meta for parameter in found.parameters())
+    some = next(module for module in found.modules() if isinstance(module, Linear4bit))
+    with load.reading(found, place) as read:
+        for module in some, found:
+            sharding.fill(module, read, torch.device("cpu"))
+    return found
+
+
+def check_same_network(found: Any, expected: Any) -> None:
+    """Each tensor to the bit: packed weights are no numbers, and some are not equal to themselves."""
+    for kind in ("named_parameters", "named_buffers"):
+        mine, theirs = (dict(getattr(each, kind)()) for each in (found, expected))
+        assert mine.keys() == theirs.keys()
+        for path, tensor in theirs.items():
+            assert type(mine[path]) is type(tensor) and mine[path].dtype == tensor.dtype
+            assert mine[path].requires_grad == tensor.requires_grad
+            assert torch.equal(*(each.detach().clone().view(-1).view(torch.uint8) for each in (mine[path], tensor)))
+    assert found.training == expected.training
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_base_that_is_packed_layer_by_layer_is_the_one_that_transformers_packs(name: str) -> None:
+    settings = model_config(name, quantization="nf4", dtype="bfloat16")
+    with load.files(settings, None) as place:
+        check_same_network(layer_by_layer(settings, place), load.network(settings, place))
+
+
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_of_a_model_that_also_sees_the_language_model_is_read(tmp_path: Path, quantization: str) -> None:
     whole = seeing(tmp_path)
-    model = load.network(model_config("gemma-3-27b", dtype="float32", quantization=quantization), tmp_path)
+    settings = model_config("gemma-3-27b", dtype="float32", quantization=quantization)
+    model = load.network(settings, tmp_path)
     assert type(model).__name__ == "Gemma3ForCausalLM"
     assert not any("vision" in name for name, _ in model.named_parameters())
     ids = torch.arange(3, 12)[None]
     if quantization == "none":
         assert torch.equal(model(input_ids=ids).logits, whole(input_ids=ids).logits)
+    else:
+        whole.save_pretrained(tmp_path / "parts", max_shard_size="100KB")
+        assert len(weights.parts(tmp_path / "parts")) > 1
+        check_same_network(layer_by_layer(settings, tmp_path / "parts"), model)
 
 
 def test_weights_that_are_not_all_there_are_refused(tmp_path: Path) -> None:
@@ -158,6 +194,8 @@ def test_weights_that_are_not_all_there_are_refused(tmp_path: Path) -> None:
     save_file({name: held[name] for name in held if "up_proj" not in name}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"lacks 2 of the model's weights, model.layers.0.mlp.up_proj.weight among"):
         load.network(model_config("gemma-3-27b", dtype="float32"), tmp_path)
+    with pytest.raises(UserError, match=r"lacks 2 of the model's weights, model.layers.0.mlp.up_proj.weight among"):
+        layer_by_layer(model_config("gemma-3-27b", dtype="float32", quantization="nf4"), tmp_path)
 
 
 def test_a_base_in_4_bits_passes_gradients_on_after_it_was_read_for_inference(tmp_path: Path) -> None:

@@ -197,4 +197,4 @@ def test_no_process_ever_holds_a_sharded_base_whole(tmp_path: Path) -> None:
     assert min(peaks(tmp_path, "none", "ddp")) > 0.95 * whole
     assert max(peaks(tmp_path, "none", "fsdp")) < 0.65 * whole  # its half, and what is in flight
     assert max(peaks(tmp_path, "none", "deepspeed_zero3")) < 0.65 * whole
-    assert max(peaks(tmp_path, "nf4", "fsdp")) < 0.65 * whole  # whole, but in 4 bits
+    assert max(peaks(tmp_path, "nf4", "fsdp")) < 0.3 * whole  # half of what is in 4 bits, and of what is not

@@ -20,7 +20,7 @@ from selfspec.planning.needs import KINDS, OF, Device, needs
 
 ORDER = [
     *("weights", "unpacked, gathered", "adapter", "gradients", "optimizer", "best adapter", "activations", "KV cache"),
-    *("logits", "all beside them, at least", "while it is read", "libraries", "Python", memory.MAPPED),
+    *("logits", "all beside them, at least", "libraries", "Python", memory.MAPPED),
 ]
 ANY_GPU = Device("a GPU", 0.0, True)
 

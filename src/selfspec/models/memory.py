@@ -13,7 +13,8 @@ from functools import lru_cache
 from selfspec.config import LoraConfig
 from selfspec.models.shape import Linear, Shape
 
-NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes a weight: 4 bits, an 8-bit scale for 64 of them, a float for 256 scales
+SCALES = 1 / 64 + 4 / (64 * 256)  # bytes a weight in 4 bits: an 8-bit scale for 64 of them, a float for 256 scales
+NF4 = 0.5 + SCALES
 FULL = 4  # bytes of a number in float32, in which the adapter is kept and computed
 FORK = 32  # options that the engine scores at a time
 HEAP = 1.45  # on a CPU: glibc's heap against the tensors of passes that all differ in length
@@ -58,7 +59,8 @@ class Base:
         """What lies on the device, and what is gathered on it for a moment: one layer at work, the next on its way."""
         unpacked = self.shape.largest * self.width if self.nf4 else 0.0  # one 4-bit layer at a time
         if self.shards > 1:
-            held = 0.0 if self.offload else self.whole / self.shards
+            scales = self.shape.layers * self.quantised * SCALES  # whole in each process
+            held = scales + (0.0 if self.offload else (self.whole - scales) / self.shards)
             return {"weights": held, "unpacked, gathered": unpacked + 2 * self.layer + self.outer}
         if self.gpu:
             return {"weights": self.whole, "unpacked, gathered": unpacked}
@@ -67,11 +69,6 @@ class Base:
         embedding = 0 if self.shape.tied else self.shape.vocabulary * self.shape.hidden * self.width
         packed = {MAPPED: self.shape.layers * self.quantised * self.width} if self.nf4 else {}
         return {"weights": self.whole - embedding, "unpacked, gathered": unpacked, **packed}
-
-    def loading(self, parts: Mapping[str, float]) -> dict[str, float]:
-        """What reading a 4-bit base takes beyond `parts`: each process reads it whole, then gives its parts away."""
-        more = self.whole - sum(parts.values()) if self.nf4 and self.shards > 1 else 0.0
-        return {"while it is read": more} if more > 0 else {}
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,7 @@ def tuning(base: Base, lora: LoraConfig, work: Pass) -> Mapping[str, float]:
     if lora.dora:  # the weights' norms, in float32
         moment += FULL * (4 * shape.largest + max(layer.inputs for layer in shape.adapted(lora)) ** 2)
     logits = work.responses * shape.vocabulary * 3 * FULL  # log-probabilities, their gradient, that of the logits
-    parts = {
+    return {
         **base.weights(),
         "adapter": trainable * FULL,
         "gradients": trainable * FULL,
@@ -125,7 +122,6 @@ def tuning(base: Base, lora: LoraConfig, work: Pass) -> Mapping[str, float]:
         "logits": logits,
         "libraries": GPU_REST if base.gpu else CPU_REST,
     }
-    return {**parts, **base.loading(parts)}
 
 
 @lru_cache(maxsize=1024)

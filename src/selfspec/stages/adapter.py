@@ -94,7 +94,7 @@ def _tune(
     from selfspec.tuning.packing import segmented
 
     model = adapters.wrap(base, lora, seed)
-    placement.place(model, job.config.model)
+    placement.adapted()
     try:
         with (
             segmented(base) as mask,

@@ -16,7 +16,7 @@ def check_choice(strategy: StrategyConfig, model: ModelConfig, lora: LoraConfig)
         UserError: what to choose instead.
     """
     if strategy.name == "fsdp":
-        check_sharded(model, lora)
+        check_sharded(lora)
     if strategy.name.startswith("deepspeed_zero3") and model.quantization == "nf4":
         raise UserError(
             f"quantization=nf4 packs several weights into a number, which strategy={strategy.name} can't part among "
@@ -24,16 +24,16 @@ def check_choice(strategy: StrategyConfig, model: ModelConfig, lora: LoraConfig)
         )
 
 
-def check_sharded(model: ModelConfig, lora: LoraConfig) -> None:
+def check_sharded(lora: LoraConfig) -> None:
     """Refuse an adapter whose first weights need whole ones of the base where these lie in parts.
 
     Raises:
         UserError: what to choose instead.
     """
-    if lora.dora and model.quantization == "none":
+    if lora.dora:
         raise UserError(
             "lora=dora measures the base's weights, of which strategy=fsdp gives no process a whole one; choose "
-            "quantization=nf4, strategy=ddp, or lora=r8."
+            "strategy=ddp or lora=r8."
         )
 
 

@@ -5,47 +5,62 @@ is whole in each of them. So checkpoints, the optimizer and the final adapter ar
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 from transformers import AutoModelForCausalLM
 from transformers.distributed import DistributedConfig
 
 from selfspec.config import ModelConfig, PathsConfig, StrategyConfig
-from selfspec.models import load, weights
+from selfspec.models import load, nf4, weights
 from selfspec.reporting.progress import Progress
-from selfspec.tuning.checkpoints import trained
 
 
 def base(
     model: ModelConfig, paths: PathsConfig, strategy: StrategyConfig, processes: int, progress: Progress
 ) -> tuple[Any, Any]:
-    """(frozen base, tokenizer); every process reads its own rows of each tensor, and none ever holds the model.
+    """(frozen base, tokenizer); no process ever holds the model.
 
-    In 4 bits each process reads the model whole, a quarter as large, and `shard` takes its part of it.
+    Each reads its own rows of every tensor; in 4 bits, one decoder layer after the other, of which it keeps its part.
     """
     folder = None if model.toy else weights.locate(model, Path(paths.cache), progress)
     with load.files(model, folder) as place:
-        placed = {}
-        if model.quantization == "none":
-            layers = dict.fromkeys(_layer_patterns(load.language(model, place)), "free_full_weight")
-            placed["distributed_config"] = DistributedConfig(
-                fsdp_size=processes, fsdp_plan=layers, fsdp_cpu_offload=strategy.cpu_offload
-            )
-        return load.network(model, place, **placed), load.tokenizer(model, place)
+        made = _packed if model.quantization == "nf4" else _whole
+        return made(model, place, strategy, processes), load.tokenizer(model, place)
 
 
-def shard(model: nn.Module, strategy: StrategyConfig, processes: int) -> None:
-    """Shard a base in 4 bits that has its adapter on: packed weights lose what PEFT looks at once they are shards."""
-    mesh = init_device_mesh(load.device().type, (processes,))
-    offload = CPUOffloadPolicy() if strategy.cpu_offload else OffloadPolicy()
-    own = set(trained(model).values())
-    for module in [*_layers(model), model]:
-        fully_shard(module, mesh=mesh, ignored_params=own, offload_policy=offload)
+def _whole(model: ModelConfig, folder: Path, strategy: StrategyConfig, processes: int) -> Any:
+    layers = dict.fromkeys(_layer_patterns(load.language(model, folder)), "free_full_weight")
+    plan = DistributedConfig(fsdp_size=processes, fsdp_plan=layers, fsdp_cpu_offload=strategy.cpu_offload)
+    return load.network(model, folder, distributed_config=plan)
+
+
+def _packed(model: ModelConfig, folder: Path, strategy: StrategyConfig, processes: int) -> Any:
+    device, offload = load.device(), CPUOffloadPolicy() if strategy.cpu_offload else OffloadPolicy()
+    mesh = init_device_mesh(device.type, (processes,))
+    made = nf4.skeleton(model, load.language(model, folder), load.dtype(model)).eval()
+    with load.reading(made, folder) as read:
+        for module in [*_layers(made), made]:
+            fill(module, read, device)
+            fully_shard(module, mesh=mesh, offload_policy=offload)
+    nf4.describe(made)
+    return made
+
+
+def fill(module: nn.Module, read: Callable[[nn.Parameter], Tensor], device: torch.device) -> None:
+    """Read the weights of a module that are not there yet; what shares one goes on sharing it."""
+    places = [(part, *held) for part in module.modules() for held in part.named_parameters(recurse=False)]
+    made: dict[nn.Parameter, nn.Parameter] = {}
+    for part, name, empty in places:
+        if empty.is_meta:
+            if empty not in made:
+                made[empty] = nf4.filled(empty, read(empty).to(device, empty.dtype))
+            setattr(part, name, made[empty])
 
 
 def _layer_patterns(config: Any) -> set[str]:

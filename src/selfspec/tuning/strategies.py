@@ -84,18 +84,16 @@ class Placement:
         if self.in_step:
             limits.check_device(self.strategy)
         if self.sharded:
-            limits.check_sharded(model, lora)
+            limits.check_sharded(lora)
             return sharding.base(model, paths, self.strategy, self.ranks.world, progress)
         if self.deepspeed and self.strategy.name != "deepspeed_zero2":
             return zero.base(model, paths, self.strategy, progress)
         return load.base(model, paths, progress)
 
-    def place(self, model: Any, config: ModelConfig) -> None:
-        """Put the base, with its adapter on, where it shall be tuned."""
-        if self.sharded and config.quantization == "nf4":
-            sharding.shard(model, self.strategy, self.ranks.world)
+    def adapted(self) -> None:
+        """The base wears its adapter: what this process loads from now on lies as anywhere else."""
         if self.deepspeed:
-            zero.placed()
+            zero.leave()
 
     def trainer(self, tuning: TuningConfig) -> dict[str, Any]:
         """What `Trainer` is told of the processes."""

@@ -74,8 +74,8 @@ def base(model: ModelConfig, paths: PathsConfig, strategy: StrategyConfig, progr
         return made, load.tokenizer(model, place)
 
 
-def placed() -> None:
-    """The base has its adapter: whatever else this process loads lies whole."""
+def leave() -> None:
+    """Whatever is loaded after the base and its adapter lies whole."""
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     unset_hf_deepspeed_config()
