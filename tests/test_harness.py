@@ -18,6 +18,7 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from selfspec import prompts
 from selfspec.config import EvaluationConfig, PathsConfig
 from selfspec.errors import Interrupted, UserError
 from selfspec.models import load
@@ -191,6 +192,24 @@ def test_accuracies_are_those_of_the_log_likelihoods(
     assert len(set(expected.values())) > 1
     assert repr(tokenizer) == asked
     assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
+
+
+@pytest.mark.parametrize("style", ["base", "chat"])
+def test_a_model_that_converses_is_asked_in_its_turns(own: Path, monkeypatch: pytest.MonkeyPatch, style: str) -> None:
+    evaluation, model = evaluation_of(own, "both"), model_config("gemma-3-270m", prompt=style)
+    network, tokenizer = load.base(model, PATHS, Progress(Console(quiet=True)))
+    examinee, read = parts.examinee(network, tokenizer, 256, 8), set[str]()
+    for name in ("tok_encode", "tok_batch_encode"):
+        monkeypatch.setattr(examinee, name, partial(remembering, read, getattr(examinee, name)))
+    parts.measure("both", parts.index(evaluation), examinee, evaluation, 0)
+    around = prompts.turns(tokenizer)
+    asked = {around.prefix("") + around.item(prompt(question)) for question in QUESTIONS}
+    assert asked <= read and all(any(text.startswith(each.rstrip()) for each in asked) for text in read)
+
+
+def remembering(read: set[str], encode: Callable[..., Any], text: str | list[str], *more: Any, **named: Any) -> Any:
+    read.update([text] if isinstance(text, str) else text)
+    return encode(text, *more, **named)
 
 
 def test_a_killed_stage_goes_on_after_the_last_task_done(

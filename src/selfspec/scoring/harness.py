@@ -104,6 +104,7 @@ def examinee(
         backend="causal",
         max_length=context,
         batch_size=size,
+        enable_thinking=False,  # as in our own prompts
     )
     model.set_cache_hook(Hook())
     return model
@@ -127,6 +128,7 @@ def measure(name: str, manager: Any, model: Any, evaluation: EvaluationConfig, s
             limit=evaluation.limit,
             bootstrap_iters=RESAMPLES,
             log_samples=False,
+            apply_chat_template=bool(model.tokenizer.chat_template),  # which is there only for model.prompt=chat
             random_seed=seed,
             numpy_random_seed=seed,
             torch_random_seed=seed,
