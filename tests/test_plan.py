@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from conftest import Warm
+from selfspec import pipeline
+from selfspec.launch import graph
+from selfspec.launch import plan as launch_plan
+from test_config import composed
 
 RECORDED = Path(__file__).parent / "plan.txt"
 QUICK = ["debug=smoke", "logger=none", "baselines.seeds_only=false", "baselines.off_domain=false"]
@@ -113,3 +120,14 @@ def test_a_stage_that_takes_one_device_is_refused_several(warm: Warm, tmp_path: 
     corpus = ["retrieval=bm25", f"retrieval.corpus={tmp_path}/corpus.jsonl"]
     ended = warm("-m", *QUICK, *places, *corpus, "hydra/launcher=slurm", f"{REQUEST}.index.nodes=2", "plan=true")
     assert ended.code == 1 and "the stage index takes one device" in ended.text and "Traceback" not in ended.text
+
+
+def test_a_narrow_terminal_gets_all_of_it(tmp_path: Path) -> None:
+    config = composed("model=falcon-40b", f"paths.store={tmp_path}")
+    nodes = graph.unite([(config, pipeline.build(config))])
+    console = Console(file=io.StringIO(), force_terminal=True, record=True, width=80)
+    launch_plan.show(nodes, 1, {"_target_": "", "devices": 1}, tmp_path, console)
+    told = console.export_text()
+    assert "…" not in told and max(map(len, told.splitlines())) <= 80
+    ends = [line.split()[-1] for line in told.splitlines() if line.strip()]
+    assert all(any(first + second == key for first, second in pairwise(ends)) for key in nodes)

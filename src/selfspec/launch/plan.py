@@ -45,7 +45,9 @@ def _show_stages(nodes: Graph, launcher: Mapping[str, Any], console: Console) ->
     numbers = {key: number for number, key in enumerate(nodes, start=1)}
     table = Table(box=None, header_style="bold", pad_edge=False)
     for head in ("", "stage", "of", "state", "after", "work", "tokens", "time", "key"):
-        table.add_column(head, no_wrap=True, justify="right" if head in ("tokens", "time") else "left")
+        numeric = head in ("tokens", "time")
+        whole = numeric or head in ("", "state")  # the others go on in a second line where the terminal is narrow
+        table.add_column(head, no_wrap=whole, overflow="fold", justify="right" if numeric else "left")
     sources: dict[str, list[str]] = {"passing": [], "time": [], "unknown": []}
     spent = 0.0
     for key, node in nodes.items():

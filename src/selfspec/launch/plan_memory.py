@@ -88,9 +88,9 @@ def _parts(config: Config, kinds: Sequence[str], processes: int, here: Device) -
     columns = [(place, kind) for place in places for kind in kinds]
     found = [needs(config, kind, place, processes) for place, kind in columns]
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("GB on one device", no_wrap=True)
+    table.add_column("GB on one device", overflow="fold")
     for place, kind in columns:
-        table.add_column(f"{kind}, {'GPU' if place.gpu else 'here'}", justify="right", no_wrap=True)
+        table.add_column(f"{kind}, {'GPU' if place.gpu else 'here'}", justify="right")
     for part in sorted({name for parts in found for name in parts}, key=ORDER.index):
         values = [parts.get(part, 0.0) for parts in found]
         if max(values) >= GB / 200:
