@@ -149,7 +149,7 @@ def layer_by_layer(settings: Any, place: Path) -> Any:
     some = next(module for module in found.modules() if isinstance(module, Linear4bit))
     with load.reading(found, place) as read:
         for module in some, found:
-            sharding.fill(module, read, torch.device("cpu"))
+            sharding.fill(module, lambda empty: read(empty).to(load.dtype(settings)))
     return found
 
 
@@ -194,8 +194,12 @@ def test_weights_that_are_not_all_there_are_refused(tmp_path: Path) -> None:
     save_file({name: held[name] for name in held if "up_proj" not in name}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"lacks 2 of the model's weights, model.layers.0.mlp.up_proj.weight among"):
         load.network(model_config("gemma-3-27b", dtype="float32"), tmp_path)
+    packed = model_config("gemma-3-27b", dtype="float32", quantization="nf4")
     with pytest.raises(UserError, match=r"lacks 2 of the model's weights, model.layers.0.mlp.up_proj.weight among"):
-        layer_by_layer(model_config("gemma-3-27b", dtype="float32", quantization="nf4"), tmp_path)
+        layer_by_layer(packed, tmp_path)
+    save_file({name: tensor.flatten() for name, tensor in held.items()}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"weight is \[\d+\] where the model's is \[\d+, \d+\]; give the folder"):
+        layer_by_layer(packed, tmp_path)
 
 
 def test_a_base_in_4_bits_passes_gradients_on_after_it_was_read_for_inference(tmp_path: Path) -> None:

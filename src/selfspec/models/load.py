@@ -77,7 +77,7 @@ def reading(network: Any, folder: Path) -> Iterator[Callable[[nn.Parameter], Ten
     """What reads one parameter of a network at a time out of a folder of safetensors, by transformers' names.
 
     Raises:
-        UserError: the folder lacks some.
+        UserError: the folder lacks some, or one has another shape.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightRenaming, rename_source_key
@@ -100,6 +100,9 @@ def reading(network: Any, folder: Path) -> Iterator[Callable[[nn.Parameter], Ten
         def read(parameter: nn.Parameter) -> Tensor:
             file, name = found[parameter]
             held: Tensor = file.get_tensor(name)
+            if held.shape != parameter.shape:
+                shapes = f"{list(held.shape)} where the model's is {list(parameter.shape)}"
+                raise UserError(f"{folder}: {name} is {shapes}; give the folder of its weights as they were published.")
             return held
 
         yield read

@@ -56,7 +56,7 @@ def skeleton(model: ModelConfig, config: Any, dtype: Any) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.quantizers import AutoHfQuantizer
 
-    quantizer = AutoHfQuantizer.from_config(settings(dtype))
+    quantizer = AutoHfQuantizer.from_config(settings(dtype), pre_quantized=False)
     with plain_linear(), init_empty_weights(include_buffers=False):
         made = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=model.trust_remote_code)
     quantizer.preprocess_model(made, device_map=None)

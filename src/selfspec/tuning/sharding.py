@@ -41,25 +41,26 @@ def _whole(model: ModelConfig, folder: Path, strategy: StrategyConfig, processes
 
 
 def _packed(model: ModelConfig, folder: Path, strategy: StrategyConfig, processes: int) -> Any:
-    device, offload = load.device(), CPUOffloadPolicy() if strategy.cpu_offload else OffloadPolicy()
+    device, dtype = load.device(), load.dtype(model)
     mesh = init_device_mesh(device.type, (processes,))
-    made = nf4.skeleton(model, load.language(model, folder), load.dtype(model)).eval()
+    offload = CPUOffloadPolicy() if strategy.cpu_offload else OffloadPolicy()
+    made = nf4.skeleton(model, load.language(model, folder), dtype)
     with load.reading(made, folder) as read:
         for module in [*_layers(made), made]:
-            fill(module, read, device)
+            fill(module, lambda empty: read(empty).to(device, dtype))
             fully_shard(module, mesh=mesh, offload_policy=offload)
     nf4.describe(made)
     return made
 
 
-def fill(module: nn.Module, read: Callable[[nn.Parameter], Tensor], device: torch.device) -> None:
+def fill(module: nn.Module, read: Callable[[nn.Parameter], Tensor]) -> None:
     """Read the weights of a module that are not there yet; what shares one goes on sharing it."""
     places = [(part, *held) for part in module.modules() for held in part.named_parameters(recurse=False)]
     made: dict[nn.Parameter, nn.Parameter] = {}
     for part, name, empty in places:
         if empty.is_meta:
             if empty not in made:
-                made[empty] = nf4.filled(empty, read(empty).to(device, empty.dtype))
+                made[empty] = nf4.filled(empty, read(empty))
             setattr(part, name, made[empty])
 
 
