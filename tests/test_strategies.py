@@ -7,10 +7,12 @@ import os
 import re
 import subprocess
 import sys
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -43,17 +45,20 @@ def overrides(cell: Cell, *more: str) -> list[str]:
     return [*QUICK, f"strategy={strategy}", f"quantization={quantization}", f"model={model}", *more]
 
 
-def run(cells: list[dict[str, Any]], folder: Path, processes: int = 2) -> None:
-    """All cells, one after the other, by the same processes."""
+def told(cells: list[dict[str, Any]], folder: Path, processes: int = 2) -> list[str]:
+    """The command that runs all cells."""
     for cell in cells:
         Path(cell["folder"]).mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cells.json").write_text(json.dumps(cells))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    done = subprocess.run(
-        [*command, str(PROJECT / "tests" / "pair.py"), str(folder / "cells.json")],
-        capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
+    return [*command, str(PROJECT / "tests" / "pair.py"), str(folder / "cells.json")]
+
+
+def run(cells: list[dict[str, Any]], folder: Path, processes: int = 2) -> None:
+    """All cells, one after the other, by the same processes."""
+    command = told(cells, folder, processes)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     for cell in cells:
         errors = [path.read_text() for path in sorted(Path(cell["folder"]).glob("error-*.txt"))]
@@ -169,6 +174,29 @@ def test_four_processes_take_the_steps_of_one(alone: Any, tmp_path: Path) -> Non
     run([cell(place, overrides(each)) for each, place in places.items()], tmp_path, processes=4)
     for each, place in places.items():
         same_steps(adapter(place, overrides(each)), alone(*each[1:]))
+
+
+def kill_at_a_save(command: list[str], folder: Path, name: str) -> None:
+    """Kill all processes as soon as DeepSpeed has begun to write the checkpoint of this name."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as torchrun:
+        while not [*folder.glob(f"store/work/*/deepspeed/{name}")]:
+            assert torchrun.poll() is None
+            time.sleep(0.0005)
+        for process in [*psutil.Process(torchrun.pid).children(recursive=True), psutil.Process(torchrun.pid)]:
+            process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ZERO[:2])
+def test_killed_while_it_saves_deepspeed_goes_on_from_the_save_before(name: str, alone: Any, tmp_path: Path) -> None:
+    settings = overrides((name, "none", "llama-2-7b"), "tuning.checkpoint_minutes=0")
+    command = told([cell(tmp_path / "run", settings)], tmp_path)
+    for step in (1, 2, 4):
+        kill_at_a_save(command, tmp_path / "run", f"step-{step}")
+        state = checkpoints.load(work(experiment(tmp_path / "run", *settings)))
+        assert (len(state["curve"]) if state else 0) == step - 1
+    run([cell(tmp_path / "run", settings)], tmp_path)
+    same_steps(adapter(tmp_path / "run", settings), alone("none", "llama-2-7b"))
 
 
 def random_llama(folder: Path) -> int:
