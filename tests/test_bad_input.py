@@ -90,10 +90,11 @@ def test_a_bad_seeds_file_is_named_by_file_line_and_field(tmp_path: Path, lines:
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
+@pytest.mark.parametrize("parted", ["strategy=fsdp", "hydra.launcher.devices=2"])  # auto, on several devices
 def test_an_adapter_that_needs_whole_weights_is_refused_where_they_lie_in_parts(
-    tmp_path: Path, quantization: str
+    tmp_path: Path, quantization: str, parted: str
 ) -> None:
-    sentence = refused(tmp_path, "lora=dora", "strategy=fsdp", f"quantization={quantization}")
+    sentence = refused(tmp_path, "lora=dora", parted, f"quantization={quantization}")
     assert all(part in sentence for part in ("lora=dora", "strategy=fsdp", "strategy=ddp", "lora=r8"))
 
 

@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,11 +22,13 @@ from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from selfspec import prompts
+from selfspec.config import ModelConfig, PathsConfig, StrategyConfig
 from selfspec.errors import UserError
-from selfspec.models import load, nf4, weights
+from selfspec.models import load, weights
 from selfspec.reporting.progress import Progress
 from selfspec.tuning import sharding
 from toys import NAMES, collapsed, model_config, toy
@@ -142,36 +146,45 @@ def seeing(folder: Path) -> Any:
     return model
 
 
-def layer_by_layer(settings: Any, place: Path) -> Any:
-    """A base in 4 bits as FSDP's processes read it, but in one part."""
-    found = nf4.skeleton(settings, load.language(settings, place), load.dtype(settings))
-    assert all(parameter.is_meta for parameter in found.parameters())
-    some = next(module for module in found.modules() if isinstance(module, Linear4bit))
-    with load.reading(found, place) as read:
-        for module in some, found:
-            sharding.fill(module, lambda empty: read(empty).to(load.dtype(settings)))
-    return found
+@pytest.fixture
+def alone_in_a_group() -> Iterator[None]:
+    """As if several processes shared a base, but there is one."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def sharded(model: ModelConfig) -> Any:
+    """The base as FSDP reads it."""
+    return sharding.base(model, PathsConfig("", "", ""), StrategyConfig("fsdp"), 1, Progress())[0]
 
 
 def check_same_network(found: Any, expected: Any) -> None:
-    """Each tensor to the bit: packed weights are no numbers, and some are not equal to themselves."""
+    """Each tensor to the bit (packed weights are no numbers, and some are not equal to themselves), and its packing."""
     for kind in ("named_parameters", "named_buffers"):
         mine, theirs = (dict(getattr(each, kind)()) for each in (found, expected))
         assert mine.keys() == theirs.keys()
         for path, tensor in theirs.items():
-            assert type(mine[path]) is type(tensor) and mine[path].dtype == tensor.dtype
-            assert mine[path].requires_grad == tensor.requires_grad
-            assert torch.equal(*(each.detach().clone().view(-1).view(torch.uint8) for each in (mine[path], tensor)))
-    assert found.training == expected.training
+            part = mine[path]
+            whole = part.full_tensor() if isinstance(part, DTensor) else part
+            assert isinstance(part, DTensor) == (kind == "named_parameters") and whole.dtype == tensor.dtype
+            assert torch.equal(*(each.detach().clone().view(-1).view(torch.uint8) for each in (whole, tensor))), path
+    for path, module in expected.named_modules():
+        if isinstance(module, Linear4bit):
+            states = (each.get_submodule(path).quant_state.as_dict(packed=True) for each in (found, expected))
+            assert all(map(torch.equal, *(state.values() for state in states)))
+    assert not found.training and not any(parameter.requires_grad for parameter in found.parameters())
 
 
+@pytest.mark.usefixtures("alone_in_a_group")
 @pytest.mark.parametrize("name", NAMES)
-def test_a_base_that_is_packed_layer_by_layer_is_the_one_that_transformers_packs(name: str) -> None:
+def test_a_base_that_is_parted_while_it_is_packed_is_the_one_that_is_packed_whole(name: str) -> None:
     settings = model_config(name, quantization="nf4", dtype="bfloat16")
     with load.files(settings, None) as place:
-        check_same_network(layer_by_layer(settings, place), load.network(settings, place))
+        check_same_network(sharded(settings), load.network(settings, place))
 
 
+@pytest.mark.usefixtures("alone_in_a_group")
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_of_a_model_that_also_sees_the_language_model_is_read(tmp_path: Path, quantization: str) -> None:
     whole = seeing(tmp_path)
@@ -184,22 +197,21 @@ def test_of_a_model_that_also_sees_the_language_model_is_read(tmp_path: Path, qu
         assert torch.equal(model(input_ids=ids).logits, whole(input_ids=ids).logits)
     else:
         whole.save_pretrained(tmp_path / "parts", max_shard_size="100KB")
-        assert len(weights.parts(tmp_path / "parts")) > 1
-        check_same_network(layer_by_layer(settings, tmp_path / "parts"), model)
+        toy("gemma-3-270m")[1].save_pretrained(tmp_path / "parts")
+        assert len([*(tmp_path / "parts").glob("*.safetensors")]) > 1
+        check_same_network(sharded(replace(settings, toy=False, path=str(tmp_path / "parts"))), model)
 
 
+@pytest.mark.usefixtures("alone_in_a_group")
 def test_weights_that_are_not_all_there_are_refused(tmp_path: Path) -> None:
     seeing(tmp_path)
     held = load_file(tmp_path / "model.safetensors")
     save_file({name: held[name] for name in held if "up_proj" not in name}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"lacks 2 of the model's weights, model.layers.0.mlp.up_proj.weight among"):
         load.network(model_config("gemma-3-27b", dtype="float32"), tmp_path)
-    packed = model_config("gemma-3-27b", dtype="float32", quantization="nf4")
+    toy("gemma-3-270m")[1].save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"lacks 2 of the model's weights, model.layers.0.mlp.up_proj.weight among"):
-        layer_by_layer(packed, tmp_path)
-    save_file({name: tensor.flatten() for name, tensor in held.items()}, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=r"weight is \[\d+\] where the model's is \[\d+, \d+\]; give the folder"):
-        layer_by_layer(packed, tmp_path)
+        sharded(model_config("gemma-3-27b", dtype="float32", quantization="nf4", toy=False, path=str(tmp_path)))
 
 
 def test_a_base_in_4_bits_passes_gradients_on_after_it_was_read_for_inference(tmp_path: Path) -> None:

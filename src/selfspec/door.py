@@ -19,6 +19,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 from selfspec.benchmarks.prepare import prepare_all
 from selfspec.config import Config, DomainConfig, freeze
 from selfspec.errors import UserError, nearest
+from selfspec.launch.resources import devices_of
 from selfspec.models import nf4, weights
 from selfspec.planning import devices
 from selfspec.records import KINDS, read_all_questions, read_questions, read_seeds, read_texts, split
@@ -124,9 +125,11 @@ def enter(composed: DictConfig) -> Config:
         raise
     config = _prepared(checked(config))
     _check_data(config)
+    launcher = HydraConfig.get().launcher if HydraConfig.initialized() else {}
+    limits.check_choice(config.strategy, config.model, config.lora, devices_of("adapter", launcher))
     if config.plan:  # of what may be done elsewhere
         return config
-    sharing, neighbours = devices.shares(HydraConfig.get().launcher if HydraConfig.initialized() else {})
+    sharing, neighbours = devices.shares(launcher)
     if sharing:  # else each stage looks at its own node
         devices.check(config, processes=sharing, neighbours=neighbours)
         limits.check_device(config.strategy)

@@ -24,7 +24,7 @@ from selfspec.scoring import harness
 from selfspec.store import digest, file_hash
 
 # Raise one when what its stage makes changes.
-VERSIONS = {"index": 1, "examples": 5, "iteration": 4, "adapter": 4, "scores": 3, "harness": 2}
+VERSIONS = {"index": 1, "examples": 5, "iteration": 4, "adapter": 4, "scores": 3, "harness": 3}
 DISTRIBUTED = ("examples", "iteration", "adapter", "scores")  # several processes share them; others take one device
 POOL_VERSIONS = {"instructions": 3, "responses": 2, "votes": 4, "judgements": 3}
 Files = Path | tuple[Path, ...]

@@ -55,9 +55,7 @@ def _show_stages(nodes: Graph, launcher: Mapping[str, Any], console: Console) ->
         after = " ".join(str(numbers[parent.stage.key]) for parent in before)
         passing, why = past.passing(node.stage)
         done = work.of(node.stage, passing)
-        hours, whence = past.hours(
-            node.stage, _left(node, done, past), plan_memory.devices_of(node.stage.name, launcher)
-        )
+        hours, whence = past.hours(node.stage, _left(node, done, past), resources.devices_of(node.stage.name, launcher))
         if node.open:
             spent += hours or 0
             sources["passing"] += [why] if node.stage.name in ("examples", "iteration") else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,9 +10,8 @@ from rich.table import Table
 
 from selfspec.config import Config
 from selfspec.launch.graph import Graph
-from selfspec.launch.resources import resources_of
+from selfspec.launch.resources import devices_of
 from selfspec.models import memory, shape
-from selfspec.pipeline import DISTRIBUTED
 from selfspec.planning import devices
 from selfspec.planning.devices import GB
 from selfspec.planning.needs import KINDS, OF, Device, needs
@@ -23,16 +21,6 @@ ORDER = [
     *("logits", "all beside them, at least", "libraries", "Python", memory.MAPPED),
 ]
 ANY_GPU = Device("a GPU", 0.0, True)
-
-
-def devices_of(stage_name: str, launcher: Mapping[str, Any]) -> int:
-    """Devices that a stage takes: what SLURM is asked for, what an allocation has, or this machine's share."""
-    if stage_name not in DISTRIBUTED:
-        return 1
-    if str(launcher.get("_target_", "")).endswith("SlurmLauncher"):
-        request = resources_of(stage_name, launcher["resources"])
-        return request.nodes * request.tasks_per_node
-    return int(os.environ.get("SLURM_NTASKS", "1")) if launcher.get("srun") else devices.shares(launcher)[0]
 
 
 def show(nodes: Graph, launcher: Mapping[str, Any], console: Console) -> None:

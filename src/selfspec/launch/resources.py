@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from selfspec.errors import UserError
 from selfspec.pipeline import DISTRIBUTED
+from selfspec.planning import devices
 
 SIGNAL_SECONDS = 120  # before its time is up, a stage is told to save and to queue again
 
@@ -61,6 +63,16 @@ def resources_of(stage_name: str, given: Mapping[str, Mapping[str, Any]]) -> Res
         f"hydra.launcher.resources.{kind} asks for {resources.nodes} x {resources.tasks_per_node} tasks, and "
         f"the stage {stage_name} takes one device; {', '.join(DISTRIBUTED)} take several."
     )
+
+
+def devices_of(stage_name: str, launcher: Mapping[str, Any]) -> int:
+    """Devices that a stage takes: what SLURM is asked for, what an allocation has, or this machine's share."""
+    if stage_name not in DISTRIBUTED:
+        return 1
+    if str(launcher.get("_target_", "")).endswith("SlurmLauncher"):
+        request = resources_of(stage_name, launcher["resources"])
+        return request.nodes * request.tasks_per_node
+    return int(os.environ.get("SLURM_NTASKS", "1")) if launcher.get("srun") else devices.shares(launcher)[0]
 
 
 def sbatch_executor(

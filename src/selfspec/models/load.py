@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import lru_cache, partial
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from torch import Tensor, nn
 
 from selfspec import prompts
 from selfspec.config import ModelConfig, PathsConfig
@@ -61,51 +59,9 @@ def network(model: ModelConfig, folder: Path, **placed: Any) -> Any:
         nf4.keep_differentiable(made)
     else:
         made, found = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype(model), **told)
-    _check_complete(found["missing_keys"], folder)
+    if missing := sorted(found["missing_keys"]):
+        raise UserError(f"{folder} lacks {len(missing)} of the model's weights, {missing[0]} among them; get it anew.")
     return made.requires_grad_(False).eval()
-
-
-def _check_complete(missing: Collection[str], folder: Path) -> None:
-    if missing:
-        raise UserError(
-            f"{folder} lacks {len(missing)} of the model's weights, {min(missing)} among them; get it anew."
-        )
-
-
-@contextmanager
-def reading(network: Any, folder: Path) -> Iterator[Callable[[nn.Parameter], Tensor]]:
-    """What reads one parameter of a network at a time out of a folder of safetensors, by transformers' names.
-
-    Raises:
-        UserError: the folder lacks some, or one has another shape.
-    """
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightRenaming, rename_source_key
-
-    renamings = [each for each in get_model_conversion_mapping(network, LANGUAGE) if isinstance(each, WeightRenaming)]
-    renamed = partial(
-        rename_source_key,
-        weight_renamings=renamings,
-        weight_converters=[],
-        base_model_prefix=network.base_model_prefix,
-        meta_state_dict=network.state_dict(),
-    )
-    with ExitStack() as opened:
-        files = [opened.enter_context(safe_open(path, "pt")) for path in weights.parts(folder)]
-        stored = {renamed(name)[0]: (file, name) for file in files for name in file.keys()}  # noqa: SIM118
-        named = network.named_parameters(remove_duplicate=False)  # of a shared one, one name is stored
-        found = {parameter: stored[name] for name, parameter in named if name in stored}
-        _check_complete({name for name, parameter in network.named_parameters() if parameter not in found}, folder)
-
-        def read(parameter: nn.Parameter) -> Tensor:
-            file, name = found[parameter]
-            held: Tensor = file.get_tensor(name)
-            if held.shape != parameter.shape:
-                shapes = f"{list(held.shape)} where the model's is {list(parameter.shape)}"
-                raise UserError(f"{folder}: {name} is {shapes}; give the folder of its weights as they were published.")
-            return held
-
-        yield read
 
 
 def language(model: ModelConfig, folder: Path) -> Any:

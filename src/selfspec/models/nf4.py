@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from selfspec.config import ModelConfig
 from selfspec.errors import UserError
 
 THRESHOLD = -3  # mallopt's number of the size from which a block is mapped
@@ -48,32 +47,6 @@ def adamw() -> Any:
     from bitsandbytes.optim import PagedAdamW8bit
 
     return PagedAdamW8bit
-
-
-def skeleton(model: ModelConfig, config: Any, dtype: Any) -> Any:
-    """A frozen model whose linear layers will lie in 4 bits: no weight is there yet, but its buffers are."""
-    from accelerate import init_empty_weights
-    from transformers import AutoModelForCausalLM
-    from transformers.quantizers import AutoHfQuantizer
-
-    quantizer = AutoHfQuantizer.from_config(settings(dtype), pre_quantized=False)
-    with plain_linear(), init_empty_weights(include_buffers=False):
-        made = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=model.trust_remote_code)
-    quantizer.preprocess_model(made, device_map=None)
-    quantizer.postprocess_model(made)
-    made.tie_weights()  # undone by accelerate
-    keep_differentiable(made)
-    return made.requires_grad_(False).eval()
-
-
-def filled(empty: Any, tensor: Any) -> Any:
-    """A parameter of a skeleton with its numbers, packed if it is one of 4 bits."""
-    from bitsandbytes.nn import Params4bit
-    from torch.nn import Parameter
-
-    if isinstance(empty, Params4bit):
-        return Params4bit(tensor, requires_grad=False, **empty.__dict__).to(tensor.device)
-    return Parameter(tensor, requires_grad=False)
 
 
 def describe(network: Any) -> None:

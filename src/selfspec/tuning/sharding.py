@@ -5,15 +5,16 @@ is whole in each of them. So checkpoints, the optimizer and the final adapter ar
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, core_model_loading
 from transformers.distributed import DistributedConfig
 
 from selfspec.config import ModelConfig, PathsConfig, StrategyConfig
@@ -26,7 +27,7 @@ def base(
 ) -> tuple[Any, Any]:
     """(frozen base, tokenizer); no process ever holds the model.
 
-    Each reads its own rows of every tensor; in 4 bits, one decoder layer after the other, of which it keeps its part.
+    Each reads its own rows of every tensor; in 4 bits a decoder layer at a time, of which it keeps its part.
     """
     folder = None if model.toy else weights.locate(model, Path(paths.cache), progress)
     with load.files(model, folder) as place:
@@ -41,37 +42,51 @@ def _whole(model: ModelConfig, folder: Path, strategy: StrategyConfig, processes
 
 
 def _packed(model: ModelConfig, folder: Path, strategy: StrategyConfig, processes: int) -> Any:
-    device, dtype = load.device(), load.dtype(model)
-    mesh = init_device_mesh(device.type, (processes,))
+    mesh = init_device_mesh(load.device().type, (processes,))
     offload = CPUOffloadPolicy() if strategy.cpu_offload else OffloadPolicy()
-    made = nf4.skeleton(model, load.language(model, folder), dtype)
-    with load.reading(made, folder) as read:
-        for module in [*_layers(made), made]:
-            fill(module, lambda empty: read(empty).to(device, dtype))
-            fully_shard(module, mesh=mesh, offload_policy=offload)
+
+    def part(module: nn.Module) -> None:
+        fully_shard(module.requires_grad_(False), mesh=mesh, offload_policy=offload)
+        for parameter in module.parameters():
+            parameter._is_hf_initialized = True  # type: ignore[attr-defined]  # else transformers draws it anew
+
+    with _after_each_layer(part):
+        made = load.network(model, folder)
+    part(made)
     nf4.describe(made)
     return made
 
 
-def fill(module: nn.Module, read: Callable[[nn.Parameter], Tensor]) -> None:
-    """Read the weights of a module that are not there yet; what shares one goes on sharing it."""
-    places = [(part, *held) for part in module.modules() for held in part.named_parameters(recurse=False)]
-    made: dict[nn.Parameter, nn.Parameter] = {}
-    for part, name, empty in places:
-        if empty.is_meta:
-            if empty not in made:
-                made[empty] = nf4.filled(empty, read(empty))
-            setattr(part, name, made[empty])
+@contextmanager
+def _after_each_layer(do: Callable[[nn.Module], None]) -> Iterator[None]:
+    """While transformers reads a model: what is done with a decoder layer as soon as all of its weights are there.
+
+    It reads them in the order of their names, packs each, and sets it by this one function.
+    """
+    read_one = core_model_loading.set_param_for_module
+
+    def read_and_look(model: Any, name: str, *more: Any) -> None:
+        read_one(model, name, *more)
+        path = name.split(".")
+        around = (model.get_submodule(".".join(path[:depth])) for depth in range(1, len(path)))
+        for layer in around:
+            if _is_layer(layer, model) and not any(parameter.is_meta for parameter in layer.parameters()):
+                do(layer)
+
+    core_model_loading.set_param_for_module = read_and_look
+    try:
+        yield
+    finally:
+        core_model_loading.set_param_for_module = read_one
 
 
 def _layer_patterns(config: Any) -> set[str]:
     """`model.layers.*`: the decoder layers of a model, of which no weight is read."""
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(config)
-    layers = set(_layers(empty))
-    return {re.sub(r"\.\d+(?=\.|$)", ".*", name) for name, module in empty.named_modules() if module in layers}
+    layers = (name for name, module in empty.named_modules() if _is_layer(module, empty))
+    return {re.sub(r"\.\d+(?=\.|$)", ".*", name) for name in layers}
 
 
-def _layers(model: Any) -> list[nn.Module]:
-    kinds = model._no_split_modules  # transformers' names of what must stay on one device
-    return [module for module in model.modules() if type(module).__name__ in kinds]
+def _is_layer(module: nn.Module, model: Any) -> bool:
+    return type(module).__name__ in model._no_split_modules  # transformers' names of what must stay on one device

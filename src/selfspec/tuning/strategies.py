@@ -17,7 +17,7 @@ from selfspec.errors import UserError
 from selfspec.models import load
 from selfspec.ranks import Ranks
 from selfspec.reporting.progress import Progress
-from selfspec.tuning import limits, sharding, zero
+from selfspec.tuning import checkpoints, limits, sharding, zero
 from selfspec.tuning.gradients import Gradients, Whole
 
 
@@ -30,6 +30,11 @@ class DataParallel(DDPStrategy):  # type: ignore[misc]
 
     def configure_ddp(self) -> None:
         """The module stays unwrapped; `gradients.Whole` sums what it has."""
+
+    def model_to_device(self) -> None:
+        """The base stays where it lies, perhaps in the machine's memory; what is tuned goes where it is computed."""
+        for parameter in checkpoints.trained(self.model).values():
+            parameter.data = parameter.data.to(self.root_device)
 
 
 @dataclass(frozen=True)
