@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
-from transformers import AutoModelForCausalLM, core_model_loading
+from transformers import AutoModelForCausalLM, core_model_loading, modeling_utils
 from transformers.distributed import DistributedConfig
 
 from selfspec.config import ModelConfig, PathsConfig, StrategyConfig
@@ -61,7 +62,8 @@ def _packed(model: ModelConfig, folder: Path, strategy: StrategyConfig, processe
 def _after_each_layer(do: Callable[[nn.Module], None]) -> Iterator[None]:
     """While transformers reads a model: what is done with a decoder layer as soon as all of its weights are there.
 
-    It reads them in the order of their names, packs each, and sets it by this one function.
+    It reads them in the order of their names, packs each, and sets it by this one function. Before, it would reserve a
+    GPU's memory for the whole model.
     """
     read_one = core_model_loading.set_param_for_module
 
@@ -73,11 +75,11 @@ def _after_each_layer(do: Callable[[nn.Module], None]) -> Iterator[None]:
             if _is_layer(layer, model) and not any(parameter.is_meta for parameter in layer.parameters()):
                 do(layer)
 
-    core_model_loading.set_param_for_module = read_and_look
-    try:
+    with (
+        patch.object(core_model_loading, "set_param_for_module", read_and_look),
+        patch.object(modeling_utils, "caching_allocator_warmup", lambda *_: None),
+    ):
         yield
-    finally:
-        core_model_loading.set_param_for_module = read_one
 
 
 def _layer_patterns(config: Any) -> set[str]:
