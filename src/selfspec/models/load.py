@@ -14,7 +14,7 @@ import torch
 from selfspec import prompts
 from selfspec.config import ModelConfig, PathsConfig
 from selfspec.errors import UserError
-from selfspec.models import nf4, toy, weights
+from selfspec.models import machine, nf4, toy, weights
 from selfspec.reporting.progress import Progress
 
 LANGUAGE = {r"^(model\.)?language_model\.(model\.)?": "model."}  # its weights' names in a model that also sees
@@ -53,7 +53,7 @@ def network(model: ModelConfig, folder: Path, **placed: Any) -> Any:
     told = {"config": language(model, folder), "key_mapping": LANGUAGE, "use_safetensors": True}
     told |= {"trust_remote_code": model.trust_remote_code, "output_loading_info": True, **placed}
     if model.quantization == "nf4":
-        with nf4.plain_linear(), nf4.mapped():
+        with nf4.plain_linear(), machine.mapped(nf4.BLOCK):
             told |= {"quantization_config": nf4.settings(dtype(model)), "device_map": {"": device()}}
             made, found = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype(model), **told)
         nf4.keep_differentiable(made)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import psutil
+
+THRESHOLD = -3  # mallopt's number of the size from which a block is mapped
 
 
 def capacity(processes: int = 1) -> tuple[float, bool]:
@@ -28,6 +34,22 @@ def halves() -> bool:
         return True  # of every GPU since Ampere
     facts = Path("/proc/cpuinfo")
     return facts.exists() and "avx512_bf16" in facts.read_text()
+
+
+@contextmanager
+def mapped(size: int) -> Iterator[None]:
+    """Blocks of `size` bytes and more are mapped, each for itself, and given back as soon as nobody holds them.
+
+    On glibc's heap, blocks that come and go between others that stay leave holes, at times as large as a model.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if set_option:
+        set_option(THRESHOLD, size)
+    try:
+        yield
+    finally:
+        if set_option:
+            set_option(THRESHOLD, 32 << 20)  # where glibc itself ends up
 
 
 @cache

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from selfspec.errors import UserError
 
-THRESHOLD = -3  # mallopt's number of the size from which a block is mapped
+BLOCK = 1 << 20  # bytes from which a weight is mapped while others are packed
 
 
 def check() -> None:
@@ -68,21 +66,6 @@ def keep_differentiable(network: Any) -> None:
     for module in network.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
-
-
-@contextmanager
-def mapped() -> Iterator[None]:
-    """Large blocks are mapped and given back one by one while a model is packed in this machine's memory. On glibc's
-    heap, the weights that come and go between packed ones that stay leave holes, at times as large as the model.
-    """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if set_option:
-        set_option(THRESHOLD, 1 << 20)
-    try:
-        yield
-    finally:
-        if set_option:
-            set_option(THRESHOLD, 32 << 20)  # where glibc itself ends up
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,10 @@ from selfspec.stage import Job
 if TYPE_CHECKING:
     from selfspec.tuning.module import Data
     from selfspec.tuning.strategies import Placement
+
+BLOCK = (
+    8 << 20
+)  # bytes from which a block is mapped while layers are computed again, so that what they held goes at once
 
 
 def adapter(
@@ -87,7 +92,7 @@ def _tune(
     import pytorch_lightning as pl
     from torch.utils.data import DataLoader
 
-    from selfspec.models import load
+    from selfspec.models import load, machine
     from selfspec.reporting import tracking
     from selfspec.tuning import lora as adapters
     from selfspec.tuning.module import Specialization
@@ -97,6 +102,7 @@ def _tune(
     placement.adapted()
     try:
         with (
+            machine.mapped(BLOCK) if tuning.activation_checkpointing else nullcontext(),
             segmented(base) as mask,
             job.progress.step(job.stage.label, len(data.steps), "step") as display,
             tracking.curves(job) as logger,
