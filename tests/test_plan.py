@@ -100,6 +100,11 @@ def test_a_run_without_m_has_a_plan_too(warm: Warm, tmp_path: Path) -> None:
     assert "1 job, 4 distinct stages" in told and told.count("#SBATCH --job-name") == 4
 
 
+def test_hydras_own_launchers_have_a_plan_too(warm: Warm, tmp_path: Path) -> None:
+    for name in ("submitit_slurm", "submitit_local", "joblib"):
+        assert "1 job, 4 distinct stages" in plan(warm, tmp_path, "lora=r8", f"hydra/launcher={name}"), name
+
+
 def test_every_kind_of_stage_has_a_request(warm: Warm, tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "one.txt").write_text("A text.")

@@ -35,7 +35,7 @@ def show(nodes: Graph, jobs: int, launcher: Mapping[str, Any], folder: Path, con
     console.print(f"[bold]{size(jobs, nodes)}[/]: {counted(nodes.values())}")
     _show_stages(nodes, launcher, console)
     plan_memory.show(nodes, launcher, console)
-    if str(launcher["_target_"]).endswith("SlurmLauncher"):
+    if "resources" in launcher:
         _show_requests(nodes, launcher, folder, console)
 
 

@@ -69,10 +69,12 @@ def devices_of(stage_name: str, launcher: Mapping[str, Any]) -> int:
     """Devices that a stage takes: what SLURM is asked for, what an allocation has, or this machine's share."""
     if stage_name not in DISTRIBUTED:
         return 1
-    if str(launcher.get("_target_", "")).endswith("SlurmLauncher"):
+    if "resources" in launcher:
         request = resources_of(stage_name, launcher["resources"])
         return request.nodes * request.tasks_per_node
-    return int(os.environ.get("SLURM_NTASKS", "1")) if launcher.get("srun") else devices.shares(launcher)[0]
+    if launcher.get("srun"):
+        return int(os.environ.get("SLURM_NTASKS", "1"))
+    return devices.shares(launcher)[0] or 1  # Hydra's own SLURM launcher: an experiment a job, in one process
 
 
 def sbatch_executor(
