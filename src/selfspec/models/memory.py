@@ -143,7 +143,7 @@ def _moments(shape: Shape, width: int, lora: LoraConfig | None, work: Completing
     layer = 2 * shape.heads * shape.head_size * width  # a token of one layer's cache, written out for every head
     wide = _widest(shape.linear) * number
     yield {"KV cache": cached, "activations": rows * (work.item * wide + read * layer)}
-    scores = width + (7 if work.sampled else 2) * FULL  # a sampled row may be sorted whole
+    scores = width + (4 if work.sampled else 2) * FULL  # a sampled row that is sorted whole takes twice that; few are
     logits = rows * shape.vocabulary * scores  # with what is made of them
     yield {"KV cache": cached, "activations": rows * wide + longest * layer, "logits": logits}
     if work.forked:
