@@ -67,7 +67,7 @@ FITTED = (
     Case("125M"),
     Case("125M", options=3),
 )
-TESTED = (  # the first four are also the slow test's
+TESTED = (  # some are also the slow test's
     Case(GEMMA, micro=512),
     Case("347M", nf4=True, micro=512),
     Case("347M", options=3),

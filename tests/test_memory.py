@@ -198,7 +198,7 @@ def test_a_run_on_too_small_a_machine_is_refused_before_any_work_unless_forced(t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 10])  # 10: with activation checkpointing, of no single peak
 def test_the_estimate_is_within_15_percent_of_the_measured_peak(number: int) -> None:
     """On shapes that the constants were not fitted on: `benchmarks/memory.py` names them."""
     command = [sys.executable, str(PROJECT / "benchmarks" / "memory.py"), "--tested", str(number)]

@@ -123,10 +123,9 @@ def enter(composed: DictConfig) -> Config:
         if isinstance(error, MissingMandatoryValue):
             raise UserError(f"{error.full_key} has no value; give one with {error.full_key}=....") from None
         raise
-    config = _prepared(checked(config))
-    _check_data(config)
     launcher = HydraConfig.get().launcher if HydraConfig.initialized() else {}
-    limits.check_choice(config.strategy, config.model, config.lora, devices_of("adapter", launcher))
+    config = _prepared(checked(config, devices_of("adapter", launcher)))
+    _check_data(config)
     if config.plan:  # of what may be done elsewhere
         return config
     sharing, neighbours = devices.shares(launcher)
@@ -140,14 +139,15 @@ def enter(composed: DictConfig) -> Config:
     return config
 
 
-def checked(config: Config) -> Config:
-    """The config with absolute paths; every value is one that is allowed.
+def checked(config: Config, processes: int = 1) -> Config:
+    """The config with absolute paths; every value is one that is allowed where so many processes share an adapter.
 
     Raises:
         UserError: the first that is not.
     """
     config = _filled(_absolute(config))
     _check_values(config)
+    limits.check_choice(config.strategy, config.model, config.lora, processes)
     return config
 
 
@@ -253,7 +253,6 @@ def _check_values(config: Config) -> None:
     if not config.evaluation.shots or min(config.evaluation.shots) < 0:
         shots = list(config.evaluation.shots)
         raise UserError(f"evaluation.shots={shots} must name at least one number of shots, none of them negative.")
-    limits.check_choice(config.strategy, config.model, config.lora)
     for name, task in config.domain.tasks.items():
         if task.kind not in KINDS:
             raise UserError(f"domain.tasks.{name}.kind={task.kind} is none of {', '.join(KINDS)}.")

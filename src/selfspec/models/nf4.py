@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 from selfspec.errors import UserError
 
@@ -74,9 +75,5 @@ def plain_linear() -> Iterator[None]:
     from torch.nn import Linear
     from transformers.models.falcon import modeling_falcon
 
-    own = modeling_falcon.FalconLinear
-    modeling_falcon.FalconLinear = Linear
-    try:
+    with patch.object(modeling_falcon, "FalconLinear", Linear):
         yield
-    finally:
-        modeling_falcon.FalconLinear = own

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from selfspec.tuning.module import Data
     from selfspec.tuning.strategies import Placement
 
-BLOCK = (
-    8 << 20
-)  # bytes from which a block is mapped while layers are computed again, so that what they held goes at once
+BLOCK = 8 << 20  # bytes from which a block is mapped, and goes at once, where layers are computed again
 
 
 def adapter(
