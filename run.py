@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from selfspec.cli import main
+from selfspec.cli.run import run_command_line
 
 if __name__ == "__main__":
-    main(Path(__file__).resolve().parent / "conf")
+    run_command_line(Path(__file__).resolve().parent / "conf")

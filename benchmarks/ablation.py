@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from selfspec.reporting.results import MEASURES
-from selfspec.reporting.tables import find
+from selfspec.reporting.tables import find_score
 
 HEAD = ("domain", "variant", "suite", "model", "shots", "measure", "value", "low", "high", "minus_base", "from", "to")
 FACTS = ("held_out_loss", "attempts", "examples_seconds", "adapter_seconds")
@@ -43,7 +43,7 @@ def lines(report: dict[str, Any], domain: str, variant: str) -> Iterator[list[An
             if cell["measure"] not in MEASURES:
                 continue
             place = {name: cell[name] for name in ("model", "shots", "measure")}
-            gap = find(found["differences"], minus="base", task="all", **place)
+            gap = find_score(found["differences"], minus="base", task="all", **place)
             numbers = [values[name] for values in (cell, gap) if values for name in ("value", "low", "high")]
             shown = [f"{number:.4f}" for number in numbers] + [""] * (6 - len(numbers))
             yield [domain, variant, suite, *place.values(), *shown, *(spent if cell["model"] == "specialized" else [])]

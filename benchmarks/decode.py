@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from default_model import default
 
-from selfspec import prompts
-from selfspec.engines import Batch, Sampling
+from selfspec.data.reading import read_questions
+from selfspec.engines.protocol import PromptBatch, Sampling
 from selfspec.engines.transformers import TransformersEngine
-from selfspec.records import read_questions
+from selfspec.prompts.templates import RESPONSE_STOP, render_prefix, render_task
 
 TOKENS = 32
 
@@ -22,12 +22,12 @@ TOKENS = 32
 def main() -> None:
     config, shown, model, tokenizer = default()
     questions = read_questions(Path(config.domain.evaluation), config.domain.tasks)[:16]
-    prefix = prompts.prefix(config.domain.role, shown[:5])
-    items = tuple(prompts.item(question) for question in questions)
+    prefix = render_prefix(config.domain.role, shown[:5])
+    items = tuple(render_task(question) for question in questions)
     engine = TransformersEngine(model, tokenizer)
 
     started = time.monotonic()
-    mine = [c.text for c in engine.complete(Batch(prefix, items, Sampling(TOKENS), prompts.STOP))]
+    mine = [c.text for c in engine.complete(PromptBatch(prefix, items, Sampling(TOKENS), RESPONSE_STOP))]
     seconds = time.monotonic() - started
 
     rows = [engine.start + engine._encode(prefix) + engine._encode(item) for item in items]
@@ -37,7 +37,7 @@ def main() -> None:
     started = time.monotonic()
     output = model.generate(ids, attention_mask=mask, max_new_tokens=TOKENS, do_sample=False)
     plain = time.monotonic() - started
-    theirs = [tokenizer.decode(row[longest:], skip_special_tokens=True).split(prompts.STOP[0])[0] for row in output]
+    theirs = [tokenizer.decode(row[longest:], skip_special_tokens=True).split(RESPONSE_STOP[0])[0] for row in output]
 
     equal = sum(one == other for one, other in zip(mine, theirs, strict=True))
     print(f"{len(items)} questions, {longest} prompt tokens, {equal} equal texts (bf16 rounds differently by shape)")

@@ -12,10 +12,10 @@ import time
 
 from default_model import default
 
-from selfspec import prompts
-from selfspec.engines import Batch, Sampling
+from selfspec.data.records import TaskRequest
+from selfspec.engines.protocol import PromptBatch, Sampling
 from selfspec.engines.transformers import TransformersEngine
-from selfspec.prompts import Request
+from selfspec.prompts.templates import INPUT_STOP, render_list_item, render_list_prefix
 
 OPERATIONS = ("linear", "scaled_dot_product_attention", "topk", "sort", "cat")
 
@@ -25,12 +25,12 @@ def main() -> None:
     engine, settings = TransformersEngine(model, tokenizer), config.generation.instructions
     kind = next(iter(config.domain.tasks))
     seeds = [seed for seed in shown if seed.task_type == kind][:3]
-    requests = [Request(kind, topic) for topic in config.domain.topics[:4]] * 4
-    prefix = prompts.list_prefix(config.domain, seeds)
-    items = tuple(prompts.list_item(4, request, config.domain) for request in requests)
+    requests = [TaskRequest(kind, topic) for topic in config.domain.topics[:4]] * 4
+    prefix = render_list_prefix(config.domain, seeds)
+    items = tuple(render_list_item(4, request, config.domain) for request in requests)
     sampling = Sampling(settings.input_tokens, settings.temperature, settings.top_p, 0)
     profile, started = cProfile.Profile(), time.monotonic()
-    completions = profile.runcall(engine.complete, Batch(prefix, items, sampling, prompts.INPUT_STOP))
+    completions = profile.runcall(engine.complete, PromptBatch(prefix, items, sampling, INPUT_STOP))
     seconds = time.monotonic() - started
     tokens = sum(completion.tokens for completion in completions)
     print(f"{len(items)} rows, {tokens} tokens in {seconds:.1f} s: {tokens / seconds:.0f} tokens/s")

@@ -96,7 +96,7 @@ def examples() -> list[tuple[int, int]]:
 
 
 def tuning_config(case: Case) -> Any:
-    from selfspec.config import TuningConfig
+    from selfspec.config.schema import TuningConfig
 
     rest: dict[str, Any] = {"weight_decay": 0.0, "max_grad_norm": 1.0, "max_length": 1024, "checkpoint_minutes": 60}
     rest |= {"micro_batch_tokens": case.micro, "activation_checkpointing": case.checkpointing}
@@ -105,25 +105,26 @@ def tuning_config(case: Case) -> Any:
 
 def estimate(case: Case, architecture: Mapping[str, Any]) -> float:
     """Bytes by `selfspec.models.memory`, what the system may take back included."""
-    from selfspec.config import LoraConfig
-    from selfspec.models import memory, shape
-    from selfspec.tuning import batches
+    from selfspec.config.schema import LoraConfig
+    from selfspec.planning.memory import BaseOnDevice, CompletionBatch, TrainingPass, completion_memory, tuning_memory
+    from selfspec.planning.parameters import ALL_LINEAR, shape_from_config
+    from selfspec.tuning.batches import plan_steps
 
-    found = shape.counted(architecture)
+    found = shape_from_config(architecture)
     assert found
-    base, lora = memory.Base(found, 2, case.nf4, gpu=False), LoraConfig(case.rank, 16, 0.0, shape.ALL_LINEAR)
+    base, lora = BaseOnDevice(found, 2, case.nf4, gpu=False), LoraConfig(case.rank, 16, 0.0, ALL_LINEAR)
     if not case.micro:
         choices = 3 if case.options else 0
-        work = memory.Completing(case.rows, case.prefix, case.item, case.new, case.options, choices, not case.options)
-        return sum(memory.completing(base, None, work).values())
+        work = CompletionBatch(case.rows, case.prefix, case.item, case.new, case.options, choices, not case.options)
+        return sum(completion_memory(base, None, work).values())
     rows = examples()
-    steps = batches.plan([(sum(row), row[1]) for row in rows], tuning_config(case), 0)
+    steps = plan_steps([(sum(row), row[1]) for row in rows], tuning_config(case), 0)
     passes = [[rows[number] for number in micro] for step in steps for micro in step.micro_batches]
     works = (
-        memory.Pass(sum(map(sum, some)), sum(r for _, r in some), max(map(sum, some)), case.checkpointing)
+        TrainingPass(sum(map(sum, some)), sum(r for _, r in some), max(map(sum, some)), case.checkpointing)
         for some in passes
     )
-    return max(sum(memory.tuning(base, lora, work).values()) for work in works)
+    return max(sum(tuning_memory(base, lora, work).values()) for work in works)
 
 
 def weights(model: str, folder: Path) -> Path:
@@ -159,48 +160,51 @@ def measure(case: Case, folder: Path) -> float:
 
 def small(folder: Path) -> Path:
     """A toy's files."""
-    from selfspec.config import ModelConfig
-    from selfspec.models import toy
+    from selfspec.config.schema import ModelConfig
+    from selfspec.models.toy import write_toy
 
     numbers = dict(zip(NUMBERS, (64, 128, 2, 4, 2), strict=True))
     architecture = {"model_type": "llama", "tie_word_embeddings": True, **numbers}
-    toy.write(ModelConfig(2048, architecture, {}, "toy", "", 0, toy=True), folder)
+    write_toy(ModelConfig(2048, architecture, {}, "toy", "", 0, toy=True), folder)
     return folder
 
 
 def run(case: Case, folder: Path) -> None:
     """Tune a model, or complete a batch, as the stages do."""
-    from selfspec.config import ModelConfig
-    from selfspec.models import load
+    from selfspec.config.schema import ModelConfig
+    from selfspec.models.load import load_network
 
     packed = "nf4" if case.nf4 else "none"
     model = ModelConfig(4096, {}, {}, "measured", "", 0, path=str(folder), dtype="bfloat16", quantization=packed)
-    network = load.network(model, folder)
+    network = load_network(model, folder)
     tune(case, model, network) if case.micro else complete(case, network)
 
 
 def tune(case: Case, model: Any, network: Any) -> None:
     from rich.console import Console
 
-    from selfspec.config import LoggerConfig, LoraConfig, StrategyConfig
-    from selfspec.ranks import ALONE
-    from selfspec.reporting.progress import Progress
-    from selfspec.stage import Stop
+    from selfspec.config.schema import LoggerConfig, LoraConfig, StrategyConfig
+    from selfspec.runtime.distributed import SINGLE_PROCESS
+    from selfspec.runtime.progress import Progress
+    from selfspec.runtime.signals import StopFlag
     from selfspec.stages.adapter import _tune
-    from selfspec.tuning import batches
-    from selfspec.tuning.module import Data
-    from selfspec.tuning.strategies import Placement
+    from selfspec.tuning.batches import EncodedExample, plan_steps
+    from selfspec.tuning.module import TuningData
+    from selfspec.tuning.strategies.placement import Placement
 
-    rows = [batches.Encoded(tuple(range(5, 5 + p)), tuple(range(5, 5 + r))) for p, r in examples()]
+    rows = [EncodedExample(tuple(range(5, 5 + p)), tuple(range(5, 5 + r))) for p, r in examples()]
     tuning, quiet = tuning_config(case), Progress(Console(quiet=True))
-    steps = batches.plan([(len(row), len(row.response)) for row in rows], tuning, 0)
+    steps = plan_steps([(len(row), len(row.response)) for row in rows], tuning, 0)
     with tempfile.TemporaryDirectory() as place:
         paths = SimpleNamespace(output=place)
         config = SimpleNamespace(model=model, logger=LoggerConfig("none"), paths=paths, seed=0)
-        around = {"progress": quiet, "stop": Stop(), "stage": SimpleNamespace(label="adapter", key="")}
+        around = {"progress": quiet, "stop": StopFlag(), "stage": SimpleNamespace(label="adapter", key="")}
         job: Any = SimpleNamespace(config=config, work=Path(place), output=Path(place), **around)
-        placement, lora = Placement(StrategyConfig("auto"), ALONE), LoraConfig(case.rank, 16, 0.0, ("all-linear",))
-        _tune(job, network, placement, Data(rows, steps, rows[:1]), lora, tuning, 0)
+        placement, lora = (
+            Placement(StrategyConfig("auto"), SINGLE_PROCESS),
+            LoraConfig(case.rank, 16, 0.0, ("all-linear",)),
+        )
+        _tune(job, network, placement, TuningData(rows, steps, rows[:1]), lora, tuning, 0)
 
 
 class Numbers:
@@ -216,7 +220,7 @@ class Numbers:
 
 
 def complete(case: Case, network: Any) -> None:
-    from selfspec.engines import Batch, Sampling
+    from selfspec.engines.protocol import PromptBatch, Sampling
     from selfspec.engines.transformers import TransformersEngine
 
     def text(first: int, count: int) -> str:
@@ -227,7 +231,7 @@ def complete(case: Case, network: Any) -> None:
     items = tuple(text(7 * row, case.item) for row in range(case.rows))
     options = tuple(tuple(text(row + n, case.options) for n in range(3)) for row in range(case.rows))
     sampling = Sampling(case.new, 0.0 if case.options else 0.7, 0.95, 1)
-    engine.complete(Batch(text(0, case.prefix), items, sampling, (), options if case.options else ()))
+    engine.complete(PromptBatch(text(0, case.prefix), items, sampling, (), options if case.options else ()))
 
 
 def _status(name: str) -> int:
@@ -263,8 +267,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from selfspec.experiment import surroundings
+    from selfspec.runtime.environment import configure_environment
 
-    surroundings()
+    configure_environment()
     os.environ["OMP_NUM_THREADS"] = "1"
     main()

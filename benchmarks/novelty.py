@@ -11,8 +11,8 @@ import time
 
 from rouge_score.rouge_scorer import RougeScorer
 
+from selfspec.data.records import Draft
 from selfspec.filters.novelty import Novelty
-from selfspec.prompts import Draft
 
 
 def rows(count: int) -> list[Draft]:

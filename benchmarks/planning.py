@@ -19,9 +19,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import HydraContext, RunMode
 
 from hydra_plugins.selfspec_launcher import LocalLauncher
-from selfspec import config, experiment, resolvers
-from selfspec.launch import graph, jobs
-from selfspec.store import Store
+from selfspec.config.composition import register_schema
+from selfspec.config.resolvers import register_resolvers
+from selfspec.launch.experiment import run_task
+from selfspec.launch.sweep_jobs import compose_jobs, prepare_jobs, write_sweep_record
+from selfspec.pipeline.graph import mark_stored, unite_jobs
+from selfspec.runtime.store import Store
 
 PROJECT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "transformers", "peft", "pytorch_lightning", "wandb"}
@@ -43,7 +46,7 @@ def launcher(folder: Path) -> LocalLauncher:
     composed = hydra.compose_config("config", places, RunMode.MULTIRUN, with_log_configuration=False)
     context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
     made = LocalLauncher()
-    made.setup(hydra_context=context, task_function=experiment.task, config=composed)
+    made.setup(hydra_context=context, task_function=run_task, config=composed)
     return made
 
 
@@ -58,18 +61,18 @@ def plan(overrides: list[list[str]], folder: Path) -> tuple[int, float]:
         print(f"  {name:<30} {spent[-1]:8.2f} s", flush=True)
         return made
 
-    composed = timed("Hydra composes", jobs.compose, launcher(folder), overrides, 0)
-    entered = timed("checked, typed, keys", jobs.enter, composed, overrides)
-    nodes = timed("one graph", lambda: graph.unite((job.config, job.stages) for job in entered))
-    timed("what is stored", graph.settle, nodes, Store(folder / "store"))
-    timed("sweep.json", jobs.keep, folder / "sweep.json", entered, nodes)
+    composed = timed("Hydra composes", compose_jobs, launcher(folder), overrides, 0)
+    entered = timed("checked, typed, keys", prepare_jobs, composed, overrides)
+    nodes = timed("one graph", lambda: unite_jobs((job.config, job.stages) for job in entered))
+    timed("what is stored", mark_stored, nodes, Store(folder / "store"))
+    timed("sweep.json", write_sweep_record, folder / "sweep.json", entered, nodes)
     return len(nodes), sum(spent[1:])
 
 
 def main() -> None:
     overrides = sweep(int(sys.argv[1]) if len(sys.argv) > 1 else 25)
-    config.register()
-    resolvers.register(PROJECT)
+    register_schema()
+    register_resolvers(PROJECT)
     with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         stages, seconds = plan(overrides, Path(folder))
     assert not HEAVY & set(sys.modules), f"planning imported {HEAVY & set(sys.modules)}"

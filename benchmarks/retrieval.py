@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from selfspec.retrieval import Passage, bm25
+from selfspec.retrieval.bm25 import Index, build_index
+from selfspec.retrieval.passage import Passage
 
 VOCABULARY, WORDS, QUERIES, QUERY_WORDS, TOP = 200_000, 150, 100, 30, 5
 Search = Callable[[str], list[int]]
@@ -49,8 +50,8 @@ def texts(count: int, words: tuple[int, int], seed: int) -> Iterator[str]:
 
 def ours(count: int, folder: Path) -> Search:
     rows = texts(count, (WORDS - 50, WORDS + 50), 0)
-    bm25.build((Passage(str(number), text) for number, text in enumerate(rows)), folder)
-    index = bm25.Index(folder)
+    build_index((Passage(str(number), text) for number, text in enumerate(rows)), folder)
+    index = Index(folder)
     return lambda query: [int(passage.id) for passage in index.search(query, TOP)]
 
 

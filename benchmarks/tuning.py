@@ -13,11 +13,12 @@ from default_model import default
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 
-from selfspec.tuning.batches import Encoded, encode
-from selfspec.tuning.packing import loss_sum, segmented
+from selfspec.tuning.batches import EncodedExample, encode_rows
+from selfspec.tuning.loss import response_loss_sum
+from selfspec.tuning.packing import segmented_attention
 
 
-def padded(model: torch.nn.Module, rows: list[Encoded]) -> torch.Tensor:
+def padded(model: torch.nn.Module, rows: list[EncodedExample]) -> torch.Tensor:
     longest = max(map(len, rows))
     ids = torch.tensor([[*row.prompt, *row.response, *[0] * (longest - len(row))] for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
@@ -41,12 +42,12 @@ def timed(way: Callable[[], torch.Tensor], model: torch.nn.Module) -> tuple[floa
 
 def main() -> None:
     config, shown, base, tokenizer = default()
-    rows = encode(shown[:8], config.domain.role, tokenizer)
+    rows = encode_rows(shown[:8], config.domain.role, tokenizer)
     model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"))
     model.train()
     naive_loss, naive = timed(lambda: padded(model, rows), model)
-    with segmented(base) as mask:
-        loss, seconds = timed(lambda: loss_sum(model, rows, mask), model)
+    with segmented_attention(base) as mask:
+        loss, seconds = timed(lambda: response_loss_sum(model, rows, mask), model)
     tokens = sum(map(len, rows))
     print(f"8 examples, {tokens} tokens; loss {loss:.2f} packed, {naive_loss:.2f} padded")
     print(f"packed {tokens / seconds:.0f} tokens/s, padded {tokens / naive:.0f} tokens/s: {naive / seconds:.1f} times")

@@ -15,22 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import processors
-from selfspec import pipeline, ranks, stage
 from selfspec.errors import Interrupted
-from selfspec.reporting.progress import Progress
-from selfspec.stage import Stop
-from selfspec.store import Store
+from selfspec.launch.worker import run_stage
+from selfspec.pipeline.build import build_pipeline
+from selfspec.runtime.distributed import ProcessGroup, join_process_group
+from selfspec.runtime.progress import Progress
+from selfspec.runtime.signals import StopFlag
+from selfspec.runtime.store import Store
 from test_tuning import StopAfter
 from toys import experiment
 
 
-def tune(cell: dict[str, Any], group: ranks.Ranks) -> None:
+def tune(cell: dict[str, Any], group: ProcessGroup) -> None:
     config = experiment(Path(cell["folder"]), *cell["overrides"])
-    wanted = pipeline.build(config).adapters["seeds_only"]
-    stop = StopAfter(cell["stop_after"]) if cell["stop_after"] else Stop()
+    wanted = build_pipeline(config).adapters["seeds_only"]
+    stop = StopAfter(cell["stop_after"]) if cell["stop_after"] else StopFlag()
     stop.ranks = group
     with stop.listening() as listening:
-        stage.run(wanted, config, Store(Path(config.paths.store)), Progress(), listening)
+        run_stage(wanted, config, Store(Path(config.paths.store)), Progress(), listening)
 
 
 def tear(folder: Path) -> None:
@@ -44,7 +46,7 @@ def tear(folder: Path) -> None:
 
 def main() -> None:
     processors.allow()
-    with ranks.joined() as group:
+    with join_process_group() as group:
         for cell in json.loads(Path(sys.argv[1]).read_text()):
             if group.first and cell.get("torn"):
                 tear(Path(cell["folder"]))

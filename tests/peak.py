@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import processors
-from selfspec import ranks
-from selfspec.config import LoraConfig, PathsConfig, StrategyConfig
-from selfspec.reporting.progress import Progress
+from selfspec.config.schema import LoraConfig, PathsConfig, StrategyConfig
+from selfspec.runtime.distributed import join_process_group
+from selfspec.runtime.progress import Progress
 from toys import model_config
 
 STATUS = Path("/proc/self/status")
@@ -40,17 +40,17 @@ class Peak(threading.Thread):
 
 def main() -> None:
     folder, quantization, strategy = sys.argv[1:]
-    from selfspec.tuning import lora
-    from selfspec.tuning.strategies import Placement
+    from selfspec.tuning.lora import add_adapter
+    from selfspec.tuning.strategies.placement import Placement
 
     config = replace(model_config("llama-2-7b"), toy=False, path=folder, dtype="bfloat16", quantization=quantization)
     processors.allow()
-    with ranks.joined() as group:
+    with join_process_group() as group:
         placement, peak = Placement(StrategyConfig(strategy), group), Peak()
         peak.start()
         rank8 = LoraConfig(8, 16, 0.0, ("all-linear",))
         base, _ = placement.base(config, rank8, PathsConfig(folder, folder, folder), Progress())
-        lora.wrap(base, rank8, 0)
+        add_adapter(base, rank8, 0)
         placement.adapted()
         peak.over.set()
         peak.join()

@@ -8,10 +8,11 @@ import deepspeed
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 
-from selfspec.tuning import limits, zero
+from selfspec.tuning.strategies import placement
+from selfspec.tuning.strategies.deepspeed import ZeroStrategy
 
 
-class OnProcessors(zero.Zero):
+class OnProcessors(ZeroStrategy):
     """As the product's, without what asks for a GPU; toys' parameters are so small that stage 3 would part none."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -32,6 +33,6 @@ class OnProcessors(zero.Zero):
 
 def allow() -> None:
     """From now on."""
-    zero.Zero = OnProcessors  # type: ignore[misc]
-    limits.check_device = lambda _: None
+    placement.ZeroStrategy = OnProcessors  # type: ignore[misc]
+    placement.check_strategy_device = lambda _: None
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # gloo does, and nothing is compiled

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from conftest import PROJECT, Warm, cold, places
-from selfspec.config import StrategyConfig
+from selfspec.config.schema import StrategyConfig
 from selfspec.errors import UserError
-from selfspec.tuning import limits
+from selfspec.tuning.strategies import limits
+from selfspec.tuning.strategies.limits import check_deepspeed_installed, check_strategy_device
 
 SEEDS = (PROJECT / "src/selfspec/domains/biomedicine/seeds.jsonl").read_text().splitlines()
 
@@ -101,18 +102,18 @@ def test_an_adapter_that_needs_whole_weights_is_refused_where_they_lie_in_parts(
 def test_deepspeed_and_offloading_are_refused_where_it_can_do_nothing(tmp_path: Path, monkeypatch: Any) -> None:
     sentence = refused(tmp_path, "strategy=deepspeed_zero3", "quantization=nf4")
     assert all(part in sentence for part in ("quantization=nf4", "strategy=fsdp", "strategy=deepspeed_zero2"))
-    monkeypatch.setattr(limits.machine, "gpu_count", lambda: 0)
+    monkeypatch.setattr(limits, "gpu_count", lambda: 0)
     monkeypatch.setattr(limits.importlib.util, "find_spec", lambda _: None)
     for name in ("deepspeed_zero2", "deepspeed_zero3", "deepspeed_zero3_offload"):
         with pytest.raises(UserError, match=f"strategy={name} needs GPUs.* choose strategy=fsdp or strategy=ddp"):
-            limits.check_device(StrategyConfig(name))
+            check_strategy_device(StrategyConfig(name))
         with pytest.raises(UserError, match=r"needs DeepSpeed; get it with: pip install -e \"\.\[deepspeed\]\""):
-            limits.check_installed(StrategyConfig(name))
+            check_deepspeed_installed(StrategyConfig(name))
     with pytest.raises(UserError, match=r"strategy.cpu_offload=true .* leave it out"):
-        limits.check_device(StrategyConfig("fsdp", cpu_offload=True))
+        check_strategy_device(StrategyConfig("fsdp", cpu_offload=True))
     for name in ("auto", "ddp", "fsdp"):
-        limits.check_device(StrategyConfig(name))
-        limits.check_installed(StrategyConfig(name))
+        check_strategy_device(StrategyConfig(name))
+        check_deepspeed_installed(StrategyConfig(name))
 
 
 def test_an_answer_outside_its_options_is_named(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from selfspec.engines import Batch, Completion, Sampling
+from selfspec.data.reading import read_seeds
+from selfspec.data.records import Question, Seed
+from selfspec.engines.protocol import Completion, PromptBatch, Sampling
 from selfspec.engines.transformers import TransformersEngine
-from selfspec.records import Question, Seed, read_seeds
-from selfspec.scoring import answers
-from selfspec.tuning.batches import encode, plan
+from selfspec.evaluation.few_shot import EvaluationBatch, answer_batch
+from selfspec.tuning.batches import encode_rows, plan_steps
 from toys import bracketed, experiment, toy, tuning_config
 
 LENGTHS = st.lists(
@@ -33,8 +34,8 @@ def test_a_plan_takes_each_row_once_an_epoch_and_keeps_the_limits(
     lengths: list[tuple[int, int]], epochs: int, batch: int, limit: int, seed: int
 ) -> None:
     config = tuning_config(epochs=epochs, batch_size=batch, micro_batch_tokens=limit)
-    steps = plan(lengths, config, seed)
-    assert steps == plan(lengths, config, seed)
+    steps = plan_steps(lengths, config, seed)
+    assert steps == plan_steps(lengths, config, seed)
     assert [step.number for step in steps] == list(range(epochs * -(-len(lengths) // batch)))
     assert [step.epoch for step in steps] == sorted(step.epoch for step in steps)
     for epoch in range(epochs):
@@ -55,14 +56,14 @@ def test_a_plan_takes_each_row_once_an_epoch_and_keeps_the_limits(
 @given(LENGTHS, st.integers(1, 600), st.integers(0, 5))
 def test_the_limit_of_a_forward_pass_changes_no_step(lengths: list[tuple[int, int]], limit: int, seed: int) -> None:
     def rows_of_steps(limit: int) -> list[list[int]]:
-        steps = plan(lengths, tuning_config(micro_batch_tokens=limit), seed)
+        steps = plan_steps(lengths, tuning_config(micro_batch_tokens=limit), seed)
         return [[row for micro in step.micro_batches for row in micro] for step in steps]
 
     assert rows_of_steps(limit) == rows_of_steps(10**9)
 
 
 def order(epoch: int, seed: int) -> list[int]:
-    steps = plan([(10, 2)] * 50, tuning_config(epochs=3), seed)
+    steps = plan_steps([(10, 2)] * 50, tuning_config(epochs=3), seed)
     return [row for step in steps if step.epoch == epoch for micro in step.micro_batches for row in micro]
 
 
@@ -74,13 +75,13 @@ def test_every_epoch_and_every_seed_has_an_order_of_its_own() -> None:
 
 @pytest.mark.parametrize(("rows", "size"), [(1, 8), (64, 8), (500, 8), (501, 32), (5000, 32)])
 def test_small_sets_have_a_batch_of_8_and_larger_ones_of_32(rows: int, size: int) -> None:
-    steps = plan([(10, 2)] * rows, tuning_config(epochs=1), seed=0)
+    steps = plan_steps([(10, 2)] * rows, tuning_config(epochs=1), seed=0)
     assert max(step.rows for step in steps) == min(size, rows)
     assert len(steps) == -(-rows // size)
 
 
 def test_a_given_batch_size_goes_before_the_default() -> None:
-    assert {step.rows for step in plan([(10, 2)] * 600, tuning_config(batch_size=6), seed=0)} == {6}
+    assert {step.rows for step in plan_steps([(10, 2)] * 600, tuning_config(batch_size=6), seed=0)} == {6}
 
 
 class OneToken:
@@ -89,7 +90,7 @@ class OneToken:
     def __init__(self, engine: TransformersEngine) -> None:
         self.engine, self.count = engine, engine.count
 
-    def complete(self, batch: Batch) -> list[Completion]:
+    def complete(self, batch: PromptBatch) -> list[Completion]:
         return self.engine.complete(replace(batch, sampling=Sampling(1), options=()))
 
 
@@ -108,15 +109,15 @@ def test_the_response_and_the_end_token_are_learnt_behind_the_prompt_of_evaluati
     rows = read_seeds(Path(domain.seeds), domain.tasks)
     rows.append(Seed("without input", rows[0].task_type, "Name a protein.", "", "p53"))
     assert any(row.options for row in rows) and any(row.input for row in rows)
-    for row, found in zip(rows, encode(rows, domain.role, tokenizer), strict=True):
+    for row, found in zip(rows, encode_rows(rows, domain.role, tokenizer), strict=True):
         assert found.response[-1] == tokenizer.eos_token_id
         assert list(found.response[:-1]) == tokenizer(row.output, add_special_tokens=False).input_ids
         read.clear()
         question = Question(
             row.id, row.task_type, "text", row.instruction, row.input, (row.output,), options=row.options
         )
-        sheet = answers.Sheet(0, row.task_type, 0, 0, (), (question,))
-        answers.ask(OneToken(TransformersEngine(model, tokenizer)), sheet, domain.role, context=4096)
+        sheet = EvaluationBatch(0, row.task_type, 0, 0, (), (question,))
+        answer_batch(OneToken(TransformersEngine(model, tokenizer)), sheet, domain.role, context=4096)
         assert list(found.prompt) == read
         assert (read[0] == tokenizer.bos_token_id) == special
         assert len(found) == len(read) + len(found.response)

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from conftest import PROJECT
-from selfspec.benchmarks.prepare import check, prepare, prepare_all
-from selfspec.benchmarks.sources import Missing
+from selfspec.data.reading import read_questions
 from selfspec.errors import UserError
-from selfspec.records import read_questions
+from selfspec.evaluation.benchmarks.prepare import check_benchmark, prepare_benchmark, prepare_benchmarks
+from selfspec.evaluation.benchmarks.sources import SourceMissing
 from test_benchmarks import PAPER, TURN, asked, copied, jsonl
 
 
 def test_a_known_count_that_differs_is_told(tmp_path: Path) -> None:
-    made = prepare("fpb", replace(copied(tmp_path, "fpb"), rows=970), tmp_path / "cache")
+    made = prepare_benchmark("fpb", replace(copied(tmp_path, "fpb"), rows=970), tmp_path / "cache")
     assert made.notes() == ["The set fpb has 1 rows, and 970 were published: its scores can't be held against others'."]
 
 
@@ -50,7 +50,7 @@ def test_a_row_that_does_not_fit_is_told_by_set_row_and_field(
     jsonl(tmp_path / "set", {"test": [row]})
     config = replace(PAPER.sets[name], path=str(tmp_path / "set"), split="test", shots_split=None)
     with pytest.raises(UserError, match="1 of 1 rows do not fit conf/benchmark") as error:
-        prepare(name, config, tmp_path / "cache")
+        prepare_benchmark(name, config, tmp_path / "cache")
     assert f"row 1 of the set {name}, {told}" in str(error.value) and str(error.value).endswith(".")
 
 
@@ -60,7 +60,7 @@ def test_a_rare_row_that_does_not_fit_is_left_out_and_told(tmp_path: Path) -> No
         tmp_path / "set", {"test": [*rows, {"id": "r0", "text": "One more.", "answer": ""}, {**rows[0], "text": "U."}]}
     )
     config = replace(PAPER.sets["fpb"], path=str(tmp_path / "set"), shots_split=None, rows=None)
-    made = prepare("fpb", config, tmp_path / "cache")
+    made = prepare_benchmark("fpb", config, tmp_path / "cache")
     asked = read_questions(made.questions, {})
     assert len(asked) == 101 and asked[-1].id == "fpb-r0-102"  # an id that repeats is told from the first
     assert made.notes() == ["1 rows of the set fpb are left out: row 101 of the set fpb, field 'answer' is empty."]
@@ -82,25 +82,25 @@ def test_a_copy_that_can_not_be_read_is_one_sentence(tmp_path: Path, files: dict
     for name, text in files.items():
         (tmp_path / "set" / name).write_text(text)
     with pytest.raises(UserError) as error:
-        prepare("fpb", replace(PAPER.sets["fpb"], path=str(tmp_path / "set")), tmp_path / "cache")
-    assert told in str(error.value) and not isinstance(error.value, Missing)
+        prepare_benchmark("fpb", replace(PAPER.sets["fpb"], path=str(tmp_path / "set")), tmp_path / "cache")
+    assert told in str(error.value) and not isinstance(error.value, SourceMissing)
     assert not (tmp_path / "cache" / "benchmarks").exists()
 
 
 def test_a_path_that_does_not_exist_stops_everything(tmp_path: Path) -> None:
     sets = {"fpb": replace(PAPER.sets["fpb"], path=str(tmp_path / "nowhere"))}
     with pytest.raises(UserError, match=r"evaluation.sets.fpb.path=.*nowhere does not exist"):
-        prepare_all(replace(PAPER, sets=sets), "finance", tmp_path)
+        prepare_benchmarks(replace(PAPER, sets=sets), "finance", tmp_path)
 
 
 def test_missing_sets_are_told_and_the_others_go_on(tmp_path: Path) -> None:
     sets = {"ddi": copied(tmp_path, "ddi"), "anatem": PAPER.sets["anatem"], "fpb": PAPER.sets["fpb"]}
-    found, told = prepare_all(replace(PAPER, sets=sets), "biomedicine", tmp_path / "cache")
+    found, told = prepare_benchmarks(replace(PAPER, sets=sets), "biomedicine", tmp_path / "cache")
     assert [made.name for made in found] == ["ddi"]
     assert len(told) == 1 and told[0].startswith("The set anatem (CC BY-SA 3.0) must be fetched by hand: git clone")
     with pytest.raises(UserError, match=r"No set of evaluation=paper is of the domain law; .* biomedicine, finance"):
-        prepare_all(PAPER, "law", tmp_path)
-    assert prepare_all(replace(PAPER, sets={}), "law", tmp_path) == ([], [])
+        prepare_benchmarks(PAPER, "law", tmp_path)
+    assert prepare_benchmarks(replace(PAPER, sets={}), "law", tmp_path) == ([], [])
 
 
 def test_without_a_hub_every_set_says_how_to_get_it(tmp_path: Path) -> None:
@@ -134,5 +134,5 @@ def test_without_a_hub_every_set_says_how_to_get_it(tmp_path: Path) -> None:
 )
 def test_a_wrong_value_of_a_set_is_told(change: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError) as error:
-        check("fpb", replace(PAPER.sets["fpb"], **change))
+        check_benchmark("fpb", replace(PAPER.sets["fpb"], **change))
     assert str(error.value).startswith(told)

@@ -16,11 +16,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from conftest import PROJECT
-from selfspec.benchmarks import sources
-from selfspec.benchmarks.prepare import SHOTS, check, prepare, task_types
-from selfspec.benchmarks.rows import MOST
-from selfspec.config import BenchmarkConfig, EvaluationConfig, mutable_twin
-from selfspec.records import Question, read_questions, read_seeds
+from selfspec.config.composition import mutable_twin
+from selfspec.config.schema import BenchmarkConfig, EvaluationConfig
+from selfspec.data.reading import read_questions, read_seeds
+from selfspec.data.records import Question
+from selfspec.evaluation.benchmarks import sources
+from selfspec.evaluation.benchmarks.prepare import SHOTS_FILE, check_benchmark, prepare_benchmark, task_types
+from selfspec.evaluation.benchmarks.rows import MAX_LABELS_SHOWN
 
 FOLDER = PROJECT / "conf" / "benchmark"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -214,7 +216,7 @@ def test_a_set_is_described_and_mounted(name: str) -> None:
     assert lines[2].startswith("# python run.py evaluation=paper") and f"evaluation.sets.{name}.path=" in lines[2]
     config = PAPER.sets[name]
     assert config.licence in lines[1]
-    check(name, config)
+    check_benchmark(name, config)
     assert (
         config.get and config.domain in ("biomedicine", "finance") and (config.kind == "label") <= bool(config.options)
     )
@@ -230,7 +232,7 @@ def test_all_sets_are_in_the_paper_s_evaluation_and_none_runs_code() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_become_questions_and_shots(tmp_path: Path, name: str) -> None:
     config, expected = copied(tmp_path, name), CASES[name][2]
-    made = prepare(name, config, tmp_path / "cache")
+    made = prepare_benchmark(name, config, tmp_path / "cache")
     asked = read_questions(made.questions, {})
     assert [(question.input, question.answers) for question in asked] == expected
     for question in asked:
@@ -238,7 +240,7 @@ def test_rows_become_questions_and_shots(tmp_path: Path, name: str) -> None:
         assert question.instruction == config.instruction and bool(question.topic) == (name == "headline")
     assert made.shots and not made.notes()
     shown = read_seeds(made.shots, task_types(PAPER.sets))
-    assert {shot.task_type for shot in shown} == {name} and len(shown) <= SHOTS
+    assert {shot.task_type for shot in shown} == {name} and len(shown) <= SHOTS_FILE
     assert not {shot.input for shot in shown} & {question.input for question in asked}
     assert not {shot.id for shot in shown} & {question.id for question in asked}
 
@@ -253,7 +255,7 @@ def test_class_labels_are_read_by_name(tmp_path: Path) -> None:
     rows.to_parquet(tmp_path / "files" / "test.parquet")
     for folder in ("saved", "files"):
         config = replace(PAPER.sets["hoc"], path=str(tmp_path / folder), rows=None)
-        made = prepare("hoc", config, tmp_path / "cache")
+        made = prepare_benchmark("hoc", config, tmp_path / "cache")
         assert read_questions(made.questions, {})[0].answers == (HALLMARKS[2],)
         assert made.shots is None and "they come from the seeds" in made.notes()[0]
 
@@ -271,35 +273,35 @@ def test_class_labels_are_read_by_name(tmp_path: Path) -> None:
 def test_tags_become_mentions(tmp_path: Path, tags: list[Any], labels: dict[str, str], answer: str) -> None:
     jsonl(tmp_path / "set", {"test": [{**SENTENCE, "ner_tags": tags}]})
     config = replace(PAPER.sets["anatem"], path=str(tmp_path / "set"), labels=labels)
-    assert read_questions(prepare("a", config, tmp_path).questions, {})[0].answers == (answer,)
+    assert read_questions(prepare_benchmark("a", config, tmp_path).questions, {})[0].answers == (answer,)
 
 
 def test_a_list_with_many_synonyms_keeps_some_spellings(tmp_path: Path) -> None:
     bioasq(tmp_path / "set", {"train": [], "test": [asked("list", [[f"a{i}{j}" for j in range(4)] for i in range(9)])]})
-    made = prepare("l", replace(PAPER.sets["bioasq_list"], path=str(tmp_path / "set")), tmp_path)
+    made = prepare_benchmark("l", replace(PAPER.sets["bioasq_list"], path=str(tmp_path / "set")), tmp_path)
     answers = read_questions(made.questions, {})[0].answers
-    assert len(answers) == 4 <= MOST and answers[0].startswith("a00; a10; ")
+    assert len(answers) == 4 <= MAX_LABELS_SHOWN and answers[0].startswith("a00; a10; ")
 
 
 def test_a_set_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = copied(tmp_path, "fpb")
-    first = prepare("fpb", config, tmp_path / "cache")
+    first = prepare_benchmark("fpb", config, tmp_path / "cache")
     with monkeypatch.context() as patch:
-        patch.setattr(sources, "read", None)
-        assert prepare("fpb", replace(config, licence="other words"), tmp_path / "cache") == replace(
+        patch.setattr("selfspec.evaluation.benchmarks.prepare.read_split", None)
+        assert prepare_benchmark("fpb", replace(config, licence="other words"), tmp_path / "cache") == replace(
             first, config=replace(config, licence="other words")
         )
-    assert prepare("fpb", replace(config, instruction="Other."), tmp_path / "cache").folder != first.folder
+    assert prepare_benchmark("fpb", replace(config, instruction="Other."), tmp_path / "cache").folder != first.folder
     parquet(tmp_path / "fpb" / "more", {"test": [{**FLARE, "id": "f2", "answer": "negative"}]})
-    second = prepare("fpb", config, tmp_path / "cache")
+    second = prepare_benchmark("fpb", config, tmp_path / "cache")
     assert second.folder != first.folder and len(read_questions(second.questions, {})) == 2
     assert not list((tmp_path / "cache" / "benchmarks").glob(".*"))
 
 
 def test_a_question_keeps_its_place_in_the_published_file(tmp_path: Path) -> None:
     """Ids come from the set, or from the row's number: the same row has the same id on every machine."""
-    made = prepare("anatem", copied(tmp_path, "anatem"), tmp_path / "cache")
+    made = prepare_benchmark("anatem", copied(tmp_path, "anatem"), tmp_path / "cache")
     found: list[Question] = read_questions(made.questions, {})
     assert [question.id for question in found] == ["anatem-1", "anatem-2"]
-    made = prepare("ddi", copied(tmp_path, "ddi"), tmp_path / "cache")
+    made = prepare_benchmark("ddi", copied(tmp_path, "ddi"), tmp_path / "cache")
     assert [question.id for question in read_questions(made.questions, {})] == ["ddi-test.s0.p0"]

@@ -13,9 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import PROJECT
-from selfspec import config, door, pipeline, resolvers
-from selfspec.config import Config, freeze, keyed
+from selfspec.config.composition import freeze, register_schema
+from selfspec.config.resolvers import register_resolvers
+from selfspec.config.schema import Config
+from selfspec.config.validation import validate
 from selfspec.errors import UserError
+from selfspec.pipeline.build import build_pipeline
+from selfspec.pipeline.keys import key_values
+from selfspec.pipeline.pools import pool_keys
 
 CONF = PROJECT / "conf"
 GROUPS: dict[str, list[str]] = {}
@@ -27,10 +32,10 @@ for path in sorted(CONF.glob("*/**/*.yaml")):
 
 def composed(*overrides: str) -> Config:
     """The config of some overrides, frozen and checked as a run's."""
-    config.register()
-    resolvers.register(PROJECT)
+    register_schema()
+    register_resolvers(PROJECT)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return door.checked(freeze(compose("config", [*overrides, "paths.output=/tmp/selfspec"])))
+        return validate(freeze(compose("config", [*overrides, "paths.output=/tmp/selfspec"])))
 
 
 def chosen(group: str, option: str) -> str:
@@ -94,7 +99,7 @@ def test_help_shows_every_option_within_six_tenths_of_a_cpu_second() -> None:
 )
 def test_a_key_changes_with_what_changes_the_result_and_with_nothing_else(override: str, changed: set[str]) -> None:
     def keys(*overrides: str) -> dict[str, str]:
-        stages = pipeline.build(composed("model.toy=true", *overrides))
+        stages = build_pipeline(composed("model.toy=true", *overrides))
         found = {
             "examples": stages.rounds[0][0],
             "adapter": stages.adapters["specialized"],
@@ -111,7 +116,7 @@ def test_a_key_changes_with_what_changes_the_result_and_with_nothing_else(overri
 
 def test_filters_and_sizes_share_the_pools_before_them() -> None:
     def pools(*overrides: str) -> dict[str, str]:
-        return pipeline.pool_keys(pipeline.build(composed("model.toy=true", *overrides)).rounds[0][0])
+        return pool_keys(build_pipeline(composed("model.toy=true", *overrides)).rounds[0][0])
 
     usual = pools()
 
@@ -141,12 +146,12 @@ def test_a_data_files_contents_are_in_the_key_and_its_path_is_not(tmp_path: Path
     other.write_bytes(data.replace(word, word.title(), 1))
     keys = []
     for chosen_file in ([], [f"domain.{name}={same}"], [f"domain.{name}={other}"]):
-        stages = pipeline.build(composed("model.toy=true", *chosen_file))
+        stages = build_pipeline(composed("model.toy=true", *chosen_file))
         keys.append((stages.rounds[0][0].key, stages.scores["base"].key))
     assert keys[0] == keys[1] and all(one != another for one, another in zip(keys[0], keys[2], strict=True))
 
 
 def test_keyed_leaves_runtime_fields_out() -> None:
-    slice_ = keyed(composed())
+    slice_ = key_values(composed())
     assert "max_attempts" not in slice_["generation"] and "instructions" in slice_["generation"]
     assert slice_["paths"] == {} and slice_["logger"] == {} and slice_["strategy"] == {}

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from selfspec.engines import Batch, Sampling
 from selfspec.engines.contrastive import ContrastiveEngine
+from selfspec.engines.protocol import PromptBatch, Sampling
 from selfspec.engines.transformers import TransformersEngine
 from test_engine import ITEMS, LONG, NEVER, SHORT, Spelled, prepared, prompt, tokens
 from toys import shuffle_adapter
@@ -33,11 +33,11 @@ def pair(name: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def batch(prefix: str = LONG, closed: tuple[bool, ...] = ()) -> Batch:
-    return Batch(prefix, ITEMS, Sampling(COUNT), NEVER, closed=closed)
+def batch(prefix: str = LONG, closed: tuple[bool, ...] = ()) -> PromptBatch:
+    return PromptBatch(prefix, ITEMS, Sampling(COUNT), NEVER, closed=closed)
 
 
-def written(engine: Any, asked: Batch) -> list[list[int]]:
+def written(engine: Any, asked: PromptBatch) -> list[list[int]]:
     """The tokens of each row."""
     return [tokens(completion) for completion in engine.complete(asked)]
 

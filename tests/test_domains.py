@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from selfspec import records, resolvers
-from selfspec.config import TaskType
-from selfspec.filters import words
-from selfspec.prompts import INPUT_STOP
-from selfspec.records import SEPARATOR, Question, Seed
-from selfspec.scoring.metrics import rouge_l
-from selfspec.store import file_hash
+from selfspec.config.hashing import file_hash
+from selfspec.config.resolvers import register_resolvers
+from selfspec.config.schema import TaskType
+from selfspec.data.reading import read_questions, read_seeds
+from selfspec.data.records import KINDS, SEPARATOR, Question, Seed
+from selfspec.data.splits import split_seeds
+from selfspec.data.text import words
+from selfspec.evaluation.metrics import rouge_l
+from selfspec.prompts.templates import INPUT_STOP
 
 PROJECT = Path(__file__).parents[1]
 # The evaluation sets are frozen: they were fixed before the first measured run, and choose nothing.
@@ -48,13 +50,11 @@ class Domain:
 
 def read(name: str) -> Domain:
     """The domain of that name."""
-    resolvers.register(PROJECT)
+    register_resolvers(PROJECT)
     config = OmegaConf.load(PROJECT / "conf" / "domain" / f"{name}.yaml")
     tasks = {str(name): TaskType(**task) for name, task in config.tasks.items()}
     seeds, evaluation = Path(config.seeds), Path(config.evaluation)
-    return Domain(
-        config.name, tasks, records.read_seeds(seeds, tasks), records.read_questions(evaluation, tasks), evaluation
-    )
+    return Domain(config.name, tasks, read_seeds(seeds, tasks), read_questions(evaluation, tasks), evaluation)
 
 
 @pytest.fixture(scope="module", params=sorted(FROZEN))
@@ -79,12 +79,12 @@ def test_every_seed_and_question_has_a_topic(domain: Domain) -> None:
 def test_every_task_type_has_seeds_and_questions_and_a_known_kind(domain: Domain) -> None:
     assert {seed.task_type for seed in domain.seeds} == set(domain.tasks)
     assert {question.task_type for question in domain.questions} == set(domain.tasks)
-    assert {task.kind for task in domain.tasks.values()} <= set(records.KINDS)
+    assert {task.kind for task in domain.tasks.values()} <= set(KINDS)
     assert len({task.about.casefold() for task in domain.tasks.values()}) == len(domain.tasks)
 
 
 def test_every_task_type_and_closed_label_is_among_the_shown_seeds(domain: Domain) -> None:
-    shown, held_out = records.split(domain.seeds)
+    shown, held_out = split_seeds(domain.seeds)
     assert len(held_out) == max(8, len(domain.seeds) // 10)
     assert {seed.task_type for seed in shown} == set(domain.tasks)
     for name, task in domain.tasks.items():

@@ -14,20 +14,25 @@ import pytest
 from rich.console import Console
 
 from conftest import PROJECT
-from selfspec import pipeline, prompts
-from selfspec.domains import __main__ as command
-from selfspec.domains import check, preview
-from selfspec.domains.preview import Recorder
-from selfspec.engines import Batch
-from selfspec.generation.responses import as_task
-from selfspec.models import load, toy
-from selfspec.prompts import Draft
-from selfspec.records import read_seeds
-from selfspec.reporting.progress import Progress
-from selfspec.stage import Job, Stop
+from selfspec.cli.domain import compose_domain, main
+from selfspec.data.reading import read_seeds
+from selfspec.data.records import Draft
+from selfspec.domains import preview
+from selfspec.domains.check import check_domain
+from selfspec.domains.preview import Recorder, collect_prompts, load_preview_tokenizer
+from selfspec.engines.protocol import PromptBatch
+from selfspec.generation.responses import draft_as_task
+from selfspec.models import load
+from selfspec.models.toy import build_toy
+from selfspec.pipeline.build import build_pipeline
+from selfspec.pipeline.stage import stage_sections
+from selfspec.prompts.templates import render_task
+from selfspec.runtime.context import StageContext
+from selfspec.runtime.progress import Progress
+from selfspec.runtime.signals import StopFlag
+from selfspec.runtime.store import Store
 from selfspec.stages.examples import examples
 from selfspec.stages.scores import scores
-from selfspec.store import Store
 
 SHIPPED = sorted(path.stem for path in (PROJECT / "conf" / "domain").glob("*.yaml"))
 YAML = """\
@@ -94,7 +99,7 @@ def told(
     """(exit code or sentence, what was printed) of the command in this process."""
     monkeypatch.setattr(sys, "argv", ["domains", *map(str, arguments)])
     try:
-        command.main()
+        main()
     except SystemExit as ended:
         return ended.code, capsys.readouterr().out
     return 0, capsys.readouterr().out
@@ -262,28 +267,30 @@ def test_a_domain_that_is_not_there_is_one_sentence(
 def test_lines_are_those_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write(tmp_path)
     monkeypatch.chdir(tmp_path)
-    found = check.check(command.composed("law", folder))
+    found = check_domain(compose_domain("law", folder))
     text = (tmp_path / "seeds.jsonl").read_text().split("\n")
     assert [json.loads(text[line.number - 1])["id"] for line in found.seeds] == [line.row.id for line in found.seeds]
     assert len(found.held_out) == 8
 
 
-def sent(settings: Any, folder: Path, tokenizer: Any, replies: list[str], monkeypatch: Any) -> list[Batch]:
+def sent(settings: Any, folder: Path, tokenizer: Any, replies: list[str], monkeypatch: Any) -> list[PromptBatch]:
     """What a run's stages hand to their engine."""
     recorder = Recorder(tokenizer, replies)
-    monkeypatch.setattr(load, "base", lambda *_: (None, tokenizer))
-    monkeypatch.setattr(load, "adapted", lambda *_: nullcontext())
+    monkeypatch.setattr(load, "load_base", lambda *_: (None, tokenizer))
+    monkeypatch.setattr(load, "with_adapter", lambda *_: nullcontext())
     monkeypatch.setattr("selfspec.engines.transformers.TransformersEngine", lambda *_: recorder)
-    stages = pipeline.build(settings)
+    stages = build_pipeline(settings)
     for name, stage, function in (
         ("examples", stages.rounds[0][0], examples),
         ("scores", stages.scores["base"], scores),
     ):
         (folder / name / "work").mkdir(parents=True)
         progress = Progress(Console(quiet=True))
-        job = Job(stage, Store(folder / "store"), folder / name / "work", folder / name, settings, progress, Stop())
+        job = StageContext(
+            stage, Store(folder / "store"), folder / name / "work", folder / name, settings, progress, StopFlag()
+        )
         paths: Any = stage.files
-        function(job, **paths, **pipeline.sections(stage))
+        function(job, **paths, **stage_sections(stage))
     return recorder.batches
 
 
@@ -291,11 +298,11 @@ def test_a_preview_is_what_the_stages_send(tmp_path: Path, monkeypatch: pytest.M
     off = ("echo", "duplicate", "novelty", "contamination", "answer", "balance")
     # Of the first block, the form leaves the first batch alone: only there the recorder writes anything.
     filters = ["generation.filters.form=true", *(f"generation.filters.{name}=false" for name in off)]
-    settings = command.composed("biomedicine", None, "model.toy=true", "data_size.examples=6", *filters)
-    tokenizer, whose = preview.tokenizer_of(settings.model, tmp_path)
+    settings = compose_domain("biomedicine", None, "model.toy=true", "data_size.examples=6", *filters)
+    tokenizer, whose = load_preview_tokenizer(settings.model, tmp_path)
     assert "toy" in whose
     recorder = Recorder(tokenizer)
-    shown = list(preview.prompts(settings, None, recorder))
+    shown = list(collect_prompts(settings, None, recorder))
     instruction, written, response, *asked = recorder.batches
     seed = next(s for s in read_seeds(Path(settings.domain.seeds), settings.domain.tasks) if s.id in shown[1][0])
 
@@ -303,7 +310,7 @@ def test_a_preview_is_what_the_stages_send(tmp_path: Path, monkeypatch: pytest.M
     assert batches[:2] == [instruction, written]
     assert response.prefix == next(b.prefix for b in batches if b.prefix.startswith("You are"))
     draft = Draft(seed.task_type, seed.instruction, seed.input, seed.options)
-    assert response.items == (prompts.item(as_task(draft)),)
+    assert response.items == (render_task(draft_as_task(draft)),)
     assert len(asked) == len(settings.evaluation.shots) == 2
     assert all(batch in batches for batch in asked)
     for (_, prompt, tokens), batch in zip(shown, recorder.batches, strict=True):
@@ -315,11 +322,9 @@ def test_a_preview_is_what_the_stages_send(tmp_path: Path, monkeypatch: pytest.M
 def test_a_preview_shows_passages_votes_and_the_judge_where_the_config_has_them(tmp_path: Path) -> None:
     (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"text": f"Passage {n}."}) + "\n" for n in range(9)))
     more = ["retrieval=bm25", f"retrieval.corpus={tmp_path}", "generation.filters.judge=true"]
-    settings = command.composed(
-        "biomedicine", None, "model.toy=true", *more, "generation.filters.self_consistency=true"
-    )
-    recorder = Recorder(preview.tokenizer_of(settings.model, tmp_path)[0])
-    shown = {title.partition(" (")[0]: prompt for title, prompt, _ in preview.prompts(settings, None, recorder)}
+    settings = compose_domain("biomedicine", None, "model.toy=true", *more, "generation.filters.self_consistency=true")
+    recorder = Recorder(load_preview_tokenizer(settings.model, tmp_path)[0])
+    shown = {title.partition(" (")[0]: prompt for title, prompt, _ in collect_prompts(settings, None, recorder)}
     background = "### Background:\n" + "".join(f"- Passage {n}.\n" for n in range(5))
     assert background in shown["Response"] and "Passage 5" not in shown["Response"]
     asked = shown["Self-consistency"].rpartition("### Instruction:")[2]
@@ -330,12 +335,12 @@ def test_a_preview_shows_passages_votes_and_the_judge_where_the_config_has_them(
 def test_a_preview_is_printed_letter_by_letter_with_its_tokens(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = command.composed("finance", None, "model=llama-2-7b")
-    tokenizer = toy.build(settings.model)[1]
-    monkeypatch.setattr(preview, "tokenizer_of", lambda *_: (tokenizer, "the toy's tokenizer"))
+    settings = compose_domain("finance", None, "model=llama-2-7b")
+    tokenizer = build_toy(settings.model)[1]
+    monkeypatch.setattr(preview, "load_preview_tokenizer", lambda *_: (tokenizer, "the toy's tokenizer"))
     code, text = told(monkeypatch, capsys, "preview", "finance", "--model", "llama-2-7b", "--task", "sentiment")
     assert code == 0
-    for title, prompt, tokens in preview.prompts(settings, "sentiment", Recorder(tokenizer)):
+    for title, prompt, tokens in collect_prompts(settings, "sentiment", Recorder(tokenizer)):
         assert f"━━ {title}\n{prompt}\n━━ {tokens} tokens\n" in text
     assert "Evaluation of sentiment, 5 shots" in text
     code, _ = told(monkeypatch, capsys, "preview", "finance", "--task", "sentiments")

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from selfspec import prompts
-from selfspec.engines import Batch, Completion, Sampling
-from selfspec.engines import transformers as engines
-from selfspec.engines.transformers import TransformersEngine, choose
-from selfspec.records import Seed
-from selfspec.tuning.batches import encode
+from selfspec.data.records import Seed
+from selfspec.engines import transformers
+from selfspec.engines.protocol import Completion, PromptBatch, Sampling
+from selfspec.engines.transformers import TransformersEngine, sample_next_token
+from selfspec.prompts.templates import render_prefix, render_task
+from selfspec.tuning.batches import encode_rows
 from toys import NAMES, bracketed, sharpen, shuffle_adapter, toy
 
 LONG = "You are an expert. " + "The trial compared two drugs in adults with asthma; the first lowered the risk. " * 4
@@ -84,27 +84,27 @@ def test_rows_and_options_are_those_of_each_prompt_alone(name: str) -> None:
     assert engine.count(SHORT) < max(lengths) - min(lengths) < engine.count(LONG)
     assert engine.count(LONG) > 16
     for prefix in (LONG, SHORT, LONG):  # the last time, the first prefix's cache was replaced in between
-        completions = engine.complete(Batch(prefix, ITEMS, Sampling(8), NEVER, OPTIONS))
+        completions = engine.complete(PromptBatch(prefix, ITEMS, Sampling(8), NEVER, OPTIONS))
         check_against_plain_passes(model, tokenizer, prefix, completions)
 
 
 @pytest.mark.parametrize("name", ["llama-2-7b", "mpt-30b"])
 def test_rows_and_options_are_those_of_each_prompt_alone_under_an_adapter(name: str) -> None:
     model, tokenizer = prepared(name)
-    plain = TransformersEngine(model, tokenizer).complete(Batch(LONG, ITEMS, Sampling(8), NEVER, OPTIONS))
+    plain = TransformersEngine(model, tokenizer).complete(PromptBatch(LONG, ITEMS, Sampling(8), NEVER, OPTIONS))
     model = shuffle_adapter(model).eval()
-    completions = TransformersEngine(model, tokenizer).complete(Batch(LONG, ITEMS, Sampling(8), NEVER, OPTIONS))
+    completions = TransformersEngine(model, tokenizer).complete(PromptBatch(LONG, ITEMS, Sampling(8), NEVER, OPTIONS))
     assert completions != plain
     check_against_plain_passes(model, tokenizer, LONG, completions)
 
 
 def test_begin_tokens_stand_once_before_the_prefix_and_end_tokens_nowhere() -> None:
     model, tokenizer = prepared("llama-2-7b")
-    plain = TransformersEngine(model, tokenizer).complete(Batch(LONG, ITEMS, Sampling(8), NEVER, OPTIONS))
+    plain = TransformersEngine(model, tokenizer).complete(PromptBatch(LONG, ITEMS, Sampling(8), NEVER, OPTIONS))
     engine = TransformersEngine(model, bracketed(tokenizer))
     assert prompt(tokenizer, "a", "b")[0] == tokenizer.bos_token_id
     assert engine.count("a") == 1
-    completions = engine.complete(Batch(LONG, ITEMS, Sampling(8), NEVER, OPTIONS))
+    completions = engine.complete(PromptBatch(LONG, ITEMS, Sampling(8), NEVER, OPTIONS))
     assert completions != plain
     check_against_plain_passes(model, tokenizer, LONG, completions)
 
@@ -112,8 +112,8 @@ def test_begin_tokens_stand_once_before_the_prefix_and_end_tokens_nowhere() -> N
 def test_a_batch_leaves_the_cached_prefix_as_it_was() -> None:
     model, tokenizer = prepared("gemma-3-270m")
     engine = TransformersEngine(model, tokenizer)
-    engine.complete(Batch(LONG, ITEMS[:1], Sampling(8), NEVER, OPTIONS[:1]))
-    batch = Batch(LONG, ITEMS, Sampling(8), NEVER, OPTIONS)
+    engine.complete(PromptBatch(LONG, ITEMS[:1], Sampling(8), NEVER, OPTIONS[:1]))
+    batch = PromptBatch(LONG, ITEMS, Sampling(8), NEVER, OPTIONS)
     assert engine.complete(batch) == engine.complete(batch) == TransformersEngine(model, tokenizer).complete(batch)
 
 
@@ -145,7 +145,7 @@ def tokens(completion: Completion) -> list[int]:
 def test_a_rows_sampled_tokens_do_not_depend_on_rows_that_end_early(name: str) -> None:
     model, tokenizer = prepared(name)
     engine = TransformersEngine(model, Spelled(tokenizer))
-    batch = Batch(LONG, ITEMS, Sampling(24, temperature=1.0, top_p=0.95, seed=5), NEVER)
+    batch = PromptBatch(LONG, ITEMS, Sampling(24, temperature=1.0, top_p=0.95, seed=5), NEVER)
     engine.ends = set()
     free = [tokens(completion) for completion in engine.complete(batch)]
     assert [len(row) for row in free] == [24] * len(ITEMS)
@@ -161,7 +161,7 @@ def test_the_seed_alone_decides_what_is_sampled() -> None:
     model, tokenizer = prepared("llama-2-7b")
 
     def sample(seed: int, rows: int = len(ITEMS)) -> list[Completion]:
-        batch = Batch(LONG, ITEMS[:rows], Sampling(12, temperature=1.0, top_p=0.95, seed=seed), NEVER)
+        batch = PromptBatch(LONG, ITEMS[:rows], Sampling(12, temperature=1.0, top_p=0.95, seed=seed), NEVER)
         return TransformersEngine(model, tokenizer).complete(batch)
 
     torch.manual_seed(1)
@@ -170,42 +170,50 @@ def test_the_seed_alone_decides_what_is_sampled() -> None:
     assert sample(5) == first
     assert sample(5, rows=2) == first[:2]  # a row's numbers are its own
     assert all(one.text != other.text for one, other in zip(first, sample(6), strict=True))
-    same = TransformersEngine(model, tokenizer).complete(Batch(LONG, ("x", "x"), Sampling(12, 1.0, 1.0, 5), NEVER))
+    same = TransformersEngine(model, tokenizer).complete(
+        PromptBatch(LONG, ("x", "x"), Sampling(12, 1.0, 1.0, 5), NEVER)
+    )
     assert same[0].text != same[1].text
 
 
 def test_stop_texts_cut_and_finish_a_completion() -> None:
     model, tokenizer = prepared("llama-2-7b")
     engine = TransformersEngine(model, Spelled(tokenizer))
-    free = [tokens(completion) for completion in engine.complete(Batch(LONG, ITEMS, Sampling(12), NEVER))]
+    free = [tokens(completion) for completion in engine.complete(PromptBatch(LONG, ITEMS, Sampling(12), NEVER))]
     inside = f"{free[0][3]}><{free[0][4]}>"  # begins inside of a token and ends with the next one
     other = f"<{free[1][6]}>"
-    stopped = engine.complete(Batch(LONG, ITEMS, Sampling(12), (*NEVER, inside, other)))
+    stopped = engine.complete(PromptBatch(LONG, ITEMS, Sampling(12), (*NEVER, inside, other)))
     assert stopped[0] == Completion(spelled(free[0][:3]) + "<", 5, True)
     assert stopped[1] == Completion(spelled(free[1][:6]), 7, True)
     for row, completion in zip(free[2:], stopped[2:], strict=True):
         assert inside not in spelled(row) and other not in spelled(row)
         assert completion == Completion(spelled(row), 12, False)
     last = f"<{free[0][10]}><{free[0][11]}>"  # complete with the very last token allowed
-    assert engine.complete(Batch(LONG, ITEMS, Sampling(12), (last,)))[0] == Completion(spelled(free[0][:10]), 12, True)
+    assert engine.complete(PromptBatch(LONG, ITEMS, Sampling(12), (last,)))[0] == Completion(
+        spelled(free[0][:10]), 12, True
+    )
     both = (spelled(free[0][2:6]), spelled(free[0][4:6]))  # end together: cut where the first one begins
     for stop in (both, both[::-1]):
-        assert engine.complete(Batch(LONG, ITEMS, Sampling(12), stop))[0] == Completion(spelled(free[0][:2]), 6, True)
+        assert engine.complete(PromptBatch(LONG, ITEMS, Sampling(12), stop))[0] == Completion(
+            spelled(free[0][:2]), 6, True
+        )
 
 
 def test_the_models_end_tokens_end_a_completion_and_are_left_out() -> None:
     model, tokenizer = prepared("llama-2-7b")
     spelling = Spelled(tokenizer)
-    free = [tokens(c) for c in TransformersEngine(model, spelling).complete(Batch(LONG, ITEMS, Sampling(12), NEVER))]
+    free = [
+        tokens(c) for c in TransformersEngine(model, spelling).complete(PromptBatch(LONG, ITEMS, Sampling(12), NEVER))
+    ]
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, free[0][4], free[1][0]]
-    ended = TransformersEngine(model, spelling).complete(Batch(LONG, ITEMS, Sampling(12), NEVER))
+    ended = TransformersEngine(model, spelling).complete(PromptBatch(LONG, ITEMS, Sampling(12), NEVER))
     assert ended[0] == Completion(spelled(free[0][:4]), 4, True)
     assert ended[1] == Completion("", 0, True)
     assert ended[2] == Completion(spelled(free[2]), 12, False)
     model.generation_config.eos_token_id = None
     with torch.no_grad():  # the tokenizer's end token becomes likelier than the likeliest
         model.lm_head.weight[tokenizer.eos_token_id] = 2 * model.lm_head.weight[free[2][0]]
-    assert TransformersEngine(model, tokenizer).complete(Batch(LONG, ITEMS, Sampling(12), NEVER))[2].tokens == 0
+    assert TransformersEngine(model, tokenizer).complete(PromptBatch(LONG, ITEMS, Sampling(12), NEVER))[2].tokens == 0
 
 
 def nucleus(logits: Any, temperature: float, top_p: float) -> Any:
@@ -225,14 +233,14 @@ def nucleus(logits: Any, temperature: float, top_p: float) -> Any:
 def test_choices_follow_the_distribution_of_the_nucleus(
     monkeypatch: Any, first_looked_at: int, top_p: float, temperature: float
 ) -> None:
-    monkeypatch.setattr(engines, "NUCLEUS", first_looked_at)
+    monkeypatch.setattr(transformers, "TOP_K_FIRST", first_looked_at)
     count = 4000
     numbers = (torch.arange(count) + 0.5) / count  # evenly spread, so that frequencies are exact to 1 / count
     # Rows from flat to peaked: with NUCLEUS at 4, one call has rows of either way.
     logits = np.random.default_rng(3).normal(size=(6, 13)) * np.array([[0.1], [0.5], [1.0], [2.0], [4.0], [8.0]])
     sampling = Sampling(1, temperature, top_p)
     rows = torch.tensor(logits, dtype=torch.float32).repeat_interleave(count, 0)
-    chosen = choose(rows, sampling, numbers.repeat(len(logits))).reshape(len(logits), count)
+    chosen = sample_next_token(rows, sampling, numbers.repeat(len(logits))).reshape(len(logits), count)
     for row, picked in zip(logits, chosen, strict=True):
         frequencies = np.bincount(picked.numpy(), minlength=13) / count
         assert frequencies == pytest.approx(nucleus(row, temperature, top_p), abs=2 / count)
@@ -243,24 +251,26 @@ def test_choices_follow_the_distribution_of_the_nucleus(
 
 @pytest.mark.parametrize("first_looked_at", [4, 4096])
 def test_the_smallest_and_the_largest_number_stay_in_the_nucleus(monkeypatch: Any, first_looked_at: int) -> None:
-    monkeypatch.setattr(engines, "NUCLEUS", first_looked_at)
+    monkeypatch.setattr(transformers, "TOP_K_FIRST", first_looked_at)
     logits = np.random.default_rng(4).normal(size=(500, 13)) * 2
     rows = torch.tensor(logits, dtype=torch.float32)
     for number in (0.0, 1 - 2**-24):  # the largest that torch.rand draws
-        chosen = choose(rows, Sampling(1, 1.0, 0.8), torch.full((500,), number))
+        chosen = sample_next_token(rows, Sampling(1, 1.0, 0.8), torch.full((500,), number))
         for row, token in zip(logits, chosen.tolist(), strict=True):
             kept = nucleus(row, 1.0, 0.8)
             assert kept[token] == (kept.max() if number == 0 else kept[kept > 0].min())
 
 
 def test_numbers_on_a_border_are_shared_out_evenly() -> None:
-    chosen = choose(torch.zeros(4, 2), Sampling(1, 1.0, 1.0), torch.tensor([0.0, 0.25, 0.5, 0.75]))
+    chosen = sample_next_token(torch.zeros(4, 2), Sampling(1, 1.0, 1.0), torch.tensor([0.0, 0.25, 0.5, 0.75]))
     assert chosen[0] == chosen[1] != chosen[2] == chosen[3]
 
 
 def test_a_temperature_of_zero_takes_the_likeliest_whatever_the_number() -> None:
     logits = torch.tensor(np.random.default_rng(5).normal(size=(50, 13)))
-    chosen = choose(logits, Sampling(1, 0.0, 0.1), torch.rand(50, generator=torch.Generator().manual_seed(0)))
+    chosen = sample_next_token(
+        logits, Sampling(1, 0.0, 0.1), torch.rand(50, generator=torch.Generator().manual_seed(0))
+    )
     assert torch.equal(chosen, logits.argmax(-1))
 
 
@@ -274,14 +284,14 @@ def test_a_model_that_converses_reads_what_its_template_renders_in_use_and_in_tu
     model, tokenizer = prepared("llama-2-7b")
     tokenizer.chat_template = GEMMA_CHAT
     seed = Seed("s", "t", "Say yes or no.", "Is it so?", "yes")
-    said = prompts.prefix("an expert", ()) + prompts.item(seed)
+    said = render_prefix("an expert", ()) + render_task(seed)
     rendered = tokenizer.apply_chat_template(
         [{"role": "user", "content": said}], tokenize=False, add_generation_prompt=True
     )
-    (row,) = encode([seed], "an expert", tokenizer)
+    (row,) = encode_rows([seed], "an expert", tokenizer)
     assert tokenizer.decode(row.prompt) == rendered  # its begin token once, though the tokenizer adds one as well
     engine = TransformersEngine(model, tokenizer)
-    batch = Batch(prompts.prefix("an expert", ()), (prompts.item(seed),), Sampling(6), NEVER)
+    batch = PromptBatch(render_prefix("an expert", ()), (render_task(seed),), Sampling(6), NEVER)
     assert engine.complete(batch)[0].text == tokenizer.decode(generated(model, list(row.prompt), 6))
     assert engine.count(said) == len(row.prompt)
 
@@ -289,7 +299,7 @@ def test_a_model_that_converses_reads_what_its_template_renders_in_use_and_in_tu
 def test_a_list_goes_on_in_the_models_own_turn() -> None:
     model, tokenizer = prepared("llama-2-7b")
     tokenizer.chat_template = GEMMA_CHAT
-    batch = Batch(LONG, ("Task 2\nInstruction:",), Sampling(6), NEVER, begun=True)
+    batch = PromptBatch(LONG, ("Task 2\nInstruction:",), Sampling(6), NEVER, begun=True)
     ids = encoded(tokenizer, f"{tokenizer.bos_token}<turn>user\n{LONG}</turn>\n<turn>model\n")
     ids += encoded(tokenizer, "Task 2\nInstruction:")
     assert TransformersEngine(model, tokenizer).complete(batch)[0].text == tokenizer.decode(generated(model, ids, 6))

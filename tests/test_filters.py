@@ -15,13 +15,19 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import roc_auc_score
 
-from selfspec.filters import answer, echo, form, judge, numbers, self_consistency, words
-from selfspec.filters.balance import Balance
+from selfspec.data.reading import read_question_texts
+from selfspec.data.records import Draft, Seed
+from selfspec.data.text import words
+from selfspec.filters.answer import canonical_label, check_answer, extractive_task_types
+from selfspec.filters.balance import LabelBalance
 from selfspec.filters.contamination import Contamination
-from selfspec.filters.duplicate import Duplicates
+from selfspec.filters.duplicate import DuplicateInputs
+from selfspec.filters.echo import check_echo
+from selfspec.filters.form import check_form
+from selfspec.filters.judge import calibrate_judge, check_judgement, corrupt_answer
 from selfspec.filters.novelty import Novelty
-from selfspec.prompts import Draft
-from selfspec.records import Seed, read_texts
+from selfspec.filters.numbers import check_number
+from selfspec.filters.self_consistency import check_votes
 
 THRESHOLD = 0.7
 SCORER = RougeScorer(["rougeL"], use_stemmer=False)
@@ -82,7 +88,7 @@ def test_of_rows_with_the_same_words_as_input_the_first_stays_and_a_seed_is_befo
     inputs: list[str], texts: list[str]
 ) -> None:
     seeds = [Seed(f"s{n}", "summary", "Shorten it.", text, "Words.") for n, text in enumerate(inputs)]
-    duplicates, first = Duplicates(seeds), dict[tuple[str, ...], str]()
+    duplicates, first = DuplicateInputs(seeds), dict[tuple[str, ...], str]()
     for seed in seeds:
         first.setdefault(tuple(words(seed.input)), seed.id)
     for place, text in enumerate(texts):
@@ -96,7 +102,7 @@ def test_of_rows_with_the_same_words_as_input_the_first_stays_and_a_seed_is_befo
 
 
 def test_a_row_that_was_not_kept_is_no_original() -> None:
-    duplicates = Duplicates([])
+    duplicates = DuplicateInputs([])
     draft = Draft("summary", "Shorten it.", "Rates rose twice.", ())
     assert duplicates.check(draft) == duplicates.check(draft) == ""
 
@@ -119,12 +125,12 @@ CLOSED = Draft("verdict", "Did the rates rise?", "Rates rose twice in the spring
     ],
 )
 def test_form_gives_its_reason(draft: Draft, finished: bool, reason: str) -> None:
-    assert form.check(draft, finished) == reason
+    assert check_form(draft, finished) == reason
 
 
 def test_form_drops_an_instruction_of_three_words_as_self_instruct_does() -> None:
-    assert form.check(replace(OPEN, instruction="Shorten this text."), True) == "instruction too short"
-    assert form.check(replace(OPEN, instruction="Shorten this text, please."), True) == ""
+    assert check_form(replace(OPEN, instruction="Shorten this text."), True) == "instruction too short"
+    assert check_form(replace(OPEN, instruction="Shorten this text, please."), True) == ""
 
 
 SHOWN = [
@@ -145,7 +151,7 @@ SHOWN = [
     ],
 )
 def test_echo_gives_its_reason(instruction: str, text: str, reason: str) -> None:
-    assert echo.check(Draft("summary", instruction, text, ()), SHOWN) == reason
+    assert check_echo(Draft("summary", instruction, text, ()), SHOWN) == reason
 
 
 TALE = Draft("summary", "Shorten it.", "Rates rose twice in the spring and then fell again in the autumn", ())
@@ -178,7 +184,7 @@ TALE = Draft("summary", "Shorten it.", "Rates rose twice in the spring and then 
 def test_answer_gives_its_reason_and_what_is_kept(
     draft: Draft, kind: str, text: str, finished: bool, kept: str, reason: str
 ) -> None:
-    assert answer.check(draft, kind, text, finished, SHOWN) == (kept, reason)
+    assert check_answer(draft, kind, text, finished, SHOWN) == (kept, reason)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +205,7 @@ def test_answer_gives_its_reason_and_what_is_kept(
 def test_a_closed_answer_takes_the_spelling_of_its_options(
     output: str, options: tuple[str, ...], kind: str, spelled: str
 ) -> None:
-    assert answer.spell(output, options, kind) == spelled
+    assert canonical_label(output, options, kind) == spelled
 
 
 SPANS = Draft("question", "Which rates?", "The ECB (euro area) raised its deposit rate twice in spring.", ())
@@ -234,7 +240,7 @@ LAWS = ("tort", "contract law", "tax")
 def test_an_answer_is_grounded_in_its_input_where_its_kind_wants_it(
     kind: str, text: str, spans: bool, reason: str
 ) -> None:
-    assert answer.check(SPANS, kind, text, True, [], spans) == (text, reason)
+    assert check_answer(SPANS, kind, text, True, [], spans) == (text, reason)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +255,7 @@ def test_an_answer_is_grounded_in_its_input_where_its_kind_wants_it(
     ],
 )
 def test_a_label_must_be_one_of_its_options(kind: str, text: str, kept: str, reason: str) -> None:
-    assert answer.check(replace(SPANS, options=LAWS), kind, text, True, SHOWN) == (kept, reason)
+    assert check_answer(replace(SPANS, options=LAWS), kind, text, True, SHOWN) == (kept, reason)
 
 
 def spanning(kind: str, hits: int, misses: int) -> list[Seed]:
@@ -266,7 +272,7 @@ def test_spans_are_asked_of_a_task_type_of_whose_seeds_nine_tenths_are_spans(
 ) -> None:
     kinds = {"short": "short", "list": "list", "free": "text"}
     others = [Seed("o1", "free", "Shorten it.", "Rates rose.", "Rates rose.")]
-    assert answer.grounded([*spanning(kind, hits, misses), *others], kinds) == ({kind} if found else set())
+    assert extractive_task_types([*spanning(kind, hits, misses), *others], kinds) == ({kind} if found else set())
 
 
 AMOUNT = st.decimals(1, 9999, places=2).map(lambda number: f"{number.normalize():f}")
@@ -289,7 +295,7 @@ def test_a_right_sum_of_two_numbers_passes_rounded_to_the_decimals_that_it_shows
     assume(one != other)
     result = SUMS[name](float(one), float(other))
     written = f"{result:,.{decimals}f}" if commas else f"{result:.{decimals}f}"
-    assert numbers.check(f"Find the {name}.\nSales of {one} euros, and costs of {other}.", written) == ""
+    assert check_number(f"Find the {name}.\nSales of {one} euros, and costs of {other}.", written) == ""
 
 
 @pytest.mark.parametrize(
@@ -306,24 +312,24 @@ def test_a_right_sum_of_two_numbers_passes_rounded_to_the_decimals_that_it_shows
     ],
 )  # fmt: skip
 def test_wrong_sums_do_not_pass(task: str, right: list[str], wrong: list[str]) -> None:
-    assert {text: numbers.check(task, text) for text in right} == dict.fromkeys(right, "")
-    assert {text: numbers.check(task, text) for text in wrong} == dict.fromkeys(wrong, "number does not follow")
+    assert {text: check_number(task, text) for text in right} == dict.fromkeys(right, "")
+    assert {text: check_number(task, text) for text in wrong} == dict.fromkeys(wrong, "number does not follow")
 
 
 @pytest.mark.parametrize("written", ["80", "0", "1600", "1.0"])
 def test_a_figure_that_a_task_has_twice_counts_twice(written: str) -> None:
-    assert numbers.check("It sold 40 units in May and 40 in June.", written) == ""
+    assert check_number("It sold 40 units in May and 40 in June.", written) == ""
 
 
 @pytest.mark.parametrize("text", ["", "about 75", "75 euros", "nan", "inf", "-", "%", "7 5"])
 def test_what_is_no_bare_number_is_dropped(text: str) -> None:
-    assert numbers.check("Sales of 120 and costs of 45.", text) == "no number"
+    assert check_number("Sales of 120 and costs of 45.", text) == "no number"
 
 
 def test_a_number_that_its_input_gives_is_kept_as_it_was_written() -> None:
     draft = Draft("numeric", "What is the profit?", "Sales of 1,200 and costs of 450.", ())
-    assert answer.check(draft, "number", " 750\n", True, SHOWN) == ("750", "")
-    assert answer.check(draft, "number", "751", True, SHOWN) == ("751", "number does not follow")
+    assert check_answer(draft, "number", " 750\n", True, SHOWN) == ("750", "")
+    assert check_answer(draft, "number", "751", True, SHOWN) == ("751", "number does not follow")
 
 
 QUESTION = [f"q{n}" for n in range(40)]
@@ -409,7 +415,7 @@ def test_of_a_question_its_input_counts_and_its_instruction_only_where_there_is_
     ]
     path = tmp_path / "mine.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    contamination = Contamination(read_texts(path), 8)
+    contamination = Contamination(read_question_texts(path), 8)
     assert contamination.check(asked) == ""
     assert contamination.check(given_) == "10 words of q1"
     assert contamination.check("Please name the largest river of Europe!") == "6 words of q2"
@@ -425,7 +431,7 @@ def test_a_label_stands_from_exactly_three_fifths_of_all_samples_on(count: int, 
     label, times = Counter(text for text in samples if text in ("yes", "no")).most_common(1)[0]
     enough = Fraction(times, len(samples)) >= Fraction(3, 5)
     expected = (label, "") if enough else ("", "no majority")
-    assert self_consistency.check(YES_NO, "label", samples, 0.6) == expected
+    assert check_votes(YES_NO, "label", samples, 0.6) == expected
 
 
 @pytest.mark.parametrize(
@@ -447,7 +453,7 @@ def test_a_label_stands_from_exactly_three_fifths_of_all_samples_on(count: int, 
 def test_samples_are_spelled_as_their_options_and_counted(
     samples: list[str], kind: str, majority: float, expected: tuple[str, str]
 ) -> None:
-    assert self_consistency.check(YES_NO, kind, samples, majority) == expected
+    assert check_votes(YES_NO, kind, samples, majority) == expected
 
 
 MARGINS = st.lists(
@@ -460,7 +466,7 @@ MARGINS = st.lists(
 def test_the_judges_auc_is_sklearns_and_its_threshold_tells_right_from_wrong_best(
     right: list[float], wrong: list[float], least: float
 ) -> None:
-    found = judge.calibrate(right, wrong, least)
+    found = calibrate_judge(right, wrong, least)
     assert found.auc == pytest.approx(roc_auc_score([1] * len(right) + [0] * len(wrong), [*right, *wrong]))
     assert (found.seeds, found.filters) == (len(right), found.auc >= least)
 
@@ -469,17 +475,17 @@ def test_the_judges_auc_is_sklearns_and_its_threshold_tells_right_from_wrong_bes
 
     every = [*right, *wrong]
     assert youden(found.threshold) == pytest.approx(max(map(youden, every)))
-    kept = [judge.check(margin, found) == "" for margin in every]
+    kept = [check_judgement(margin, found) == "" for margin in every]
     assert kept == [not found.filters or margin >= found.threshold for margin in every]
 
 
 def test_a_judge_under_the_least_auc_drops_nothing() -> None:
-    blind = judge.calibrate([0.0, 1.0], [0.0, 1.0], 0.6)
+    blind = calibrate_judge([0.0, 1.0], [0.0, 1.0], 0.6)
     assert (blind.auc, blind.filters) == (0.5, False)
-    assert judge.check(-1e9, blind) == ""
-    good = judge.calibrate([1.0, 2.0, -3.0], [-1.0, 0.0, -2.0], 0.6)
+    assert check_judgement(-1e9, blind) == ""
+    good = calibrate_judge([1.0, 2.0, -3.0], [-1.0, 0.0, -2.0], 0.6)
     assert (good.auc, good.threshold, good.filters) == (pytest.approx(6 / 9), 1.0, True)
-    assert (judge.check(0.9, good), judge.check(1.0, good)) == ("judged wrong", "")
+    assert (check_judgement(0.9, good), check_judgement(1.0, good)) == ("judged wrong", "")
 
 
 OUTPUTS = st.sampled_from(["yes", "no", "perhaps"])
@@ -494,9 +500,9 @@ def test_a_corrupted_answer_is_another_one_and_of_a_label_another_option(
 ) -> None:
     seeds = [Seed(f"s{n}", task, "What?", "A text.", text, options=o) for n, (task, text, o) in enumerate(rows)]
     for seed in seeds:
-        wrong = judge.corrupted(seed, seeds, random.Random(number))
+        wrong = corrupt_answer(seed, seeds, random.Random(number))
         assert wrong != seed.output
-        assert wrong == judge.corrupted(seed, seeds, random.Random(number))
+        assert wrong == corrupt_answer(seed, seeds, random.Random(number))
         alike = {other.output for other in seeds if other.task_type == seed.task_type} - {seed.output}
         anything = {other.output for other in seeds} - {seed.output}
         assert wrong in (set(seed.options) or alike or anything or {""})
@@ -508,7 +514,7 @@ def test_in_a_block_no_label_leads_the_rarest_of_its_task_by_more_than_two(three
     asked = [("topic", label, ("a", "b", "c")) for label in three] + [
         ("verdict", label, ("yes", "no")) for label in two
     ]
-    balance, kept = Balance(), Counter[tuple[str, str]]()
+    balance, kept = LabelBalance(), Counter[tuple[str, str]]()
 
     def lead(task: str, label: str, options: Sequence[str]) -> int:
         return kept[task, label] - min(kept[task, option] for option in options)
@@ -525,6 +531,6 @@ def test_in_a_block_no_label_leads_the_rarest_of_its_task_by_more_than_two(three
 
 def test_every_block_begins_with_no_label_ahead() -> None:
     for _ in range(2):
-        balance = Balance()
+        balance = LabelBalance()
         assert [balance.check("verdict", "yes", ("yes", "no")) for _ in range(3)] == ["", "", "label yes leads"]
         assert [balance.check("verdict", label, ("yes", "no")) for label in ("no", "yes")] == ["", ""]

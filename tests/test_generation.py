@@ -22,32 +22,41 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from conftest import Warm, places
-from selfspec import door, pipeline, prompts
-from selfspec.config import DomainConfig, TaskType
-from selfspec.engines import Batch, Completion
+from selfspec.config.schema import DomainConfig, TaskType
+from selfspec.config.validation import validate
+from selfspec.data.reading import read_examples, read_seeds
+from selfspec.data.records import Draft, Example, Seed
+from selfspec.data.splits import split_seeds
 from selfspec.engines.contrastive import ContrastiveEngine
+from selfspec.engines.protocol import Completion, PromptBatch
 from selfspec.engines.transformers import TransformersEngine
-from selfspec.generation import BLOCK, Pool, batched, demonstrations, instructions, responses, rows, votes
-from selfspec.generation.responses import Answering
-from selfspec.generation.rows import Material, Rows
-from selfspec.prompts import Draft
-from selfspec.records import Example, Seed, read_examples, read_seeds, split
-from selfspec.reporting.progress import Progress
-from selfspec.retrieval import Passage
-from selfspec.stage import Job, Stop
-from selfspec.store import Store
+from selfspec.generation.candidates import CandidateRows, GenerationInputs
+from selfspec.generation.funnel import count_reasons
+from selfspec.generation.instructions import plan_requests
+from selfspec.generation.pools import BLOCK_SIZE, Pool, draw_few_shot, group_into_batches
+from selfspec.generation.responses import TOKEN_MARGIN, ResponseSettings, draft_as_task, write_responses
+from selfspec.generation.votes import sample_votes
+from selfspec.pipeline.build import build_pipeline
+from selfspec.pipeline.pools import pool_keys
+from selfspec.prompts import templates
+from selfspec.prompts.templates import render_task, template_hash
+from selfspec.retrieval.passage import Passage
+from selfspec.runtime.context import StageContext
+from selfspec.runtime.progress import Progress
+from selfspec.runtime.signals import StopFlag
+from selfspec.runtime.store import Store
 from toys import experiment, sharpen, shuffle_adapter, toy
 
 LADDER = ("form", "echo", "duplicate", "novelty", "contamination", "answer", "self_consistency", "judge", "balance")
 
 
-def job(folder: Path, *overrides: str) -> Job:
+def job(folder: Path, *overrides: str) -> StageContext:
     """The stage `examples` of an experiment, about to begin."""
-    config = door.checked(experiment(folder, *overrides))
-    (stage,) = (stage for stage in pipeline.build(config).stages if stage.label == "examples")
+    config = validate(experiment(folder, *overrides))
+    (stage,) = (stage for stage in build_pipeline(config).stages if stage.label == "examples")
     (folder / "output").mkdir(parents=True, exist_ok=True)
     quiet = Progress(Console(quiet=True))
-    return Job(stage, Store(folder / "store"), folder / "work", folder / "output", config, quiet, Stop())
+    return StageContext(stage, Store(folder / "store"), folder / "work", folder / "output", config, quiet, StopFlag())
 
 
 def pool(key: str, **parts: Any) -> Pool:
@@ -79,8 +88,8 @@ def test_over_blocks_every_task_type_meets_every_topic_equally_often(
     domain, seeds = domain_of(types, topics)
     pairs = {(f"type {n}", topic): 0 for n in range(types) for topic in domain.topics or ("",)}
     for number in range(blocks):
-        asked = instructions.plan(domain, seeds, pool(key), number)
-        assert len(asked) == BLOCK
+        asked = plan_requests(domain, seeds, pool(key), number)
+        assert len(asked) == BLOCK_SIZE
         shares = Counter(request.task_type for request in asked)
         assert len(shares) == types and max(shares.values()) - min(shares.values()) <= 1
         for request in asked:
@@ -92,9 +101,9 @@ def test_over_blocks_every_task_type_meets_every_topic_equally_often(
 
 def test_a_plan_hangs_on_the_pools_key_and_the_block_alone() -> None:
     domain, seeds = domain_of(4, 7)
-    plans = [instructions.plan(domain, seeds, pool(key), number) for key in ("one", "other") for number in (0, 1, 2)]
+    plans = [plan_requests(domain, seeds, pool(key), number) for key in ("one", "other") for number in (0, 1, 2)]
     random.seed(7)
-    again = [instructions.plan(domain, seeds, pool(key), number) for key in ("one", "other") for number in (0, 1, 2)]
+    again = [plan_requests(domain, seeds, pool(key), number) for key in ("one", "other") for number in (0, 1, 2)]
     assert plans == again
     assert all(one != other for place, one in enumerate(plans) for other in plans[:place])
 
@@ -104,7 +113,7 @@ ROWS = st.lists(st.tuples(st.sampled_from("abc"), st.integers()), max_size=40)
 
 @given(ROWS, st.integers(1, 9))
 def test_a_batch_holds_one_kind_and_every_row_stands_in_one(some: list[tuple[str, int]], size: int) -> None:
-    batches = batched(some, lambda row: row[0], size)
+    batches = group_into_batches(some, lambda row: row[0], size)
     assert all(len({kind for kind, _ in batch}) == 1 and len(batch) <= size for batch in batches)
     for kind in "abc":
         assert [row for batch in batches for row in batch if row[0] == kind] == [row for row in some if row[0] == kind]
@@ -117,21 +126,21 @@ def test_demonstrations_are_of_the_asked_type_first_and_random_without_one(
     mine: int, others: int, count: int, typed: bool, state: int
 ) -> None:
     shown = [Seed(f"s{n}", "mine" if n < mine else "other", "Do it.", "", "a") for n in range(mine + others)]
-    drawn = demonstrations(shown, "mine" if typed else "", count, random.Random(state))
+    drawn = draw_few_shot(shown, "mine" if typed else "", count, random.Random(state))
     assert len(drawn) == len({seed.id for seed in drawn}) == min(count, len(shown))
     if typed:
         assert sum(seed.task_type == "mine" for seed in drawn) == min(mine, count)
-    assert drawn == demonstrations(shown, "mine" if typed else "", count, random.Random(state))
+    assert drawn == draw_few_shot(shown, "mine" if typed else "", count, random.Random(state))
 
 
 def test_random_demonstrations_are_of_any_type_and_in_any_order() -> None:
     shown = [Seed(f"s{n}", str(n % 4), "Do it.", "", "a") for n in range(20)]
     seen = Counter[tuple[int, str]]()
     for state in range(2000):
-        drawn = demonstrations(shown, "", 3, random.Random(state))
+        drawn = draw_few_shot(shown, "", 3, random.Random(state))
         seen.update((place, seed.id) for place, seed in enumerate(drawn))
     assert len(seen) == 60 and min(seen.values()) > 50  # of about 100 each
-    first = {demonstrations(shown, "1", 3, random.Random(state))[0].id for state in range(200)}
+    first = {draw_few_shot(shown, "1", 3, random.Random(state))[0].id for state in range(200)}
     assert first == {seed.id for seed in shown if seed.task_type == "1"}
 
 
@@ -143,9 +152,9 @@ class Scripted:
     """Stands for a model: it says what it is told to, a word is a token, and it remembers what it was asked."""
 
     says: str = "an answer"
-    asked: list[Batch] = field(default_factory=list)
+    asked: list[PromptBatch] = field(default_factory=list)
 
-    def complete(self, batch: Batch) -> list[Completion]:
+    def complete(self, batch: PromptBatch) -> list[Completion]:
         self.asked.append(batch)
         return [Completion(self.says, 2, True) for _ in batch.items]
 
@@ -157,9 +166,9 @@ def never() -> Any:
     raise AssertionError("no model was needed")
 
 
-def stored(given_: Job, blocks: Mapping[str, Sequence[Mapping[str, Any]]], number: int = 0) -> None:
+def stored(given_: StageContext, blocks: Mapping[str, Sequence[Mapping[str, Any]]], number: int = 0) -> None:
     """Block `number` of the pools, as if a model had written it."""
-    keys = pipeline.pool_keys(given_.stage)
+    keys = pool_keys(given_.stage)
     for name, some in blocks.items():
         text = "".join(json.dumps(row) + "\n" for row in some)
         given_.store.make(
@@ -171,26 +180,28 @@ def put(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def calibrated(given_: Job, wrong: float = -1.0) -> None:
+def calibrated(given_: StageContext, wrong: float = -1.0) -> None:
     """Margins of seeds, as if the judge had been asked: right answers get 0."""
-    count = len(split(SEEDS)[0]) - given_.config.generation.judge.shots
+    count = len(split_seeds(SEEDS)[0]) - given_.config.generation.judge.shots
     text = "".join(json.dumps({"margin": margin}) + "\n" for margin in [0.0] * count + [wrong] * count)
-    key = f"{pipeline.pool_keys(given_.stage)['judgements']}-seeds"
+    key = f"{pool_keys(given_.stage)['judgements']}-seeds"
     given_.store.make("judgements", key, {"counts": {}}, lambda _, out: put(out / "rows.jsonl", text))
 
 
-def ladder(given_: Job, **changes: Any) -> Rows:
+def ladder(given_: StageContext, **changes: Any) -> CandidateRows:
     """Rows of the domain's seeds with no model behind them."""
     domain, generation = given_.config.domain, given_.config.generation
     seeds = read_seeds(Path(domain.seeds), domain.tasks)
     find = changes.pop("find", lambda draft: ())
-    material = Material(seeds, split(seeds)[0], QUESTIONS, find)
-    return replace(Rows(given_, domain, generation, material, 1000, never, never), **changes)
+    material = GenerationInputs(seeds, split_seeds(seeds)[0], QUESTIONS, find)
+    return replace(CandidateRows(given_, domain, generation, material, 1000, never, never), **changes)
 
 
 QUESTIONS = [("asked-1", "Grey herons in the northern delta have begun to nest a full month before their usual time.")]
-SEEDS = read_seeds(Path(prompts.__file__).parent / "domains/biomedicine/seeds.jsonl", experiment(Path()).domain.tasks)
-BY_TYPE = {seed.task_type: seed for seed in split(SEEDS)[0]}  # one shown seed of each type
+SEEDS = read_seeds(
+    Path(templates.__file__).parents[1] / "domains/biomedicine/seeds.jsonl", experiment(Path()).domain.tasks
+)
+BY_TYPE = {seed.task_type: seed for seed in split_seeds(SEEDS)[0]}  # one shown seed of each type
 WORD = "amber birch cedar delta ember fjord grove heath inlet jetty knoll ledge marsh north ocean plain quarry ridge"
 
 
@@ -270,7 +281,7 @@ def test_a_row_falls_where_it_must_and_nothing_looks_at_it_afterwards(tmp_path: 
         assert row.documents == (("d1",) if answered else ())
         assert row.response_seeds == ((SEEDS[0].id,) if answered else ())
         assert bool(row.output) == (answered and bool(reply.strip()))
-        assert row.topic == "cardiology" and row.sampler_seed == 7 and row.prompt == prompts.template_hash()
+        assert row.topic == "cardiology" and row.sampler_seed == 7 and row.prompt == template_hash()
     outputs = {place: made[place].output for place in (0, 8, 13, 15)}
     assert outputs == {0: "yes", 8: "Short.", 13: "yes", 15: "no"}
 
@@ -280,7 +291,7 @@ def test_the_funnel_counts_each_row_once_by_its_reason(tmp_path: Path) -> None:
     stored(here, told_blocks())
     calibrated(here)
     made = ladder(here).block(0)
-    counts = rows.reasons(made)
+    counts = count_reasons(made)
     assert list(counts) == [name for name in LADDER if name in counts] == list(LADDER)
     assert counts["form"] == {"truncated": 1, "instruction too short": 1}
     assert counts["echo"] == {"echo": 1}
@@ -351,27 +362,29 @@ DRAFT = Draft("summarization", "Say in a sentence what this text tells.", "Two h
 PASSAGES = [Passage(f"p{n}", " ".join(f"word{n}x{place}" for place in range(20))) for n in range(4)]
 
 
-def replies(here: Job, engine: Scripted, drafts: Sequence[Draft], find: Any, context: int) -> list[dict[str, Any]]:
+def replies(
+    here: StageContext, engine: Scripted, drafts: Sequence[Draft], find: Any, context: int
+) -> list[dict[str, Any]]:
     domain, generation = here.config.domain, here.config.generation
-    key = pipeline.pool_keys(here.stage)["responses"]
+    key = pool_keys(here.stage)["responses"]
     asked = list(enumerate(drafts))
     made = pool(key, job=here, name="responses", engine=lambda: engine)
-    found = responses.block(made, 0, asked, Answering(generation, domain, split(SEEDS)[0], find, context))
+    found = write_responses(made, 0, asked, ResponseSettings(generation, domain, split_seeds(SEEDS)[0], find, context))
     return [found[place] for place in range(len(drafts))]
 
 
 def test_passages_are_left_out_from_the_last_where_the_context_is_short_and_shots_stay(tmp_path: Path) -> None:
     here, engine = job(tmp_path), Scripted()
 
-    def asked(context: int, found: Sequence[Passage], name: str) -> tuple[dict[str, Any], Batch]:
+    def asked(context: int, found: Sequence[Passage], name: str) -> tuple[dict[str, Any], PromptBatch]:
         apart = replace(here, store=Store(tmp_path / name))
         (row,) = replies(apart, engine, [DRAFT], lambda draft: found, context)
         return row, engine.asked[-1]
 
     bare, without = asked(10_000, (), "bare")
-    items = [prompts.item(responses.as_task(DRAFT), [passage.text for passage in PASSAGES[:n]]) for n in range(5)]
+    items = [render_task(draft_as_task(DRAFT), [passage.text for passage in PASSAGES[:n]]) for n in range(5)]
     assert without.items == (items[0],)
-    answer = here.config.generation.responses.max_new_tokens + responses.MARGIN
+    answer = here.config.generation.responses.max_new_tokens + TOKEN_MARGIN
     for count, item in enumerate(items):
         context = engine.count(without.prefix) + engine.count(item) + answer
         for short in (0, 1):
@@ -422,8 +435,10 @@ def test_votes_on_labels_are_sampled_from_the_expert_alone_under_contrastive_dec
     for place, engine in enumerate(engines):
         here = job(tmp_path / str(place), "generation.responses.shots=1", "generation.self_consistency.samples=2")
         mine = pool("votes", job=here, name="votes", engine=lambda engine=engine: engine)
-        settings = Answering(here.config.generation, here.config.domain, split(SEEDS)[0], lambda draft: (), 10_000)
-        told.append(votes.block(mine, 0, drafts, settings))
+        settings = ResponseSettings(
+            here.config.generation, here.config.domain, split_seeds(SEEDS)[0], lambda draft: (), 10_000
+        )
+        told.append(sample_votes(mine, 0, drafts, settings))
     assert told[0] == told[1]
 
 
@@ -467,14 +482,14 @@ def test_a_model_s_rows_go_down_the_ladder_in_order_and_the_funnel_counts_them(j
     assert (funnel["attempts"], funnel["accepted"]) == (len(made), len(kept)) and len(kept) == 8
     assert made[-1] == kept[-1]  # a later attempt is no business of this size
     assert sum(sum(some.values()) for some in funnel["dropped"].values()) == len(made) - len(kept)
-    assert funnel["dropped"] == rows.reasons(made)
+    assert funnel["dropped"] == count_reasons(made)
 
 
 def test_a_batch_of_a_model_s_instructions_shows_seeds_of_its_own_type(judged: Path) -> None:
     (path,) = (judged / "store" / "instructions").glob("*/rows.jsonl")
     raw = [json.loads(line) for line in path.read_text().splitlines()]
-    assert len(raw) == BLOCK
-    by_id = {seed.id: seed for seed in split(SEEDS)[0]}  # nothing held out was shown
+    assert len(raw) == BLOCK_SIZE
+    by_id = {seed.id: seed for seed in split_seeds(SEEDS)[0]}  # nothing held out was shown
     draws: dict[int, set[tuple[str, ...]]] = {}
     for row in raw:
         assert {by_id[seed].task_type for seed in row["seeds"]} == {row["request"]["task_type"]}

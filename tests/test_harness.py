@@ -18,17 +18,18 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from selfspec import prompts
-from selfspec.config import EvaluationConfig, PathsConfig
+from selfspec.config.schema import EvaluationConfig, PathsConfig
 from selfspec.errors import Interrupted, UserError
-from selfspec.models import load
-from selfspec.pipeline import Stage
-from selfspec.reporting import harness as reporting
-from selfspec.reporting.progress import Progress
-from selfspec.scoring import harness as parts
-from selfspec.stage import Job, Stop
+from selfspec.evaluation.harness import check_harness, harness_identity, measure_task, task_index, wrap_for_harness
+from selfspec.models.load import load_base, with_adapter
+from selfspec.pipeline.stage import Stage
+from selfspec.prompts.chat import chat_template_of
+from selfspec.reporting.harness_table import compare_harness_results, harness_html, harness_table
+from selfspec.runtime.context import StageContext
+from selfspec.runtime.progress import Progress
+from selfspec.runtime.signals import StopFlag
+from selfspec.runtime.store import Store
 from selfspec.stages.harness import harness
-from selfspec.store import Store
 from toys import PROJECT, model_config, shuffle_adapter
 
 MODEL = model_config("gemma-3-270m")
@@ -64,7 +65,7 @@ aggregate_metric_list: [{metric: acc, weight_by_size: true}]
 
 def toy() -> tuple[Any, Any]:
     """The (model, tokenizer) that the stage loads."""
-    return load.base(MODEL, PATHS, Progress(Console(quiet=True)))
+    return load_base(MODEL, PATHS, Progress(Console(quiet=True)))
 
 
 def prompt(question: str) -> str:
@@ -141,14 +142,14 @@ def evaluation_of(own: Path | None, *tasks: str, **changes: Any) -> EvaluationCo
 
 
 def run(
-    evaluation: EvaluationConfig, folder: Path, adapter: Path | None = None, stop: Stop | None = None
+    evaluation: EvaluationConfig, folder: Path, adapter: Path | None = None, stop: StopFlag | None = None
 ) -> list[dict[str, Any]]:
     """What the stage writes."""
     (folder / "work").mkdir(parents=True, exist_ok=True)
     (folder / "output").mkdir(exist_ok=True)
     progress, config = Progress(Console(quiet=True)), cast(Any, SimpleNamespace(paths=PATHS))
     stage = Stage("harness", "harness (base)", "0" * 24, config, {}, {}, (), {})
-    job = Job(stage, Store(folder), folder / "work", folder / "output", config, progress, stop or Stop())
+    job = StageContext(stage, Store(folder), folder / "work", folder / "output", config, progress, stop or StopFlag())
     counts = harness(job, adapter, model=MODEL, evaluation=evaluation, seed=0)
     rows: list[dict[str, Any]] = json.loads((folder / "output" / "results.json").read_text())
     assert counts == {"tasks": len(set(evaluation.tasks)), "results": len(rows)}
@@ -178,7 +179,7 @@ def test_accuracies_are_those_of_the_log_likelihoods(
     base, tokenizer = toy()
     before = {name: value.clone() for name, value in base.state_dict().items()}
     asked = repr(tokenizer)
-    with load.adapted(base, adapter if specialized else None) as network:
+    with with_adapter(base, adapter if specialized else None) as network:
         expected = by_hand(network, tokenizer, own)
     rows = run(evaluation, tmp_path / "stage", adapter if specialized else None)
     found = {(row["task"], row["metric"]): row for row in rows}
@@ -197,12 +198,12 @@ def test_accuracies_are_those_of_the_log_likelihoods(
 @pytest.mark.parametrize("style", ["base", "chat"])
 def test_a_model_that_converses_is_asked_in_its_turns(own: Path, monkeypatch: pytest.MonkeyPatch, style: str) -> None:
     evaluation, model = evaluation_of(own, "both"), model_config("gemma-3-270m", prompt=style)
-    network, tokenizer = load.base(model, PATHS, Progress(Console(quiet=True)))
-    examinee, read = parts.examinee(network, tokenizer, 256, 8), set[str]()
+    network, tokenizer = load_base(model, PATHS, Progress(Console(quiet=True)))
+    examinee, read = wrap_for_harness(network, tokenizer, 256, 8), set[str]()
     for name in ("tok_encode", "tok_batch_encode"):
         monkeypatch.setattr(examinee, name, partial(remembering, read, getattr(examinee, name)))
-    parts.measure("both", parts.index(evaluation), examinee, evaluation, 0)
-    around = prompts.turns(tokenizer)
+    measure_task("both", task_index(evaluation), examinee, evaluation, 0)
+    around = chat_template_of(tokenizer)
     asked = {around.prefix("") + around.item(prompt(question)) for question in QUESTIONS}
     assert asked <= read and all(any(text.startswith(each.rstrip()) for each in asked) for text in read)
 
@@ -216,14 +217,14 @@ def test_a_killed_stage_goes_on_after_the_last_task_done(
     tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluation = evaluation_of(own, "write", "choose", limit=2, num_fewshot=1)
-    stop, measured, measure = Stop(), list[str](), parts.measure
+    stop, measured, measure = StopFlag(), list[str](), measure_task
 
     def spy(name: str, *arguments: Any) -> Any:
         measured.append(name)
         stop.signal = 15 if name == "write" and len(measured) == 2 else 0
         return measure(name, *arguments)
 
-    monkeypatch.setattr(parts, "measure", spy)
+    monkeypatch.setattr("selfspec.stages.harness.measure_task", spy)
     with pytest.raises(Interrupted, match="SIGTERM"):
         run(evaluation, tmp_path / "stage", stop=stop)
     rows = run(evaluation, tmp_path / "stage")
@@ -235,7 +236,7 @@ def test_what_decides_the_results_is_in_the_identity_and_nothing_else(tmp_path: 
     evaluation = evaluation_of(own, "write", "choose")
 
     def told(**changes: Any) -> dict[str, Any]:
-        return parts.identity(replace(evaluation, **changes))
+        return harness_identity(replace(evaluation, **changes))
 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -264,11 +265,11 @@ def test_what_is_missing_is_one_sentence(tmp_path: Path, own: Path, monkeypatch:
     said = failing(partial(run, asked("gone"), tmp_path / "stage"))
     assert "task 'gone'" in said and "gone.jsonl" in said and "HF_HOME" in said and "\n" not in said
     evaluation = replace(asked("choose"), tasks_path=str(tmp_path / "nowhere"))
-    assert "nowhere is no folder" in failing(lambda: parts.check(evaluation))
+    assert "nowhere is no folder" in failing(lambda: check_harness(evaluation))
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    assert "pip install -e '.[lm_eval]'" in failing(lambda: parts.check(asked("choose")))
+    assert "pip install -e '.[lm_eval]'" in failing(lambda: check_harness(asked("choose")))
     assert "pip install -e '.[lm_eval]'" in failing(partial(run, asked("choose"), tmp_path / "stage"))
-    parts.check(replace(asked("choose"), tasks=()))
+    check_harness(replace(asked("choose"), tasks=()))
 
 
 def test_a_plan_imports_nothing_heavy() -> None:
@@ -295,7 +296,7 @@ def test_differences_have_normal_intervals_from_two_standard_errors() -> None:
         row("wiki", "word_perplexity", 32.0, None, False),
         row("<b>", "f1", 0.5, None),
     ]
-    compared = reporting.compare({"base": base, "specialized": specialized})
+    compared = compare_harness_results({"base": base, "specialized": specialized})
     assert compared[0]["difference"] == pytest.approx(
         {"value": 0.2, "low": 0.2 - 1.96 * 0.05, "high": 0.2 + 1.96 * 0.05}
     )
@@ -304,13 +305,13 @@ def test_differences_have_normal_intervals_from_two_standard_errors() -> None:
     json.dumps(compared)
     console = Console(width=140)
     with console.capture() as caught:
-        console.print(reporting.table(compared))
+        console.print(harness_table(compared))
     shown = caught.get()
     assert "specialized - base" in shown and "acc ↑" in shown and "word_perplexity ↓" in shown
     assert "+.200 (.102 to .298)" in shown
-    page = str(reporting.html(compared))
+    page = str(harness_html(compared))
     assert page.count('class="clear"') == 1 and "&lt;b&gt;" in page and "<b>" not in page
-    alone = reporting.compare({"base": base})
+    alone = compare_harness_results({"base": base})
     assert all(one["difference"] is None for one in alone)
-    assert "base" in str(reporting.html(alone))
-    assert str(reporting.html([])).count("<tr>") == 1
+    assert "base" in str(harness_html(alone))
+    assert str(harness_html([])).count("<tr>") == 1

@@ -17,14 +17,23 @@ import pytest
 from rich.console import Console
 
 from conftest import PROJECT, cold, places
-from selfspec import pipeline
-from selfspec.config import Config
+from selfspec.config.schema import Config
 from selfspec.errors import UserError
-from selfspec.launch import graph, plan_memory
-from selfspec.models import machine
-from selfspec.planning import devices
-from selfspec.planning.needs import KINDS, Device, needs
-from selfspec.tuning import limits
+from selfspec.launch.plan_memory import show_memory
+from selfspec.pipeline.build import build_pipeline
+from selfspec.pipeline.graph import unite_jobs
+from selfspec.planning.devices import (
+    KNOWN_DEVICES,
+    check_devices,
+    fits_device,
+    processes_here,
+    suggest_changes,
+    this_machine,
+    total_memory,
+)
+from selfspec.planning.stage_memory import STAGE_KINDS, Device, memory_by_part
+from selfspec.runtime import machine
+from selfspec.tuning.strategies.limits import check_strategy_choice
 from test_config import composed
 
 README = (PROJECT / "README.md").read_text()
@@ -34,11 +43,13 @@ HERE = Device("this machine", 24e9, False)
 
 
 def held(config: Config, kind: str, device: Device = GPU, processes: int = 1) -> float:
-    return devices.total(config, kind, device, processes)
+    return total_memory(config, kind, device, processes)
 
 
 def with_memory(monkeypatch: Any, size: float, gpu: bool = False) -> None:
-    monkeypatch.setattr(machine, "capacity", lambda processes=1: (size / (1 if gpu else processes), gpu))
+    monkeypatch.setattr(
+        "selfspec.planning.devices.memory_capacity", lambda processes=1: (size / (1 if gpu else processes), gpu)
+    )
 
 
 def readme_plan() -> list[list[str]]:
@@ -65,7 +76,7 @@ def test_the_plan_of_falcon_40b_is_printed_offline_without_its_weights_within_fi
     assert done.returncode == 0, done.stderr
     told = done.stdout
     assert "41,303,293,952 parameters, 55,541,760 trainable (LoRA, rank 8); nf4; strategy fsdp" in told
-    assert all(device.name in told for device in devices.KNOWN) and "this machine" in told
+    assert all(device.name in told for device in KNOWN_DEVICES) and "this machine" in told
     assert re.search(r"^weights +22\.10", told, re.MULTILINE) and "128 attempts" in told and "64 rows, 24 steps" in told
     assert max(map(len, told.splitlines())) <= 180
     lines = [line.split() for line in told.splitlines()]
@@ -77,42 +88,47 @@ def test_the_plan_of_falcon_40b_is_printed_offline_without_its_weights_within_fi
 @pytest.mark.parametrize("gpu", [False, True])
 def test_what_this_machine_cant_hold_is_refused_with_what_would_help(monkeypatch: Any, gpu: bool) -> None:
     with_memory(monkeypatch, 24e9, gpu)
-    devices.check(composed("model=gemma-3-270m"))
+    check_devices(composed("model=gemma-3-270m"))
     config = composed("model=llama-2-13b")
     with pytest.raises(UserError) as caught:
-        devices.check(config)
+        check_devices(config)
     told = str(caught.value)
     assert told.endswith(".") and "\n" not in told and ". " not in told
     assert "llama-2-13b needs about" in told and "quantization=nf4" in told and "plan.force=true" in told
     assert ("its largest GPU has 24 GB" if gpu else "it has 24 GB of memory and no GPU") in told
-    devices.check(replace(config, force=True))
-    devices.check(composed("model=llama-2-13b", "model.toy=true"))
+    check_devices(replace(config, force=True))
+    check_devices(composed("model=llama-2-13b", "model.toy=true"))
 
 
 @pytest.mark.parametrize(
     ("overrides", "kinds", "device", "told"),
     [
-        (["model=llama-2-13b"], KINDS, GPU, "quantization=nf4"),
-        (["model=llama-2-7b", "tuning.micro_batch_tokens=16384", "tuning.batch_size=64"], KINDS, GPU, "micro_batch"),
+        (["model=llama-2-13b"], STAGE_KINDS, GPU, "quantization=nf4"),
+        (
+            ["model=llama-2-7b", "tuning.micro_batch_tokens=16384", "tuning.batch_size=64"],
+            STAGE_KINDS,
+            GPU,
+            "micro_batch",
+        ),
         (["model=llama-2-7b", "evaluation.batch_size=64"], ("scores",), GPU, "evaluation.batch_size="),
         (["model=llama-3.1-70b", "quantization=nf4"], ("adapter",), Device("", 48e9, True), "checkpointing"),
         (["model=llama-3.1-70b"], ("adapter",), Device("", 80e9, True), "quantization=nf4"),
-        (["model=llama-3.1-70b", "lora=r64"], KINDS, GPU, ""),
+        (["model=llama-3.1-70b", "lora=r64"], STAGE_KINDS, GPU, ""),
     ],
 )
 def test_a_remedy_is_enough_and_no_part_of_it_is_idle(
     overrides: list[str], kinds: tuple[str, ...], device: Device, told: str
 ) -> None:
     config = composed(*overrides)
-    assert not devices.fits(config, kinds, device)
-    found = devices.remedy(config, kinds, device)
+    assert not fits_device(config, kinds, device)
+    found = suggest_changes(config, kinds, device)
     assert told in " ".join(found) and bool(told) == bool(found)
     typed = [text for text in found if " on " not in text]
     if found and len(typed) == len(found):
-        assert devices.fits(composed(*overrides, *typed), kinds, device)
+        assert fits_device(composed(*overrides, *typed), kinds, device)
         for left_out in typed:
             fewer = [text for text in typed if text != left_out]
-            assert not devices.fits(composed(*overrides, *fewer), kinds, device)
+            assert not fits_device(composed(*overrides, *fewer), kinds, device)
 
 
 @pytest.mark.parametrize(
@@ -126,41 +142,41 @@ def test_a_remedy_is_enough_and_no_part_of_it_is_idle(
 )
 def test_a_remedy_is_nothing_that_the_door_refuses(overrides: list[str], size: float, told: str) -> None:
     config = composed("model=llama-3.1-70b", *overrides)
-    found = devices.remedy(config, ("adapter",), replace(GPU, size=size), 4)
+    found = suggest_changes(config, ("adapter",), replace(GPU, size=size), 4)
     assert told in " ".join(found) and bool(told) == bool(found)
     typed = [text.split()[0] for text in found]  # of `strategy=fsdp on 8 devices`, what is typed
     better = composed("model=llama-3.1-70b", *overrides, *typed)
     if told:
-        limits.check_choice(better.strategy, better.model, better.lora, 4)
+        check_strategy_choice(better.strategy, better.model, better.lora, 4)
 
 
 def test_the_plan_tells_what_the_door_refuses(monkeypatch: Any) -> None:
     """Also where stages that run at a time share this machine's memory."""
     config = composed("model=gemma-3-270m")
     with_memory(monkeypatch, 1e12)
-    with_memory(monkeypatch, 1.5 * max(held(config, kind, devices.here()) for kind in KINDS))
+    with_memory(monkeypatch, 1.5 * max(held(config, kind, this_machine()) for kind in STAGE_KINDS))
     for at_once, refused in ((1, False), (2, True)):
         launcher = {"devices": 1, "processes": at_once}
-        assert devices.shares(launcher) == (1, at_once) and devices.shares({**launcher, "srun": True}) == (0, 0)
+        assert processes_here(launcher) == (1, at_once) and processes_here({**launcher, "srun": True}) == (0, 0)
         console = Console(file=io.StringIO(), record=True, width=200)
-        plan_memory.show(graph.unite([(config, pipeline.build(config))]), launcher, console)
+        show_memory(unite_jobs([(config, build_pipeline(config))]), launcher, console)
         assert ("is refused before any work" in console.export_text()) == refused
         with pytest.raises(UserError) if refused else nullcontext():
-            devices.check(config, processes=1, neighbours=at_once)
+            check_devices(config, processes=1, neighbours=at_once)
 
 
 def test_shards_leave_each_device_a_part_of_the_base() -> None:
     config = composed("model=llama-3.1-70b", "strategy=fsdp")
-    several = [needs(config, "adapter", GPU, count) for count in (1, 2, 8)]
+    several = [memory_by_part(config, "adapter", GPU, count) for count in (1, 2, 8)]
     assert several[0]["weights"] == pytest.approx(141.1e9, rel=0.01)
     assert several[2]["weights"] == pytest.approx(several[0]["weights"] / 8)
     assert several[1]["unpacked, gathered"] == several[2]["unpacked, gathered"] > 0
     assert held(composed("model=llama-3.1-70b", "strategy=ddp"), "adapter", GPU, 8) == held(config, "adapter", GPU, 1)
     packed = composed("model=llama-3.1-70b", "strategy=fsdp", "quantization=nf4")
-    whole, part = (needs(packed, "adapter", GPU, count)["weights"] for count in (1, 8))
+    whole, part = (memory_by_part(packed, "adapter", GPU, count)["weights"] for count in (1, 8))
     assert whole / 8 < part < 1.25 * whole / 8  # the packing's scales are whole in each process
     less = replace(packed, tuning=replace(packed.tuning, activation_checkpointing=True))
-    assert devices.fits(less, ("adapter",), GPU, 4) and not devices.fits(less, ("adapter",), GPU, 2)
+    assert fits_device(less, ("adapter",), GPU, 4) and not fits_device(less, ("adapter",), GPU, 2)
 
 
 def test_more_of_anything_takes_more_memory() -> None:
@@ -185,7 +201,7 @@ def test_more_of_anything_takes_more_memory() -> None:
 
 def test_an_architecture_unknown_here_is_held_against_its_weights() -> None:
     config = composed("model=llama-2-7b", "model.architecture.model_type=mamba")
-    parts = needs(config, "adapter", GPU)
+    parts = memory_by_part(config, "adapter", GPU)
     assert sum(parts.values()) == pytest.approx(1.25 * 2 * config.model.parameters)
 
 

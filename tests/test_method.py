@@ -17,13 +17,16 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from conftest import Ended, Warm, places
-from selfspec import prompts
-from selfspec.engines import Batch, Sampling
+from selfspec.config.hashing import file_hash
+from selfspec.data.jsonl import write_jsonl
+from selfspec.data.reading import read_examples, read_questions, read_seeds
+from selfspec.data.records import Example
+from selfspec.data.splits import seed_subset, split_seeds
+from selfspec.engines.protocol import PromptBatch, Sampling
 from selfspec.engines.transformers import TransformersEngine
-from selfspec.models import load
-from selfspec.records import Example, fewer, read_examples, read_questions, read_seeds, split, write_jsonl
-from selfspec.retrieval import bm25
-from selfspec.store import file_hash
+from selfspec.models.load import with_adapter
+from selfspec.prompts.templates import RESPONSE_STOP, render_prefix, render_task
+from selfspec.retrieval.bm25 import Index
 from toys import experiment, toy
 
 DOMAINS = Path(__file__).parents[1] / "src" / "selfspec" / "domains"
@@ -164,11 +167,11 @@ def test_in_a_contrastive_round_the_expert_alone_names_labels_and_other_answers_
     config = experiment(Path("unused"), "model=gemma-3-270m")
     by_id, differ = {seed.id: seed for seed in SEEDS}, Counter[bool]()
     network, tokenizer = toy("gemma-3-270m")
-    with load.adapted(network, run.output("adapter (specialized)")) as expert:
+    with with_adapter(network, run.output("adapter (specialized)")) as expert:
         engine = TransformersEngine(expert, tokenizer)
         for row in run.rows("examples (round 2)"):
-            prefix = prompts.prefix(config.domain.role, [by_id[name] for name in row.response_seeds])
-            (reply,) = engine.complete(Batch(prefix, (prompts.item(row),), Sampling(8), prompts.STOP))
+            prefix = render_prefix(config.domain.role, [by_id[name] for name in row.response_seeds])
+            (reply,) = engine.complete(PromptBatch(prefix, (render_task(row),), Sampling(8), RESPONSE_STOP))
             closed = TASKS[row.task_type].kind in ("label", "labels")
             differ[closed] += reply.text.strip() != row.output
     assert not differ[True] and differ[False]
@@ -229,8 +232,8 @@ def test_the_general_domain_on_its_own_questions_has_nothing_off_domain_and_no_g
 
 @given(st.integers(1, 72), st.integers(0, 72))
 def test_a_smaller_count_of_seeds_is_part_of_a_larger_one_and_takes_task_types_in_turn(count: int, more: int) -> None:
-    shown, held_out = split(SEEDS)
-    few, many = fewer(shown, count), fewer(shown, count + more)
+    shown, held_out = split_seeds(SEEDS)
+    few, many = seed_subset(shown, count), seed_subset(shown, count + more)
     assert len(few) == count and {seed.id for seed in few} <= {seed.id for seed in many}
     assert not {seed.id for seed in many} & {seed.id for seed in held_out}
     sizes = Counter(seed.task_type for seed in few)
@@ -242,7 +245,7 @@ def test_with_fewer_seeds_only_they_are_shown_and_learnt_while_the_held_out_and_
     runs: Runs, first: Run
 ) -> None:
     run = runs("fewer", "domain.seed_count=20", "baselines.seeds_only=true")
-    twenty, forty = ({seed.id for seed in fewer(split(SEEDS)[0], count)} for count in (20, 40))
+    twenty, forty = ({seed.id for seed in seed_subset(split_seeds(SEEDS)[0], count)} for count in (20, 40))
     seen = {seed for row in run.rows("examples") for seed in (*row.seeds, *row.response_seeds)}
     assert seen <= twenty < forty and len(seen) > 10
     manifest = json.loads((run.output("adapter (seeds only)") / "manifest.json").read_text())
@@ -334,7 +337,7 @@ def test_a_judge_that_knows_nothing_tells_its_auc_and_drops_nothing(runs: Runs, 
     run = runs("judge", "generation.filters.judge=true", "generation.judge.shots=2", "generation.judge.least_auc=1")
     told = run.results["funnel"]["judge"]
     assert 0 < told["auc"] < 1 and told["filters"] is False
-    assert told["seeds"] == len(split(SEEDS)[0]) - 2
+    assert told["seeds"] == len(split_seeds(SEEDS)[0]) - 2
     rows = run.rows("examples")
     assert {row.verdicts["judge"] for row in rows if "judge" in row.verdicts} == {""}
     assert "judge" not in run.results["funnel"]["dropped"]
@@ -357,7 +360,7 @@ def test_passages_of_a_users_folder_stand_in_the_prompts_of_the_rows_that_name_t
     assert sum(bool(row.documents) for row in kept) >= 4
     named = {name.partition("#")[0] for row in kept for name in row.documents}
     assert named <= {f"{number}.txt" for number in range(80)}  # no evaluation question's, though
-    best = [passage.id for row in kept for passage in bm25.Index(run.output("index")).search(row.input, 3)]
+    best = [passage.id for row in kept for passage in Index(run.output("index")).search(row.input, 3)]
     assert any(name.startswith("asked-") for name in best)
     assert all(len(set(row.documents)) == len(row.documents) <= 3 for row in kept)
     before = {row.id: row.input for row in first.rows("examples")}  # instructions hang on no corpus

@@ -25,12 +25,13 @@ from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-from selfspec import prompts
-from selfspec.config import ModelConfig, PathsConfig, StrategyConfig
+from selfspec.config.schema import ModelConfig, PathsConfig, StrategyConfig
 from selfspec.errors import UserError
-from selfspec.models import load, weights
-from selfspec.reporting.progress import Progress
-from selfspec.tuning import sharding
+from selfspec.models.load import load_base, load_network, load_tokenizer, model_files
+from selfspec.models.weights import check_weights, locate_weights, weights_identity
+from selfspec.prompts.chat import chat_template_of
+from selfspec.runtime.progress import Progress
+from selfspec.tuning.strategies.fsdp import load_sharded_base
 from toys import NAMES, collapsed, model_config, toy
 
 
@@ -99,7 +100,7 @@ def test_positions_are_counted_in_full_precision_whatever_the_weights_are_in(tmp
             part.save_pretrained(tmp_path / name)
         paths: Any = SimpleNamespace(cache=tmp_path)
         config = model_config(name, dtype="bfloat16", toy=toyed, path=str(tmp_path / name))
-        loaded, _ = load.base(config, paths, Progress())
+        loaded, _ = load_base(config, paths, Progress())
         assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
         frequencies = {path: buffer for path, buffer in loaded.named_buffers() if path.endswith("inv_freq")}
         assert frequencies
@@ -110,7 +111,7 @@ def test_positions_are_counted_in_full_precision_whatever_the_weights_are_in(tmp
 @pytest.mark.parametrize("name", NAMES)
 def test_nf4_quantises_every_linear_layer_but_the_output_head(tmp_path: Path, name: str) -> None:
     paths: Any = SimpleNamespace(cache=tmp_path)
-    model, _ = load.base(model_config(name, quantization="nf4"), paths, Progress())
+    model, _ = load_base(model_config(name, quantization="nf4"), paths, Progress())
     head = model.get_output_embeddings()
     linear = {path for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     quantised = {path for path, module in model.named_modules() if isinstance(module, Linear4bit)}
@@ -122,17 +123,17 @@ def test_nf4_quantises_every_linear_layer_but_the_output_head(tmp_path: Path, na
 
 def test_a_chat_template_is_used_where_it_is_asked_for_and_must_then_be_there(tmp_path: Path) -> None:
     for style in ("base", "chat"):
-        with load.files(model_config("llama-2-7b", prompt="chat"), None) as place:
-            tokenizer = load.tokenizer(model_config("llama-2-7b", prompt=style), place)
+        with model_files(model_config("llama-2-7b", prompt="chat"), None) as place:
+            tokenizer = load_tokenizer(model_config("llama-2-7b", prompt=style), place)
         assert bool(tokenizer.chat_template) == (style == "chat")
     tokenizer.chat_template = "{{ bos_token }}"
     with pytest.raises(UserError, match="leaves out what the user says"):
-        prompts.turns(tokenizer)
+        chat_template_of(tokenizer)
     with (
-        load.files(model_config("llama-2-7b"), None) as place,
+        model_files(model_config("llama-2-7b"), None) as place,
         pytest.raises(UserError, match="the tokenizer of llama-2-7b has no chat template; choose base"),
     ):
-        load.tokenizer(model_config("llama-2-7b", prompt="chat"), place)
+        load_tokenizer(model_config("llama-2-7b", prompt="chat"), place)
 
 
 def seeing(folder: Path) -> Any:
@@ -156,7 +157,7 @@ def alone_in_a_group() -> Iterator[None]:
 
 def sharded(model: ModelConfig) -> Any:
     """The base as FSDP reads it."""
-    return sharding.base(model, PathsConfig("", "", ""), StrategyConfig("fsdp"), 1, Progress())[0]
+    return load_sharded_base(model, PathsConfig("", "", ""), StrategyConfig("fsdp"), 1, Progress())[0]
 
 
 def check_same_network(found: Any, expected: Any) -> None:
@@ -180,8 +181,8 @@ def check_same_network(found: Any, expected: Any) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_base_that_is_parted_while_it_is_packed_is_the_one_that_is_packed_whole(name: str) -> None:
     settings = model_config(name, quantization="nf4", dtype="bfloat16")
-    with load.files(settings, None) as place:
-        check_same_network(sharded(settings), load.network(settings, place))
+    with model_files(settings, None) as place:
+        check_same_network(sharded(settings), load_network(settings, place))
 
 
 @pytest.mark.usefixtures("alone_in_a_group")
@@ -189,7 +190,7 @@ def test_a_base_that_is_parted_while_it_is_packed_is_the_one_that_is_packed_whol
 def test_of_a_model_that_also_sees_the_language_model_is_read(tmp_path: Path, quantization: str) -> None:
     whole = seeing(tmp_path)
     settings = model_config("gemma-3-27b", dtype="float32", quantization=quantization)
-    model = load.network(settings, tmp_path)
+    model = load_network(settings, tmp_path)
     assert type(model).__name__ == "Gemma3ForCausalLM"
     assert not any("vision" in name for name, _ in model.named_parameters())
     ids = torch.arange(3, 12)[None]
@@ -208,7 +209,7 @@ def test_weights_that_are_not_all_there_are_refused(tmp_path: Path) -> None:
     held = load_file(tmp_path / "model.safetensors")
     save_file({name: held[name] for name in held if "up_proj" not in name}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"lacks 2 of the model's weights, model.layers.0.mlp.up_proj.weight among"):
-        load.network(model_config("gemma-3-27b", dtype="float32"), tmp_path)
+        load_network(model_config("gemma-3-27b", dtype="float32"), tmp_path)
     toy("gemma-3-270m")[1].save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"lacks 2 of the model's weights, model.layers.0.mlp.up_proj.weight among"):
         sharded(model_config("gemma-3-27b", dtype="float32", quantization="nf4", toy=False, path=str(tmp_path)))
@@ -216,7 +217,7 @@ def test_weights_that_are_not_all_there_are_refused(tmp_path: Path) -> None:
 
 def test_a_base_in_4_bits_passes_gradients_on_after_it_was_read_for_inference(tmp_path: Path) -> None:
     paths: Any = SimpleNamespace(cache=tmp_path)
-    model, _ = load.base(model_config("llama-2-7b", quantization="nf4", dtype="bfloat16"), paths, Progress())
+    model, _ = load_base(model_config("llama-2-7b", quantization="nf4", dtype="bfloat16"), paths, Progress())
     states = torch.randn(1, 9, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
     layer = model.model.layers[0].mlp.up_proj
 
@@ -234,7 +235,7 @@ def test_a_base_in_4_bits_passes_gradients_on_after_it_was_read_for_inference(tm
 
 def test_a_toy_loaded_as_a_base_is_frozen_and_in_evaluation_mode(tmp_path: Path) -> None:
     paths = SimpleNamespace(cache=str(tmp_path))
-    model, _ = load.base(model_config("llama-2-7b"), paths, Progress())
+    model, _ = load_base(model_config("llama-2-7b"), paths, Progress())
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
@@ -242,7 +243,7 @@ def test_a_toy_loaded_as_a_base_is_frozen_and_in_evaluation_mode(tmp_path: Path)
 
 def test_identity_follows_the_header_of_the_weights_and_not_their_path(tmp_path: Path) -> None:
     def identity(folder: str) -> str:
-        return weights.identity(model_config("llama-2-7b", toy=False, path=str(tmp_path / folder)))
+        return weights_identity(model_config("llama-2-7b", toy=False, path=str(tmp_path / folder)))
 
     for folder in ("one", "two", "three", "four"):
         (tmp_path / folder).mkdir()
@@ -257,7 +258,7 @@ def test_identity_follows_the_header_of_the_weights_and_not_their_path(tmp_path:
 def test_a_folder_without_weights_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")
     with pytest.raises(UserError) as caught:
-        weights.check(model_config("llama-2-7b", toy=False, path=str(tmp_path)))
+        check_weights(model_config("llama-2-7b", toy=False, path=str(tmp_path)))
     assert str(tmp_path) in str(caught.value) and str(caught.value).count("\n") == 0
 
 
@@ -266,7 +267,7 @@ def test_without_the_hub_missing_weights_are_told_in_one_sentence(monkeypatch: A
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))  # read at import
     with pytest.raises(UserError) as caught:
-        weights.check(model_config("llama-2-7b", toy=False))
+        check_weights(model_config("llama-2-7b", toy=False))
     assert "meta-llama/Llama-2-7b-hf" in str(caught.value) and "HF_HUB_OFFLINE" in str(caught.value)
     assert one_sentence(caught.value)
 
@@ -281,8 +282,8 @@ def test_weights_in_the_hub_cache_are_found_without_the_hub(monkeypatch: Any, tm
     (repository / "refs" / "main").write_text("abc")
     save_file({"a": torch.zeros(1)}, snapshot / "model.safetensors")
     found = model_config("llama-2-7b", toy=False)
-    weights.check(found)
-    assert weights.locate(found, tmp_path / "cache", Progress()) == snapshot
+    check_weights(found)
+    assert locate_weights(found, tmp_path / "cache", Progress()) == snapshot
 
 
 def test_weights_can_be_fetched_ahead(tmp_path: Path) -> None:

@@ -15,8 +15,15 @@ from torch.nn import functional
 from torch.nn.attention.flex_attention import flex_attention
 
 from selfspec.tuning import packing
-from selfspec.tuning.batches import Encoded
-from selfspec.tuning.packing import Mask, at_once, hidden, in_turn, loss_sum, response_logits, segmented
+from selfspec.tuning.batches import EncodedExample
+from selfspec.tuning.loss import response_logits, response_loss_sum
+from selfspec.tuning.packing import (
+    SegmentMask,
+    flex_segment_attention,
+    mpt_segment_mask,
+    sdpa_segment_attention,
+    segmented_attention,
+)
 from toys import NAMES, naive_loss, sharpen, shuffle_adapter, toy
 
 WINDOW = 8  # of Gemma's and Mistral's sliding attention: most rows are longer
@@ -26,12 +33,12 @@ SHAPES = [(4, 4, None, None), (4, 2, WINDOW, 0.3), (6, 1, 200, None)]  # heads, 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 
-def rows() -> list[Encoded]:
+def rows() -> list[EncodedExample]:
     """Rows of 3 to 41 tokens; the second is shorter than the window."""
     draw = torch.Generator().manual_seed(0)
     lengths = [(20, 6), (2, 1), (7, 1), (30, 11)]
     numbers = [torch.randint(3, 2000, (sum(pair),), generator=draw).tolist() for pair in lengths]
-    return [Encoded(tuple(ids[:n]), tuple(ids[n:])) for ids, (n, _) in zip(numbers, lengths, strict=True)]
+    return [EncodedExample(tuple(ids[:n]), tuple(ids[n:])) for ids, (n, _) in zip(numbers, lengths, strict=True)]
 
 
 def texts() -> list[tuple[int, ...]]:
@@ -39,9 +46,9 @@ def texts() -> list[tuple[int, ...]]:
     return [(*row.prompt, *row.response) for row in rows()]
 
 
-def whole(text: tuple[int, ...]) -> Encoded:
+def whole(text: tuple[int, ...]) -> EncodedExample:
     """A row that learns every place it can."""
-    return Encoded(text[:1], text[1:])
+    return EncodedExample(text[:1], text[1:])
 
 
 def logits(model: Any, text: tuple[int, ...]) -> Tensor:
@@ -66,11 +73,11 @@ def tuned(name: str) -> Any:
 
 
 @contextmanager
-def packed(model: Any) -> Iterator[Mask]:
+def packed(model: Any) -> Iterator[SegmentMask]:
     """As `segmented`; MPT's rows in one row too, which on a CPU would not pay."""
     base = model.get_base_model()
-    with segmented(base) as mask:
-        yield (lambda lengths: hidden(lengths, base.device)) if base.config.model_type == "mpt" else mask
+    with segmented_attention(base) as mask:
+        yield (lambda lengths: mpt_segment_mask(lengths, base.device)) if base.config.model_type == "mpt" else mask
 
 
 def gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:
@@ -96,7 +103,7 @@ def test_packed_rows_give_the_loss_and_gradients_of_single_ones(name: str) -> No
     expected = torch.stack([naive_loss(model, row) for row in rows()]).sum()  # transformers' own attention
     with packed(model) as mask:
         assert mask([3, 4]) is not None
-        check_same(model, loss_sum(model, rows(), mask), expected)
+        check_same(model, response_loss_sum(model, rows(), mask), expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -116,7 +123,7 @@ def test_an_examples_tokens_do_not_reach_the_others(name: str) -> None:
     first, _, _, last = texts()
     middles = [tuple(range(start, start + 9)) for start in (50, 900)]
     with packed(model) as mask:
-        rows_of = [[whole(first), Encoded(middle, ()), whole(last)] for middle in middles]
+        rows_of = [[whole(first), EncodedExample(middle, ()), whole(last)] for middle in middles]
         one, other = (response_logits(model, rows, mask) for rows in rows_of)
     torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
     one, other = (logits(model, (*first, *middle, *last))[-len(last) :] for middle in middles)
@@ -126,11 +133,11 @@ def test_an_examples_tokens_do_not_reach_the_others(name: str) -> None:
 def test_rows_go_alone_where_packing_would_not_pay_or_not_fit() -> None:
     model = tuned("mpt-7b")
     expected = torch.stack([naive_loss(model, row) for row in rows()]).sum()
-    with segmented(model.get_base_model()) as mask:
+    with segmented_attention(model.get_base_model()) as mask:
         assert mask([3, 4]) is None  # on a CPU
-        check_same(model, loss_sum(model, rows(), mask), expected)
+        check_same(model, response_loss_sum(model, rows(), mask), expected)
     elsewhere = toy("mpt-7b", max_seq_len=32)[0].to("meta")
-    with segmented(elsewhere) as mask:
+    with segmented_attention(elsewhere) as mask:
         fits = mask([20, 12])
         assert fits is not None and fits.shape == (1, 1, 32, 32)
         assert mask([20, 13]) is None
@@ -141,9 +148,9 @@ def test_rows_go_alone_where_scores_are_bent() -> None:
     model, _ = toy("gemma-3-270m", model_type="gemma2", attn_logit_softcapping=0.5)
     model = shuffle_adapter(sharpen(model)).eval()
     expected = torch.stack([naive_loss(model, row) for row in rows()]).sum()
-    with segmented(model.get_base_model()) as mask:
+    with segmented_attention(model.get_base_model()) as mask:
         assert mask([3, 4]) is None
-        check_same(model, loss_sum(model, rows(), mask), expected)
+        check_same(model, response_loss_sum(model, rows(), mask), expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -152,11 +159,11 @@ def test_the_models_own_attention_is_back_afterwards(name: str) -> None:
     model, tokenizer = toy(name)
     ids = torch.tensor([tokenizer("Does the trial show that aspirin helps?").input_ids])
     attention, expected = model.config._attn_implementation, model(ids).logits
-    with segmented(model):
+    with segmented_attention(model):
         assert (model.config._attn_implementation != attention) == (name in EXCHANGED)
     assert model.config._attn_implementation == attention
     assert torch.equal(model(ids).logits, expected)
-    with pytest.raises(RuntimeError, match="interrupted"), segmented(model):
+    with pytest.raises(RuntimeError, match="interrupted"), segmented_attention(model):
         raise RuntimeError("interrupted")
     assert model.config._attn_implementation == attention
     assert torch.equal(model(ids).logits, expected)
@@ -183,7 +190,7 @@ def written_out(query: Tensor, key: Tensor, value: Tensor, window: int | None, s
 @pytest.fixture
 def unfused(monkeypatch: Any) -> None:
     """Flex attention as it is, not compiled: on a CPU it then can give gradients, which torch does not offer."""
-    monkeypatch.setattr(packing, "_compiled", lambda: flex_attention)
+    monkeypatch.setattr(packing, "_compiled_flex_attention", lambda: flex_attention)
     monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *_: None)
 
 
@@ -200,7 +207,7 @@ def check_written_out(way: Any, heads: int, key_heads: int, window: int | None, 
 def test_attention_in_turn_is_attention_by_a_table(
     heads: int, key_heads: int, window: int | None, scaling: float | None
 ) -> None:
-    check_written_out(in_turn, heads, key_heads, window, scaling)
+    check_written_out(sdpa_segment_attention, heads, key_heads, window, scaling)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -209,7 +216,7 @@ def test_attention_in_turn_is_attention_by_a_table(
 def test_attention_at_once_is_attention_by_a_table(
     heads: int, key_heads: int, window: int | None, scaling: float | None
 ) -> None:
-    check_written_out(at_once, heads, key_heads, window, scaling)
+    check_written_out(flex_segment_attention, heads, key_heads, window, scaling)
 
 
 @pytest.mark.slow
@@ -217,7 +224,7 @@ def test_attention_at_once_is_attention_by_a_table(
 def test_attention_at_once_compiles() -> None:
     heads, key_heads, window, scaling = SHAPES[1]
     parts = [part.detach() for part in states(heads, key_heads)]
-    found = at_once(*parts, LENGTHS, window=window, scaling=scaling)
+    found = flex_segment_attention(*parts, LENGTHS, window=window, scaling=scaling)
     torch.testing.assert_close(found, written_out(*parts, window, scaling), rtol=1e-4, atol=1e-5)
 
 
@@ -225,11 +232,11 @@ def test_attention_at_once_compiles() -> None:
 @pytest.mark.usefixtures("unfused")
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("mpt")])
 def test_attention_at_once_gives_the_loss_and_gradients_of_single_rows(monkeypatch: Any, name: str) -> None:
-    monkeypatch.setattr(packing, "_choose", lambda *_: at_once)  # as on a GPU
+    monkeypatch.setattr(packing, "_choose_kernel", lambda *_: flex_segment_attention)  # as on a GPU
     model = tuned(name)
     expected = torch.stack([naive_loss(model, row) for row in rows()]).sum()
     with packed(model) as mask:
-        check_same(model, loss_sum(model, rows(), mask), expected)
+        check_same(model, response_loss_sum(model, rows(), mask), expected)
 
 
 @pytest.mark.gpu
@@ -239,7 +246,9 @@ def test_on_a_gpu_attention_at_once_is_attention_in_turn(
     heads: int, key_heads: int, window: int | None, scaling: float | None
 ) -> None:
     parts = states(heads, key_heads, "cuda", dtype=torch.bfloat16)
-    found, expected = (way(*parts, LENGTHS, window=window, scaling=scaling) for way in (at_once, in_turn))
+    found, expected = (
+        way(*parts, LENGTHS, window=window, scaling=scaling) for way in (flex_segment_attention, sdpa_segment_attention)
+    )
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
     towards = torch.randn_like(expected)
     wanted = torch.autograd.grad(expected, parts, towards)
@@ -251,7 +260,7 @@ def test_on_a_gpu_attention_at_once_is_attention_in_turn(
 @pytest.mark.parametrize("name", NAMES)
 def test_on_a_gpu_packed_rows_give_the_loss_and_gradients_of_single_ones(name: str) -> None:
     model = copy.deepcopy(tuned(name)).to("cuda", torch.bfloat16)
-    expected = loss_sum(model, rows(), lambda _: None)  # transformers' own attention, row by row
-    with segmented(model.get_base_model()) as mask:
+    expected = response_loss_sum(model, rows(), lambda _: None)  # transformers' own attention, row by row
+    with segmented_attention(model.get_base_model()) as mask:
         assert mask([3, 4]) is not None
-        check_same(model, loss_sum(model, rows(), mask), expected, tolerance=0.2)
+        check_same(model, response_loss_sum(model, rows(), mask), expected, tolerance=0.2)

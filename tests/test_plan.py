@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 
 from conftest import Warm
-from selfspec import pipeline
-from selfspec.launch import graph
-from selfspec.launch import plan as launch_plan
+from selfspec.launch.plan import show_plan
+from selfspec.pipeline.build import build_pipeline
+from selfspec.pipeline.graph import unite_jobs
 from test_config import composed
 
 RECORDED = Path(__file__).parent / "plan.txt"
@@ -110,13 +110,13 @@ def test_every_kind_of_stage_has_a_request(warm: Warm, tmp_path: Path) -> None:
     (tmp_path / "texts" / "one.txt").write_text("A text.")
     corpus = ["retrieval=bm25", f"retrieval.corpus={tmp_path}/texts", "rounds=2", "lora=r8", "hydra/launcher=slurm"]
     told = plan(warm, tmp_path, *corpus, "hydra.launcher.resources.examples.time=1:23:00")
-    stages = ["index", "examples", "adapter", "iteration", "adapter", "scores", "scores"]
+    stages = ["index", "examples", "adapter", "round_examples", "adapter", "scores", "scores"]
     assert f"1 job, {len(stages)} distinct stages" in told
     asked = re.findall(r"^(\d+) x (\w+): (.*)$", told, re.MULTILINE)
     assert Counter(name for count, name, _ in asked for _ in range(int(count))) == Counter(stages)
     requests = {name: request for _, name, request in asked}
     assert "GPU" not in requests["index"] and all("1 GPU a node" in requests[name] for name in stages[1:])
-    assert requests["iteration"] == requests["examples"] and requests["iteration"].endswith("1:23:00")
+    assert requests["round_examples"] == requests["examples"] and requests["round_examples"].endswith("1:23:00")
 
 
 def test_a_stage_that_takes_one_device_is_refused_several(warm: Warm, tmp_path: Path) -> None:
@@ -129,9 +129,9 @@ def test_a_stage_that_takes_one_device_is_refused_several(warm: Warm, tmp_path: 
 
 def test_a_narrow_terminal_gets_all_of_it(tmp_path: Path) -> None:
     config = composed("model=falcon-40b", f"paths.store={tmp_path}")
-    nodes = graph.unite([(config, pipeline.build(config))])
+    nodes = unite_jobs([(config, build_pipeline(config))])
     console = Console(file=io.StringIO(), force_terminal=True, record=True, width=80)
-    launch_plan.show(nodes, 1, {"_target_": "", "devices": 1}, tmp_path, console)
+    show_plan(nodes, 1, {"_target_": "", "devices": 1}, tmp_path, console)
     told = console.export_text()
     assert "…" not in told and max(map(len, told.splitlines())) <= 80
     ends = [line.split()[-1] for line in told.splitlines() if line.strip()]

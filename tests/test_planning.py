@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from conftest import PROJECT
-from selfspec import pipeline, records
-from selfspec.config import TaskType
+from selfspec.config.schema import TaskType
+from selfspec.data.reading import read_seeds
 from selfspec.errors import UserError
+from selfspec.pipeline.build import build_pipeline
 from test_config import composed
 
 TASKS = {"t": TaskType("short", "anything")}
@@ -21,7 +22,7 @@ SWEEP = ["-m", "domain=biomedicine,finance", "lora=r8,r16", "plan=true"]
 
 def test_planning_a_sweep_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from selfspec.cli import main; main(pathlib.Path('conf').absolute())\n"
+        "import sys, pathlib; from selfspec.cli.run import run_command_line; run_command_line(pathlib.Path('conf').absolute())\n"
         "print({'torch', 'transformers', 'peft', 'wandb', 'pytorch_lightning'} & set(sys.modules))"
     )
     places = [f"paths.store={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/sweep"]
@@ -41,34 +42,34 @@ def rewrite(path: Path, text: str) -> None:
 def test_seeds_written_again_are_read_again(tmp_path: Path) -> None:
     path, row = tmp_path / "seeds.jsonl", '{"id": "a", "task_type": "t", "instruction": "Do it.", "output": "%s"}'
     path.write_text(row % "one")
-    first = records.read_seeds(path, TASKS)
+    first = read_seeds(path, TASKS)
     first.clear()  # a caller's list is its own
-    assert [seed.output for seed in records.read_seeds(path, TASKS)] == ["one"]
+    assert [seed.output for seed in read_seeds(path, TASKS)] == ["one"]
     rewrite(path, row % "two")
-    assert [seed.output for seed in records.read_seeds(path, TASKS)] == ["two"]
+    assert [seed.output for seed in read_seeds(path, TASKS)] == ["two"]
     rewrite(path, row % "   ")
     for _ in range(2):
         with pytest.raises(UserError, match="line 1: field 'output'"):
-            records.read_seeds(path, TASKS)
+            read_seeds(path, TASKS)
     path.unlink()
     with pytest.raises(UserError, match="does not exist"):
-        records.read_seeds(path, TASKS)
+        read_seeds(path, TASKS)
 
 
 def test_the_same_file_is_checked_for_each_domains_task_types(tmp_path: Path) -> None:
     path = tmp_path / "seeds.jsonl"
     path.write_text('{"id": "a", "task_type": "t", "instruction": "Do it.", "output": "one"}')
-    assert records.read_seeds(path, TASKS)
+    assert read_seeds(path, TASKS)
     with pytest.raises(UserError, match="no bare number"):
-        records.read_seeds(path, {"t": TaskType("number", "anything")})
+        read_seeds(path, {"t": TaskType("number", "anything")})
 
 
 def test_weights_written_again_give_other_keys(tmp_path: Path) -> None:
     weights, tokenizer = tmp_path / "model.safetensors", tmp_path / "tokenizer.json"
     weights.write_bytes(b"0" * 100)
     tokenizer.write_text("{}")
-    found = [pipeline.build(composed(f"model.path={tmp_path}")).rounds[0][0].key for _ in range(2)]
+    found = [build_pipeline(composed(f"model.path={tmp_path}")).rounds[0][0].key for _ in range(2)]
     for path in (weights, tokenizer):
         path.write_bytes(path.read_bytes() + b"1")
-        found.append(pipeline.build(composed(f"model.path={tmp_path}")).rounds[0][0].key)
+        found.append(build_pipeline(composed(f"model.path={tmp_path}")).rounds[0][0].key)
     assert found[0] == found[1] and len(set(found)) == 3

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
+from selfspec.data.records import Question
 from selfspec.errors import UserError
-from selfspec.records import Question
-from selfspec.scoring import intervals, proper
-from selfspec.scoring.tasks import Judgement, judge
+from selfspec.evaluation.intervals import bootstrap_draws
+from selfspec.evaluation.judgement import Judgement, judge_reply
+from selfspec.evaluation.primary_metrics import check_metric, metric_measure
 
 SENTIMENTS = ("positive", "negative", "neutral")
 
@@ -22,8 +23,8 @@ def asked(kind: str, *answers: str, options: tuple[str, ...] = ()) -> Question:
 
 def value(metric: str, judged: list[Judgement], topics: list[str] | None = None) -> float:
     """The estimate, and that the draws are of its kind."""
-    measure = proper.measure(metric, judged, topics or [])
-    values = measure(intervals.draws(len(judged), 50, "task"))
+    measure = metric_measure(metric, judged, topics or [])
+    values = measure(bootstrap_draws(len(judged), 50, "task"))
     assert values.shape == (51,) and ((values >= 0) & (values <= 1)).all()
     return float(values[0])
 
@@ -33,7 +34,7 @@ def drawn(count: int, seed: int) -> tuple[list[str], list[str], list[Judgement]]
     chance = random.Random(seed)
     gold = chance.choices(SENTIMENTS, weights=(6, 1, 3), k=count)
     said = [chance.choice([answer, answer, *SENTIMENTS, "well"]) for answer in gold]
-    judged = [judge(asked("label", g, options=SENTIMENTS), s, True) for g, s in zip(gold, said, strict=True)]
+    judged = [judge_reply(asked("label", g, options=SENTIMENTS), s, True) for g, s in zip(gold, said, strict=True)]
     return gold, said, judged
 
 
@@ -67,7 +68,7 @@ def test_metrics_of_sets_of_labels_are_those_of_scikit_learn(seed: int) -> None:
     gold = [[label for label in SENTIMENTS if chance.random() < 0.4] for _ in range(40)]
     said = [[label for label in SENTIMENTS if chance.random() < 0.5] for _ in range(40)]
     judged = [
-        judge(asked("labels", "; ".join(g) or "none", options=SENTIMENTS), "; ".join(s) or "none", True)
+        judge_reply(asked("labels", "; ".join(g) or "none", options=SENTIMENTS), "; ".join(s) or "none", True)
         for g, s in zip(gold, said, strict=True)
     ]
     flags = [[[int(label in labels) for label in SENTIMENTS] for labels in some] for some in (gold, said)]
@@ -90,28 +91,28 @@ def test_metrics_of_sets_of_labels_are_those_of_scikit_learn(seed: int) -> None:
     ],
 )
 def test_a_short_answer_is_right_strictly_or_leniently(reply: str, strict: float, lenient: float) -> None:
-    judged = [judge(asked("short", "insulin", "INS"), reply, True)]
+    judged = [judge_reply(asked("short", "insulin", "INS"), reply, True)]
     assert (value("strict accuracy", judged), value("lenient accuracy", judged)) == (strict, lenient)
 
 
 def test_other_kinds_have_their_metric() -> None:
-    lists = [judge(asked("list", "iron; zinc", "iron; Zn"), reply, True) for reply in ("iron; zn", "iron", "")]
+    lists = [judge_reply(asked("list", "iron; zinc", "iron; Zn"), reply, True) for reply in ("iron; zn", "iron", "")]
     assert value("mean list F1", lists) == pytest.approx((1 + 2 / 3 + 0) / 3)
-    numbers = [judge(asked("number", "0.14"), reply, True) for reply in ("0.15", "0.2", "about 0.14")]
+    numbers = [judge_reply(asked("number", "0.14"), reply, True) for reply in ("0.15", "0.2", "about 0.14")]
     assert value("within 0.01", numbers) == pytest.approx(2 / 3)
     gold = "red heart (anatomy); eye (anatomy)"
     entities = [
-        judge(asked("entities", gold), reply, True) for reply in ("eye (anatomy)", "Red heart (anatomy); a (b)")
+        judge_reply(asked("entities", gold), reply, True) for reply in ("eye (anatomy)", "Red heart (anatomy); a (b)")
     ]
     assert value("micro F1 of (entity, type)", entities) == pytest.approx(2 * 2 / (2 * 2 + 1 + 2))
-    texts = [judge(asked("text", "rest helps"), reply, True) for reply in ("rest helps", "no")]
+    texts = [judge_reply(asked("text", "rest helps"), reply, True) for reply in ("rest helps", "no")]
     assert value("ROUGE-L F1", texts) == pytest.approx(0.5)
 
 
 def test_large_sets_are_measured_draw_by_draw() -> None:
     """20,000 questions and 200 draws take no gigabyte: sums are made of one draw after the other."""
     judged = [Judgement(0, 0, 1, 1.0, counts={"yes": (1, 0, 0), "no": (0, 0, 0)})] * 20_000
-    values = proper.measure("weighted F1", judged)(intervals.draws(20_000, 200, "task"))
+    values = metric_measure("weighted F1", judged)(bootstrap_draws(20_000, 200, "task"))
     assert (values == 1).all()
 
 
@@ -133,5 +134,5 @@ def test_large_sets_are_measured_draw_by_draw() -> None:
 )
 def test_a_metric_of_another_kind_is_refused(metric: str, kind: str, told: str) -> None:
     with pytest.raises(UserError) as error:
-        proper.check(metric, kind, SENTIMENTS)
+        check_metric(metric, kind, SENTIMENTS)
     assert str(error.value).startswith(told)

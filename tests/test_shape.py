@@ -14,11 +14,12 @@ from peft import LoraConfig as PeftLora
 from peft import get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from selfspec.config import LoraConfig
-from selfspec.models import memory, shape
-from selfspec.models.shape import Shape
-from selfspec.tuning.batches import Encoded
-from selfspec.tuning.packing import loss_sum, segmented
+from selfspec.config.schema import LoraConfig
+from selfspec.planning.memory import activation_bytes_per_token
+from selfspec.planning.parameters import Shape, model_shape, shape_from_config
+from selfspec.tuning.batches import EncodedExample
+from selfspec.tuning.loss import response_loss_sum
+from selfspec.tuning.packing import segmented_attention
 from toys import NAMES, model_config, toy
 
 NARROW = ("q_proj", "v_proj", "query_key_value", "Wqkv")
@@ -33,7 +34,7 @@ def full(name: str) -> Any:
 
 
 def shape_of(name: str, **changes: Any) -> Shape:
-    found = shape.of(model_config(name, **changes))
+    found = model_shape(model_config(name, **changes))
     assert found
     return found
 
@@ -91,12 +92,12 @@ def test_autograd_keeps_what_is_counted(name: str, dtype: Any, width: int) -> No
             kept[tensor.untyped_storage().data_ptr()] = tensor  # held, or another would come to lie there
         return tensor
 
-    row = Encoded(tuple(range(5, 305)), tuple(range(5, 25)))
-    with segmented(base) as mask, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss_sum(model, [row], mask)
+    row = EncodedExample(tuple(range(5, 305)), tuple(range(5, 25)))
+    with segmented_attention(base) as mask, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        response_loss_sum(model, [row], mask)
     found, lora = shape_of(name), LoraConfig(4, 8, 0.0, ("all-linear",))
     attended = len(row) if found.family == "mpt" else 0
-    counted = found.layers * len(row) * memory.per_token(found, width, lora, attended)
+    counted = found.layers * len(row) * activation_bytes_per_token(found, width, lora, attended)
     counted += len(row.response) * len(tokenizer) * 4  # log-probabilities
     assert counted == pytest.approx(sum(tensor.untyped_storage().nbytes() for tensor in kept.values()), rel=0.05)
 
@@ -106,5 +107,5 @@ def test_the_config_beside_weights_of_ones_own_counts_and_an_unknown_architectur
     (tmp_path / "config.json").write_text(json.dumps(numbers))
     assert shape_of("gemma-3-270m", toy=False, path=str(tmp_path)).layers == 3
     (tmp_path / "config.json").write_text(json.dumps({**numbers, "model_type": "mamba"}))
-    assert shape.of(model_config("gemma-3-270m", toy=False, path=str(tmp_path))) is None
-    assert shape.counted({"model_type": "llama", "hidden_size": 8}) is None
+    assert model_shape(model_config("gemma-3-270m", toy=False, path=str(tmp_path))) is None
+    assert shape_from_config({"model_type": "llama", "hidden_size": 8}) is None

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 
 import wandb_file
 from conftest import PROJECT, Ended, Warm
-from selfspec.launch.queue import Queue
-from selfspec.store import Store
+from selfspec.launch.slurm_queue import SlurmQueue
+from selfspec.runtime.store import Store
 from slurm_cluster import REQUEST, SCRIPT, SLURM, Cluster, wait_for
 from test_strategies import MATRIX, cell, overrides, same_steps
 from test_strategies import adapter as tuned
@@ -239,10 +239,10 @@ def test_a_cancelled_job_that_is_being_killed_is_not_attached_to(
     deaf = f"--wrap=trap '' TERM; until [ -e {tmp_path}/enough ]; do sleep 0.1; done"
     job = slurm("sbatch", "--parsable", "--job-name=selfspec-deaf", "--array=0", "--output=/dev/null", deaf)
     wait_for(lambda: slurm.jobs("R"))
-    assert Queue().arrays("selfspec-deaf")["selfspec-deaf"].alive == [0]
+    assert SlurmQueue().arrays("selfspec-deaf")["selfspec-deaf"].alive == [0]
     slurm("scancel", job)
     wait_for(lambda: slurm.jobs("CG"))
-    assert not Queue().arrays("selfspec-deaf")
+    assert not SlurmQueue().arrays("selfspec-deaf")
     (tmp_path / "enough").touch()
 
 

@@ -13,17 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from selfspec import pipeline
+import selfspec
+from selfspec.pipeline.pools import POOL_VERSIONS
+from selfspec.pipeline.stage import VERSIONS
 
-SOURCES = Path(pipeline.__file__).parent
+SOURCES = Path(selfspec.__file__).parent
 RECORD = Path(__file__).parent / "stage_versions.json"
 MODEL = ["engines/transformers.py", "models/load.py"]
 DRAFTS = [f"filters/{name}.py" for name in ("form", "echo", "duplicate", "novelty", "contamination")]
-LADDER = ["generation/rows.py"]
+LADDER = ["generation/candidates.py"]
 ROOTS = {
     "index": ["stages/index.py"],
     "examples": ["stages/examples.py"],
-    "iteration": ["stages/iteration.py"],
+    "round_examples": ["stages/round_examples.py"],
     "adapter": ["stages/adapter.py"],
     "scores": ["stages/scores.py"],
     "harness": ["stages/harness.py"],
@@ -34,17 +36,7 @@ ROOTS = {
     "judgements": ["generation/judgements.py", *LADDER, "filters/self_consistency.py", *MODEL],
 }
 # What runs stages, and what tells of them, does not make their output.
-AROUND = {
-    "stage.py",
-    "pipeline.py",
-    "door.py",
-    "store.py",
-    "errors.py",
-    "reporting",
-    "config.py",
-    "__init__.py",
-    "experiment.py",
-}
+AROUND = {"cli", "config", "errors.py", "launch", "pipeline", "reporting", "runtime", "__init__.py"}
 
 
 def closure(*roots: str) -> set[Path]:
@@ -76,7 +68,7 @@ def source_hash(stage: str) -> str:
 
 
 def current() -> dict[str, dict[str, object]]:
-    versions = {**pipeline.VERSIONS, **pipeline.POOL_VERSIONS}
+    versions = {**VERSIONS, **POOL_VERSIONS}
     return {stage: {"version": versions[stage], "sources": source_hash(stage)} for stage in ROOTS}
 
 
@@ -87,15 +79,20 @@ def test_sources_and_version_change_together(stage: str) -> None:
 
 
 def test_every_stage_is_held() -> None:
-    assert set(ROOTS) == {*pipeline.VERSIONS, *pipeline.POOL_VERSIONS}
+    assert set(ROOTS) == {*VERSIONS, *POOL_VERSIONS}
     held = {
         "index": ["retrieval/bm25.py", "retrieval/embedded.py", "retrieval/files.py", "retrieval/hub.py"],
         "examples": ["filters/novelty.py", "generation/votes.py", "retrieval/bm25.py", "engines/transformers.py"],
-        "iteration": ["engines/contrastive.py", "filters/novelty.py", "generation/judgements.py", "models/load.py"],
-        "adapter": ["tuning/packing.py", "prompts.py"],
-        "scores": ["prompts.py", "engines/transformers.py"],
-        "harness": ["scoring/harness.py", "models/load.py"],
-        "responses": ["prompts.py", "retrieval/bm25.py"],
+        "round_examples": [
+            "engines/contrastive.py",
+            "filters/novelty.py",
+            "generation/judgements.py",
+            "models/load.py",
+        ],
+        "adapter": ["tuning/packing.py", "prompts/templates.py"],
+        "scores": ["prompts/templates.py", "engines/transformers.py"],
+        "harness": ["evaluation/harness.py", "models/load.py"],
+        "responses": ["prompts/templates.py", "retrieval/bm25.py"],
         "votes": ["filters/numbers.py"],
         "judgements": ["filters/judge.py"],
     }

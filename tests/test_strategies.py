@@ -18,9 +18,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import PROJECT
-from selfspec import pipeline
 from selfspec.errors import Interrupted, UserError
-from selfspec.tuning import checkpoints
+from selfspec.pipeline.build import build_pipeline
+from selfspec.tuning.checkpoints import load_checkpoint
 from test_tuning import StopAfter, check_same, curve, tune, work
 from toys import experiment, toy
 
@@ -70,7 +70,7 @@ def cell(folder: Path, settings: list[str], stop_after: int | None = None) -> di
 
 def adapter(folder: Path, settings: list[str]) -> Path:
     config = experiment(folder, *settings)
-    return Path(config.paths.store) / "adapter" / pipeline.build(config).adapters["seeds_only"].key
+    return Path(config.paths.store) / "adapter" / build_pipeline(config).adapters["seeds_only"].key
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_a_stopped_adapter_goes_on_also_in_another_number_of_processes(
 ) -> None:
     folder, settings = together[f"{strategy} {stop}"], overrides(STOPPED[strategy])
     if stop == "alone later":
-        state = checkpoints.load(work(experiment(folder, *settings)))
+        state = load_checkpoint(work(experiment(folder, *settings)))
         assert state and len(state["curve"]) == 4
         tune(experiment(folder, *settings))
     same_steps(adapter(folder, settings), alone(*STOPPED[strategy][1:]))
@@ -145,7 +145,7 @@ def test_a_checkpoint_of_deepspeed_is_an_adapters_and_for_its_processes_alone(to
     config = experiment(together["two alone"], *overrides(("auto", "none", "llama-2-7b")))
     folders = [path.name for path in (work(config) / "deepspeed").iterdir() if path.is_dir()]
     assert folders == ["step-2"]
-    state = checkpoints.load(work(config))
+    state = load_checkpoint(work(config))
     assert state and len(state["curve"]) == 2 and all("lora_" in name for name in state["parameters"])
     parts = [path.stat().st_size for path in (work(config) / "deepspeed" / "step-2").iterdir()]
     trained = 4 * sum(parameter.numel() for parameter in state["parameters"].values())
@@ -195,7 +195,7 @@ def test_killed_while_it_saves_deepspeed_goes_on_from_the_save_before(name: str,
     command = torchrun([cell(tmp_path / "run", settings)], tmp_path)
     for step in (1, 2, 4):
         kill_at_a_save(command, tmp_path / "run", f"step-{step}")
-        state = checkpoints.load(work(experiment(tmp_path / "run", *settings)))
+        state = load_checkpoint(work(experiment(tmp_path / "run", *settings)))
         assert (len(state["curve"]) if state else 0) == step - 1
     run([cell(tmp_path / "run", settings)], tmp_path)
     same_steps(adapter(tmp_path / "run", settings), alone("none", "llama-2-7b"))

@@ -17,11 +17,12 @@ import pytest
 from filelock import FileLock
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from selfspec.cli.report import main
 from selfspec.errors import UserError
-from selfspec.reporting import figures
-from selfspec.reporting import sweep as report
-from selfspec.reporting.sweep_state import read_sweep
-from selfspec.reporting.sweep_table import over_seeds, table_of
+from selfspec.reporting.sweep.figures import draw_figures
+from selfspec.reporting.sweep.report import write_sweep_report
+from selfspec.reporting.sweep.state import read_sweep
+from selfspec.reporting.sweep.table import over_seeds, table_of
 from test_sweep import sweep
 
 MODELS = {"base": 0.2, "seeds_only": 0.3}
@@ -86,7 +87,7 @@ def swept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             wanted = ("domain=biomedicine,finance", "data_size=4,6", "lora=r8,r16", "baselines.seeds_only=false")
             ended, _ = sweep(request.getfixturevalue("warm"), folder, *wanted)
             assert ended.code == 0, ended.text
-            assert "python -m selfspec.reporting.sweep" in ended.text
+            assert "selfspec report" in ended.text
             (folder / "done").touch()
     return folder / "sweep"
 
@@ -170,7 +171,7 @@ def test_a_click_on_a_head_sorts_numbers_as_numbers(browser: Browser, tmp_path: 
     gone = json.loads((folder / "0-job" / "results.json").read_text())
     gone["differences"] = []
     (folder / "0-job" / "results.json").write_text(json.dumps(gone))
-    report.write_report(folder)
+    write_sweep_report(folder)
     page, wrong = opened(browser, folder)
     page.locator("section:has(#scores) [name=shots]").select_option("5")
     head = page.locator("#scores th button")
@@ -189,7 +190,7 @@ def test_what_users_wrote_is_text(browser: Browser, tmp_path: Path) -> None:
     jobs = [{"value": 0.3, "domain": HOSTILE, "overrides": [f"a={HOSTILE}"]}, {"value": 0.3}, {"examples": 6}]
     folder = made(tmp_path, *jobs)
     (folder / "2-job" / "error.json").write_text(json.dumps({"what": HOSTILE}))
-    report.write_report(folder)
+    write_sweep_report(folder)
     page, wrong = opened(browser, folder)
     assert page.evaluate("window.owned") is None and wrong == []
     assert HOSTILE in column(page, "domain") and HOSTILE in page.locator("td.why").inner_text()
@@ -232,13 +233,13 @@ def test_half_way_every_job_says_what_it_waits_for(swept: Path, tmp_path: Path) 
     (homes[0] / "results.json").write_text((homes[0] / "results.json").read_text()[:1000])
     (homes[1] / "results.json").unlink()
     (homes[2] / "results.json").write_text('{"scores": [{"model": "base"}], "differences": []}')
-    report.write_report(folder)
+    write_sweep_report(folder)
     page = (folder / "report.html").read_text()
     assert "5 of 8 jobs done, 3 missing" in page and page.count("waiting for examples (not done)") == 3
     assert "22 stages, of which 0 are done" in page and "0.0 s used" in page
     for home in homes[3:]:
         shutil.rmtree(home)
-    report.write_report(folder)
+    write_sweep_report(folder)
     assert "No job is done yet." in (folder / "report.html").read_text()
 
 
@@ -270,7 +271,7 @@ def test_why_a_job_is_not_done(tmp_path: Path) -> None:
     ]
     assert state.jobs[5].state == "missing" and "its results.json is not written" in state.jobs[5].told
     assert {stage.key: stage.state for stage in state.stages}["e4"] == "done"
-    report.write_report(folder)
+    write_sweep_report(folder)
     page, text = (folder / "report.html").read_text(), (folder / "report.md").read_text()
     assert "1 of 6 jobs done, 2 failed, 1 waiting, 2 missing" in page
     for name in ("no memory", "job 123 on node2", "/far/log.txt"):
@@ -293,7 +294,7 @@ def test_jobs_that_differ_in_the_seed_have_a_mean(browser: Browser, tmp_path: Pa
     spread = first.cells["specialized"]
     assert first.seeds == (0, 1, 2) and (spread.mean, spread.low, spread.high) == (pytest.approx(0.6), 0.4, 0.9)
     assert spread.sd == pytest.approx(math.sqrt((0.04 + 0.01 + 0.09) / 2))
-    report.write_report(folder)
+    write_sweep_report(folder)
     page, wrong = opened(browser, folder)
     page.locator("section:has(#seeds) [name=shots]").select_option("0")
     assert column(page, "seeds", "seeds") == ["0, 1, 2", "0"] and column(page, "mean", "seeds") == [".600", ".100"]
@@ -320,7 +321,7 @@ def test_overrides_are_told_where_choices_do_not_tell_jobs_apart(tmp_path: Path)
 def test_figures_are_plotlys_and_make_sense(swept: Path, tmp_path: Path) -> None:
     def drawn(folder: Path) -> dict[str, Any]:
         state = read_sweep(folder)
-        return {figure["name"]: figure["views"] for figure in figures.draw(table_of(state.jobs), state.stages)}
+        return {figure["name"]: figure["views"] for figure in draw_figures(table_of(state.jobs), state.stages)}
 
     for views in drawn(swept).values():
         for plot in views.values():
@@ -338,7 +339,7 @@ def test_numbers_that_are_missing_are_empty_cells(tmp_path: Path) -> None:
     folder = made(tmp_path, {"value": 0.4}, {"value": 0.4, "lora_r": 16})
     text = (folder / "0-job" / "results.json").read_text().replace('"low": 0.275,', '"low": NaN,')
     (folder / "0-job" / "results.json").write_text(text.replace('"value": 0.2,', '"value": NaN,'))
-    report.write_report(folder)
+    write_sweep_report(folder)
     assert "nan" not in (folder / "report.csv").read_text() + (folder / "report.md").read_text()
     assert "| .400 |" in (folder / "report.md").read_text()
     assert all("NaN" not in line for line in (folder / "report.html").read_text().splitlines() if "token_f1/0" in line)
@@ -347,6 +348,6 @@ def test_numbers_that_are_missing_are_empty_cells(tmp_path: Path) -> None:
 def test_the_command_tells_a_wrong_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["sweep", str(tmp_path)])
     with pytest.raises(SystemExit, match=r"no readable sweep\.json"):
-        report.main()
+        main()
     with pytest.raises(UserError):
-        report.write_report(tmp_path)
+        write_sweep_report(tmp_path)

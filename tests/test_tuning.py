@@ -17,19 +17,24 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from selfspec import pipeline, prompts, stage
-from selfspec.config import Config, StrategyConfig
+from selfspec.config.schema import Config, StrategyConfig
+from selfspec.data.reading import read_seeds
+from selfspec.data.splits import seed_subset, split_seeds
 from selfspec.errors import Interrupted, UserError
-from selfspec.models import load
-from selfspec.ranks import ALONE
-from selfspec.records import fewer, read_seeds, split
-from selfspec.reporting.progress import Progress
-from selfspec.stage import Stop
-from selfspec.store import Store
+from selfspec.launch import worker
+from selfspec.launch.worker import run_stage
+from selfspec.models.load import default_device, load_base, with_adapter
+from selfspec.pipeline.build import build_pipeline
+from selfspec.prompts.templates import render_prefix, template_hash
+from selfspec.runtime.distributed import SINGLE_PROCESS
+from selfspec.runtime.progress import Progress
+from selfspec.runtime.signals import StopFlag
+from selfspec.runtime.store import Store
 from selfspec.tuning import checkpoints
-from selfspec.tuning.batches import Encoded, Step, encode, plan
-from selfspec.tuning.module import Data, Specialization
-from selfspec.tuning.strategies import Placement
+from selfspec.tuning.batches import EncodedExample, OptimizerStep, encode_rows, plan_steps
+from selfspec.tuning.checkpoints import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
+from selfspec.tuning.module import SpecializationModule, TuningData
+from selfspec.tuning.strategies.placement import Placement
 from toys import experiment, naive_loss, toy, tuning_config
 
 # 6 steps, 3 an epoch
@@ -43,7 +48,7 @@ QUICK = (
 GENTLE = (*QUICK, "lora.dropout=0", "tuning.learning_rate=1e-4")
 
 
-class StopAfter(Stop):
+class StopAfter(StopFlag):
     """A signal comes while step number `steps` (from 1) runs."""
 
     def __init__(self, steps: int) -> None:
@@ -53,21 +58,21 @@ class StopAfter(Stop):
     def check(self, save: Callable[[], None] = lambda: None) -> None:
         self.left -= 1
         if self.left == 0:
-            self.signal = stage.signal.SIGTERM
+            self.signal = worker.signal.SIGTERM
         super().check(save)
 
 
-def tune(config: Config, stop: Stop | None = None) -> Path:
+def tune(config: Config, stop: StopFlag | None = None) -> Path:
     """The folder of the adapter that is tuned on the seeds alone."""
-    wanted = pipeline.build(config).adapters["seeds_only"]
+    wanted = build_pipeline(config).adapters["seeds_only"]
     store = Store(Path(config.paths.store))
-    with (stop or Stop()).listening() as listening:
-        stage.run(wanted, config, store, Progress(), listening)
+    with (stop or StopFlag()).listening() as listening:
+        run_stage(wanted, config, store, Progress(), listening)
     return store.root / "adapter" / wanted.key
 
 
 def work(config: Config) -> Path:
-    return Path(config.paths.store) / "work" / pipeline.build(config).adapters["seeds_only"].key
+    return Path(config.paths.store) / "work" / build_pipeline(config).adapters["seeds_only"].key
 
 
 def parameters(adapter: Path) -> dict[str, torch.Tensor]:
@@ -83,16 +88,16 @@ def held_out_losses(adapter: Path) -> list[float]:
     return [point["held_out_loss"] for point in curve(adapter) if "held_out_loss" in point]
 
 
-def data(config: Config, tokenizer: Any) -> tuple[list[Encoded], list[Encoded], list[Step]]:
+def data(config: Config, tokenizer: Any) -> tuple[list[EncodedExample], list[EncodedExample], list[OptimizerStep]]:
     """What is learnt, what is held out, and the plan."""
-    shown, held_out = split(read_seeds(Path(config.domain.seeds), config.domain.tasks))
-    shown = fewer(shown, config.domain.seed_count)
-    learnt, watched = (encode(rows, config.domain.role, tokenizer) for rows in (shown, held_out))
-    return learnt, watched, plan([(len(row), len(row.response)) for row in learnt], config.tuning, config.seed)
+    shown, held_out = split_seeds(read_seeds(Path(config.domain.seeds), config.domain.tasks))
+    shown = seed_subset(shown, config.domain.seed_count)
+    learnt, watched = (encode_rows(rows, config.domain.role, tokenizer) for rows in (shown, held_out))
+    return learnt, watched, plan_steps([(len(row), len(row.response)) for row in learnt], config.tuning, config.seed)
 
 
 @torch.no_grad()
-def token_mean(model: Any, rows: list[Encoded]) -> float:
+def token_mean(model: Any, rows: list[EncodedExample]) -> float:
     total = sum(float(naive_loss(model, row)) for row in rows)
     return total / sum(len(row.response) for row in rows)
 
@@ -129,7 +134,7 @@ def test_an_interrupted_run_goes_on_to_the_same_adapter(tmp_path: Path, override
         with pytest.raises(Interrupted, match="SIGTERM"):
             tune(config, StopAfter(steps))
         done += steps
-        assert [point["step"] for point in checkpoints.load(work(config))["curve"]] == list(range(done))  # type: ignore[index]
+        assert [point["step"] for point in load_checkpoint(work(config))["curve"]] == list(range(done))  # type: ignore[index]
     torch.manual_seed(99)
     parts = tune(config)
     check_same(parts, whole, 1e-6)
@@ -156,23 +161,23 @@ def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(tmp_path: Pa
     config = experiment(tmp_path, *QUICK, "tuning.schedule=cosine", "lora.r=64")
     with pytest.raises(Interrupted):
         tune(config, StopAfter(2))
-    state = checkpoints.load(work(config))
+    state = load_checkpoint(work(config))
     assert state is not None
     assert all("lora_" in name for name in state["parameters"])
     trained = sum(parameter.numel() for parameter in state["parameters"].values()) * 4
-    size = (work(config) / checkpoints.NAME).stat().st_size
+    size = (work(config) / CHECKPOINT_NAME).stat().st_size
     assert 3 * trained < size < 1.1 * 3 * trained  # parameters and two moments
 
 
 def test_checkpoints_are_kept_while_a_run_goes_on(tmp_path: Path, monkeypatch: Any) -> None:
     saved: list[int] = []
-    save = checkpoints.save
+    save = save_checkpoint
 
     def counted(folder: Path, *state: Any) -> None:
         save(folder, *state)
-        saved.append(len(checkpoints.load(folder)["curve"]))  # type: ignore[index]
+        saved.append(len(load_checkpoint(folder)["curve"]))  # type: ignore[index]
 
-    monkeypatch.setattr(checkpoints, "save", counted)
+    monkeypatch.setattr("selfspec.tuning.module.save_checkpoint", counted)
     tune(experiment(tmp_path, *QUICK, "tuning.checkpoint_minutes=0"))
     assert saved == [1, 2, 3, 4, 5, 6]
 
@@ -198,7 +203,7 @@ def test_the_adapter_loads_with_plain_peft_and_is_what_was_tuned(undisturbed: An
     torch.testing.assert_close(logits, merged(ids).logits, rtol=1e-4, atol=1e-4)
     assert float((logits - before).abs().max()) > 0.1
     assert token_mean(model, learnt) < token_mean(toy("llama-2-7b")[0], learnt) - 0.05  # it has learnt
-    with load.adapted(toy("llama-2-7b")[0], adapter) as adapted:
+    with with_adapter(toy("llama-2-7b")[0], adapter) as adapted:
         assert torch.equal(adapted(ids).logits, logits)
     assert not any(str(config.paths.store) in path.read_text() for path in adapter.glob("*.json"))
 
@@ -209,11 +214,11 @@ def test_the_adapter_loads_with_plain_peft_and_is_what_was_tuned(undisturbed: An
 def test_the_epoch_that_is_kept_is_the_best_or_the_last(
     tmp_path: Path, monkeypatch: Any, keep: str, losses: dict[int, float]
 ) -> None:
-    monkeypatch.setattr(Specialization, "held_out_loss", lambda self: losses.get(len(self.curve), 9.0))
+    monkeypatch.setattr(SpecializationModule, "held_out_loss", lambda self: losses.get(len(self.curve), 9.0))
     config = experiment(tmp_path, *QUICK, f"tuning.keep={keep}")
     with pytest.raises(Interrupted):
         tune(config, StopAfter(3))
-    first = checkpoints.load(work(config))["parameters"]  # type: ignore[index]
+    first = load_checkpoint(work(config))["parameters"]  # type: ignore[index]
     with pytest.raises(Interrupted):
         tune(config, StopAfter(2))  # in the second epoch
     adapter = tune(config)
@@ -246,13 +251,13 @@ def test_tuning_stops_when_the_held_out_loss_no_longer_falls(tmp_path: Path, sto
 
 def test_an_optimizer_in_8_bits_learns_and_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: Any) -> None:
     """As on a GPU; on a processor its states are not paged."""
-    monkeypatch.setattr(Specialization, "_packed", lambda self, parameter: True)
+    monkeypatch.setattr(SpecializationModule, "_packed", lambda self, parameter: True)
     settings = [*QUICK, "quantization=nf4", "lora.r=64"]  # smaller tensors' states stay in float32
     whole = tune(experiment(tmp_path / "whole", *settings))
     stopped = experiment(tmp_path / "stopped", *settings)
     with pytest.raises(Interrupted):
         tune(stopped, StopAfter(2))
-    state = checkpoints.load(work(stopped))
+    state = load_checkpoint(work(stopped))
     assert state and "torch.uint8" in str(state["optimizer"]["state"])
     check_same(tune(stopped), whole, 1e-6)
     monkeypatch.undo()
@@ -277,8 +282,8 @@ def test_tuning_asks_for_no_address_on_the_network(tmp_path: Path, monkeypatch: 
 
 def test_the_adapter_names_the_prompt_template_that_it_was_tuned_under(undisturbed: Any) -> None:
     kept = json.loads((undisturbed[1] / "prompt.json").read_text())
-    assert kept["hash"] == prompts.template_hash()
-    shown = prompts.prefix(undisturbed[0].domain.role, ())
+    assert kept["hash"] == template_hash()
+    shown = render_prefix(undisturbed[0].domain.role, ())
     assert kept["template"].startswith(shown)
     assert all(place in kept["template"].removeprefix(shown) for place in ("{instruction}", "{input}", "{options}"))
 
@@ -287,7 +292,7 @@ def test_the_adapter_names_the_prompt_template_that_it_was_tuned_under(undisturb
 @pytest.mark.parametrize("name", ["gemma-3-270m", "falcon-40b"])
 def test_the_base_is_bit_for_bit_as_before(tmp_path: Path, name: str, interrupted: bool) -> None:
     config = experiment(tmp_path, *QUICK, f"model={name}", "tuning.epochs=1")
-    base, tokenizer = load.base(config.model, config.paths, Progress())
+    base, tokenizer = load_base(config.model, config.paths, Progress())
     before = {key: value.clone() for key, value in base.state_dict().items()}
     ids = torch.tensor([tokenizer("Does aspirin help?").input_ids], device=base.device)
     logits, attention = base(ids).logits, base.config._attn_implementation
@@ -296,8 +301,8 @@ def test_the_base_is_bit_for_bit_as_before(tmp_path: Path, name: str, interrupte
             tune(config, StopAfter(1))
     else:
         tune(config)
-    assert load.base(config.model, config.paths, Progress())[0] is base
-    assert {parameter.device.type for parameter in base.parameters()} == {load.device().type}
+    assert load_base(config.model, config.paths, Progress())[0] is base
+    assert {parameter.device.type for parameter in base.parameters()} == {default_device().type}
     after = base.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[key], before[key]) for key in before)
@@ -363,9 +368,9 @@ def test_each_kind_of_adapter_learns_and_is_read_again(
     assert wanted is None or {name.split(".")[-3] for name in names} == wanted
     losses = [point["loss"] for point in curve(folder)]
     assert losses[-1] < losses[0]
-    base, tokenizer = load.base(config.model, config.paths, Progress())
+    base, tokenizer = load_base(config.model, config.paths, Progress())
     watched = data(config, tokenizer)[1]
-    with load.adapted(base, folder) as model:
+    with with_adapter(base, folder) as model:
         layer = model.base_model.model.model.layers[0].self_attn.q_proj
         assert layer.scaling["default"] == pytest.approx(scale)
         assert token_mean(model, watched) == pytest.approx(min(held_out_losses(folder)), rel=1e-4)
@@ -386,12 +391,12 @@ def test_activations_computed_again_change_nothing(undisturbed: tuple[Config, Pa
 
 def factors(tmp_path: Path, steps: int, **changes: Any) -> list[float]:
     """What the learning rate is multiplied by at each step."""
-    planned = [Step(number, 0, ((0,),), 1) for number in range(steps)]
+    planned = [OptimizerStep(number, 0, ((0,),), 1) for number in range(steps)]
     display: Any = SimpleNamespace(advance=lambda *_: None)
     config = tuning_config(**changes)
-    layer, alone = torch.nn.Linear(1, 1), Placement(StrategyConfig("auto"), ALONE)
-    data = Data([], planned, [])
-    module = Specialization(layer, data, config, lambda _: None, alone, tmp_path, display, Stop())
+    layer, alone = torch.nn.Linear(1, 1), Placement(StrategyConfig("auto"), SINGLE_PROCESS)
+    data = TuningData([], planned, [])
+    module = SpecializationModule(layer, data, config, lambda _: None, alone, tmp_path, display, StopFlag())
     return [module.factor(step) for step in range(steps)]
 
 

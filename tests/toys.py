@@ -11,10 +11,12 @@ import dacite
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from selfspec import config, door, resolvers
-from selfspec.config import Config, ModelConfig, TuningConfig
-from selfspec.models import toy as built
-from selfspec.tuning.batches import Encoded
+from selfspec.config.composition import freeze, register_schema
+from selfspec.config.resolvers import register_resolvers
+from selfspec.config.schema import Config, ModelConfig, TuningConfig
+from selfspec.config.validation import validate
+from selfspec.models.toy import build_toy
+from selfspec.tuning.batches import EncodedExample
 
 PROJECT = Path(__file__).parents[1]
 NAMES = tuple(sorted(path.stem for path in (PROJECT / "conf" / "model").glob("*.yaml")))
@@ -35,18 +37,18 @@ def tuning_config(**changes: Any) -> TuningConfig:
 def toy(name: str, **architecture: Any) -> tuple[Any, Any]:
     """A fresh toy (model, tokenizer), `architecture` changing its numbers: the same weights at every call."""
     found = model_config(name)
-    model, tokenizer = built.build(replace(found, toy_architecture={**found.toy_architecture, **architecture}))
+    model, tokenizer = build_toy(replace(found, toy_architecture={**found.toy_architecture, **architecture}))
     return model.requires_grad_(False).eval(), tokenizer
 
 
 def experiment(folder: Path, *overrides: str) -> Config:
     """The frozen config that a command line would give, on a toy, with all its paths under `folder`."""
-    config.register()
-    resolvers.register(PROJECT)
+    register_schema()
+    register_resolvers(PROJECT)
     own = [f"paths.{name}={folder / name}" for name in ("store", "cache", "output")]
     with initialize_config_dir(config_dir=str(PROJECT / "conf"), version_base=None):
         composed = compose("config", overrides=["model.toy=true", "logger=none", *own, *overrides])
-        return door.checked(config.freeze(composed))
+        return validate(freeze(composed))
 
 
 def collapsed(names: Any) -> set[str]:
@@ -64,7 +66,7 @@ def shuffle_adapter(model: Any) -> Any:
     return get_peft_model(model, settings)
 
 
-def naive_loss(model: Any, row: Encoded) -> Any:
+def naive_loss(model: Any, row: EncodedExample) -> Any:
     """Cross-entropy summed over the response's tokens, from the logits of every position of the one row."""
     import torch
 

@@ -50,7 +50,7 @@ def main() -> None:
     import wandb  # noqa: F401
 
     import selfspec.engines.transformers
-    import selfspec.experiment
+    import selfspec.launch.experiment
     import selfspec.reporting.page
     import selfspec.stages.adapter
     import selfspec.tuning.module  # noqa: F401

@@ -84,9 +84,9 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run one batch of jobs."""
-        from selfspec.launch import sweep
+        from selfspec.launch.sweep import launch_sweep
 
-        return sweep.launch(self, job_overrides, initial_job_idx)
+        return launch_sweep(self, job_overrides, initial_job_idx)
 
 
 class SlurmLauncher(LocalLauncher):

@@ -10,19 +10,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from selfspec.config import Config
-from selfspec.door import check_split
+from selfspec.config.schema import Config
+from selfspec.data.reading import read_questions, read_seeds
+from selfspec.data.records import SEPARATOR, Draft, Question, Seed
+from selfspec.data.splits import split_seeds
 from selfspec.errors import UserError
+from selfspec.evaluation.judgement import is_compliant
+from selfspec.evaluation.metrics import normalize_answer
 from selfspec.filters.contamination import Contamination
-from selfspec.filters.duplicate import Duplicates
+from selfspec.filters.duplicate import DuplicateInputs
 from selfspec.filters.novelty import Novelty
-from selfspec.prompts import INPUT_STOP, Draft
-from selfspec.records import SEPARATOR, Question, Seed, read_questions, read_seeds, split
-from selfspec.scoring.metrics import normalized
-from selfspec.scoring.tasks import compliant
+from selfspec.launch.preparation import check_seed_counts
+from selfspec.prompts.templates import INPUT_STOP
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
 CONSTANTS = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 24.0, 52.0, 60.0, 100.0, 365.0, 1000.0, 10000.0}
+
+
 COMMONEST, ROWS = 0.7, 6  # a label has too large a share over the first, in as many rows as the second or more
 
 
@@ -63,41 +69,41 @@ class Findings:
     notes: list[str] = field(default_factory=list)
 
 
-def check(config: Config) -> Findings:
+def check_domain(config: Config) -> Findings:
     """Everything that can be said of a domain; a file with a bad line is named for that line alone."""
     domain, found = config.domain, Findings()
     try:
         seeds = read_seeds(Path(domain.seeds), domain.tasks)
         asked = [_asked(seed, domain.tasks[seed.task_type].kind) for seed in seeds]
-        found.seeds = lines(Path(domain.seeds), asked)
-        found.held_out = {seed.id for seed in split(seeds)[1]}
-        check_split(config, domain)
+        found.seeds = read_lines(Path(domain.seeds), asked)
+        found.held_out = {seed.id for seed in split_seeds(seeds)[1]}
+        check_seed_counts(config, domain)
     except UserError as error:
         found.complaints.append(str(error))
     try:
         questions = read_questions(Path(domain.evaluation), domain.tasks)
-        found.questions = lines(Path(domain.evaluation), questions)
+        found.questions = read_lines(Path(domain.evaluation), questions)
     except UserError as error:
         found.complaints.append(str(error))
     both = found.seeds + found.questions
-    found.complaints += near(both, config.generation.filters.novelty_threshold)
+    found.complaints += near_duplicates(both, config.generation.filters.novelty_threshold)
     for look in CHECKS:
         found.complaints += [*look(found.seeds), *look(found.questions)]
-    found.complaints += [*ended(found.seeds), *unshown(found.seeds, found.held_out)]
-    found.notes = [*spans(both), *numbers(both), *overlaps(config, found), *missing(config, found)]
+    found.complaints += [*answer_ends(found.seeds), *unused_topics_or_types(found.seeds, found.held_out)]
+    found.notes = [*spans(both), *formula_findings(both), *overlaps(config, found), *missing_formulas(config, found)]
     return found
 
 
-def lines(path: Path, rows: Iterable[Question]) -> list[Line]:
+def read_lines(path: Path, rows: Iterable[Question]) -> list[Line]:
     """Rows of a file with their lines: the reader leaves out blank ones, and nothing else."""
     text = path.read_text(encoding="utf-8").split("\n")
     numbers = (number for number, line in enumerate(text, start=1) if line.strip())
     return [Line(path, n, row) for n, row in zip(numbers, rows, strict=True)]
 
 
-def near(some: Sequence[Line], threshold: float) -> Iterator[str]:
+def near_duplicates(some: Sequence[Line], threshold: float) -> Iterator[str]:
     """Rows that the filter of novelty would drop, behind those before them."""
-    known, inputs = Novelty([], threshold), Duplicates([])
+    known, inputs = Novelty([], threshold), DuplicateInputs([])
     for line in some:
         row = line.row
         draft = Draft(row.task_type, row.instruction, row.input, row.options)
@@ -110,21 +116,21 @@ def near(some: Sequence[Line], threshold: float) -> Iterator[str]:
 
 def balance(some: Sequence[Line]) -> Iterator[str]:
     """Labels that are never the answer, where there are as many rows as labels, or that nearly always are."""
-    for task, mine in by_task(some).items():
+    for task, mine in group_by_task(some).items():
         for label, count in label_counts(mine).items():
             offered = [line for line in mine if label in line.row.options]
             if not count and len(offered) >= max(len(line.row.options) for line in offered):
-                yield f"{offered[0].place}: label '{label}' of {task} is never the answer ({told(mine)})."
+                yield f"{offered[0].place}: label '{label}' of {task} is never the answer ({describe_answers(mine)})."
             elif len(offered) >= ROWS and count > COMMONEST * len(offered):
                 share = f"{count} of {len(offered)}"
-                yield f"{offered[0].place}: label '{label}' of {task} is the answer in {share} rows ({told(mine)})."
+                yield f"{offered[0].place}: label '{label}' of {task} is the answer in {share} rows ({describe_answers(mine)})."
 
 
 def forms(some: Sequence[Line]) -> Iterator[str]:
     """Answers that the measure of format would call wrong, numbers that the scorer can't read among them."""
     for line in some:
         for answer in line.row.answers:
-            if not compliant(line.row, answer):
+            if not is_compliant(line.row, answer):
                 yield f"{line.place}: the answer '{answer}' has not the form of kind {line.kind}."
 
 
@@ -152,7 +158,7 @@ def entities(some: Sequence[Line]) -> Iterator[str]:
 CHECKS: tuple[Callable[[Sequence[Line]], Iterator[str]], ...] = (balance, forms, options, entities)
 
 
-def ended(seeds: Sequence[Line]) -> Iterator[str]:
+def answer_ends(seeds: Sequence[Line]) -> Iterator[str]:
     """Seeds that hold what ends an input: a prompt that shows them teaches the model to stop early."""
     for line in seeds:
         text = re.sub(r"\n\s*\n", "\n", f" {line.row.input}")
@@ -160,7 +166,7 @@ def ended(seeds: Sequence[Line]) -> Iterator[str]:
             yield f"{line.place}: the input has a line that begins with '{stop.strip()}', which ends an input."
 
 
-def unshown(seeds: Sequence[Line], held_out: set[str]) -> Iterator[str]:
+def unused_topics_or_types(seeds: Sequence[Line], held_out: set[str]) -> Iterator[str]:
     """Task types and labels that no model is ever shown, since only held-out seeds have them."""
     shown = [line for line in seeds if line.row.id not in held_out]
     types = {line.row.task_type for line in shown}
@@ -176,11 +182,11 @@ def unshown(seeds: Sequence[Line], held_out: set[str]) -> Iterator[str]:
 def spans(some: Sequence[Line]) -> Iterator[str]:
     """Short answers and items of lists that don't stand in their input: right where they had to be worked out."""
     for line in (line for line in some if line.row.input and line.kind in ("short", "list")):
-        text, answers = normalized(line.row.input), line.row.answers
+        text, answers = normalize_answer(line.row.input), line.row.answers
         if line.kind == "short":
-            unseen = [] if any(normalized(answer) in text for answer in answers) else [answers[0]]
+            unseen = [] if any(normalize_answer(answer) in text for answer in answers) else [answers[0]]
         else:
-            unseen = [part for part in answers[0].split(SEPARATOR) if normalized(part) not in text]
+            unseen = [part for part in answers[0].split(SEPARATOR) if normalize_answer(part) not in text]
         for answer in unseen:
             yield f"{line.place}: '{answer}' does not stand in the input."
 
@@ -194,15 +200,15 @@ def overlaps(config: Config, found: Findings) -> Iterator[str]:
             yield f"{line.place}: the input has {reason}, an evaluation question."
 
 
-def missing(config: Config, found: Findings) -> Iterator[str]:
+def missing_formulas(config: Config, found: Findings) -> Iterator[str]:
     """Task types of the domain without a row."""
     for path, some in ((config.domain.seeds, found.seeds), (config.domain.evaluation, found.questions)):
         for task in config.domain.tasks if some else ():
-            if task not in by_task(some):
+            if task not in group_by_task(some):
                 yield f"{path}: no row has task type {task}."
 
 
-def by_task(some: Sequence[Line]) -> dict[str, list[Line]]:
+def group_by_task(some: Sequence[Line]) -> dict[str, list[Line]]:
     """Lines by their task type."""
     groups: dict[str, list[Line]] = {}
     for line in some:
@@ -217,12 +223,12 @@ def label_counts(mine: Sequence[Line]) -> dict[str, int]:
     return {label: said.count(label) for label in dict.fromkeys((*offered, *said))}
 
 
-def told(mine: Sequence[Line]) -> str:
+def describe_answers(mine: Sequence[Line]) -> str:
     """`yes 3, no 2`."""
     return ", ".join(f"{label} {count}" for label, count in label_counts(mine).items())
 
 
-def numbers(some: Sequence[Line]) -> Iterator[str]:
+def formula_findings(some: Sequence[Line]) -> Iterator[str]:
     """Numbers without a formula, and numbers of a formula that the task does not hold (but for CONSTANTS)."""
     for line in (line for line in some if line.kind == "number"):
         if not line.row.formula:

@@ -14,20 +14,24 @@ from typing import Any, cast
 
 from rich.console import Console
 
-from selfspec import pipeline
-from selfspec.config import Config, ModelConfig
-from selfspec.door import check_split
-from selfspec.engines import Batch, Completion
-from selfspec.errors import UserError, nearest
-from selfspec.generation import Pool, instructions, responses, votes
+from selfspec.config.schema import Config, ModelConfig
+from selfspec.data.reading import read_questions, read_seeds
+from selfspec.data.records import CLOSED_KINDS, Draft, Seed, TaskRequest
+from selfspec.data.splits import seed_subset, split_seeds
+from selfspec.engines.protocol import Completion, PromptBatch
+from selfspec.errors import UserError, did_you_mean
+from selfspec.evaluation.few_shot import answer_batch, build_batches
+from selfspec.generation.instructions import draft_from_row, plan_requests, write_instructions
 from selfspec.generation.judgements import Judge
-from selfspec.generation.responses import Answering, as_task
-from selfspec.generation.rows import CLOSED
-from selfspec.models import toy
-from selfspec.prompts import Draft, Request, choose_style, opening, turns
-from selfspec.records import Seed, fewer, read_questions, read_seeds, split
-from selfspec.retrieval import corpus
-from selfspec.scoring import answers
+from selfspec.generation.pools import Pool
+from selfspec.generation.responses import ResponseSettings, draft_as_task, write_responses
+from selfspec.generation.votes import sample_votes
+from selfspec.launch.preparation import check_seed_counts
+from selfspec.models.toy import build_toy
+from selfspec.pipeline.build import build_pipeline
+from selfspec.pipeline.pools import pool_keys
+from selfspec.prompts.chat import bos_ids, chat_template_of, with_prompt_style
+from selfspec.retrieval.corpus import split_into_passages
 
 
 @dataclass
@@ -36,9 +40,9 @@ class Recorder:
 
     tokenizer: Any
     replies: list[str] = field(default_factory=list)
-    batches: list[Batch] = field(default_factory=list)
+    batches: list[PromptBatch] = field(default_factory=list)
 
-    def complete(self, batch: Batch) -> list[Completion]:
+    def complete(self, batch: PromptBatch) -> list[Completion]:
         """The next reply, for every item alike; options are all the same to it."""
         self.batches.append(batch)
         reply = self.replies.pop(0) if self.replies else ""
@@ -49,13 +53,13 @@ class Recorder:
         """Tokens of a text, as the engine counts them."""
         return len(self.tokenizer(text, add_special_tokens=False).input_ids)
 
-    def tokens(self, batch: Batch) -> int:
+    def tokens(self, batch: PromptBatch) -> int:
         """Tokens of a batch's first prompt: what begins every text, the prefix and the item, each tokenised apart."""
-        return len(opening(self.tokenizer)) + sum(map(self.count, self.parts(batch)))
+        return len(bos_ids(self.tokenizer)) + sum(map(self.count, self.parts(batch)))
 
-    def parts(self, batch: Batch) -> tuple[str, str]:
+    def parts(self, batch: PromptBatch) -> tuple[str, str]:
         """The prefix and the first item, in their turns."""
-        around = turns(self.tokenizer)
+        around = chat_template_of(self.tokenizer)
         return around.prefix(batch.prefix, batch.begun), around.item(batch.items[0], batch.begun)
 
 
@@ -68,12 +72,12 @@ class _FirstBatch(Pool):
         return make(0, groups[0])
 
 
-def show(config: Config, task: str | None, console: Console) -> None:
+def show_preview(config: Config, task: str | None, console: Console) -> None:
     """Print each prompt under its title, with its tokens."""
-    tokenizer, whose = tokenizer_of(config.model, Path(config.paths.cache))
+    tokenizer, whose = load_preview_tokenizer(config.model, Path(config.paths.cache))
     recorder = Recorder(tokenizer)
     total = 0
-    for title, prompt, tokens in prompts(config, task, recorder):
+    for title, prompt, tokens in collect_prompts(config, task, recorder):
         console.out(f"━━ {title}", style="bold", highlight=False)
         console.out(prompt, highlight=False)  # as it is: `print` would wrap lines and read :codes: as emoji
         console.out(f"━━ {tokens} tokens\n", style="bold", highlight=False)
@@ -81,7 +85,7 @@ def show(config: Config, task: str | None, console: Console) -> None:
     console.out(f"{total} prompts, counted in tokens of {whose}.", highlight=False)
 
 
-def prompts(config: Config, task: str | None, recorder: Recorder) -> Iterator[tuple[str, str, int]]:
+def collect_prompts(config: Config, task: str | None, recorder: Recorder) -> Iterator[tuple[str, str, int]]:
     """(what it is for, the prompt, its tokens) of the first batches of a run with this config, each by its first item.
 
     Raises:
@@ -96,33 +100,33 @@ def _generate(config: Config, recorder: Recorder) -> list[str]:
     """Have the first batches of synthetic data's steps sent; a title for each."""
     domain, generation = config.domain, config.generation
     seeds = read_seeds(Path(domain.seeds), domain.tasks)
-    check_split(config, domain)
-    shown, _ = split(seeds)
-    shown = fewer(shown, domain.seed_count)
-    keys = pipeline.pool_keys(pipeline.build(config).rounds[0][0])
+    check_seed_counts(config, domain)
+    shown, _ = split_seeds(seeds)
+    shown = seed_subset(shown, domain.seed_count)
+    keys = pool_keys(build_pipeline(config).rounds[0][0])
     pools = {name: _FirstBatch(cast(Any, None), "", key, lambda: recorder) for name, key in keys.items()}
-    like = _stand_in(shown, instructions.plan(domain, shown, pools["instructions"], 0)[0])
+    like = _stand_in(shown, plan_requests(domain, shown, pools["instructions"], 0)[0])
     recorder.replies = [like.instruction, like.input]
-    draft = instructions.draft(instructions.block(pools["instructions"], 0, generation, domain, shown)[0])
+    draft = draft_from_row(write_instructions(pools["instructions"], 0, generation, domain, shown)[0])
     retrieval, found = config.retrieval, []
     if retrieval.name != "none":
-        found = list(islice(corpus.passages(retrieval), retrieval.passages))
-    answering = Answering(generation, domain, shown, lambda draft: found, config.model.context_length)
-    responses.block(pools["responses"], 0, [(0, draft)], answering)
+        found = list(islice(split_into_passages(retrieval), retrieval.passages))
+    answering = ResponseSettings(generation, domain, shown, lambda draft: found, config.model.context_length)
+    write_responses(pools["responses"], 0, [(0, draft)], answering)
     wrote = f"what the model will have written is here of seed {like.id}"
     titles = ["Instruction-writing", f"Input-writing ({wrote})", f"Response ({wrote})"]
-    closed = next((seed for seed in [like, *shown] if domain.tasks[seed.task_type].kind in CLOSED), None)
+    closed = next((seed for seed in [like, *shown] if domain.tasks[seed.task_type].kind in CLOSED_KINDS), None)
     if generation.filters.self_consistency and closed:
         asked = Draft(closed.task_type, closed.instruction, closed.input, closed.options)
-        votes.block(pools["votes"], 0, [(0, asked)], answering)
+        sample_votes(pools["votes"], 0, [(0, asked)], answering)
         titles.append(f"Self-consistency (the same of seed {closed.id})")
     if generation.filters.judge:
-        Judge(pools["judgements"], generation.judge, domain, shown).block(0, [(0, as_task(draft), like.output)])
+        Judge(pools["judgements"], generation.judge, domain, shown).block(0, [(0, draft_as_task(draft), like.output)])
         titles.append(f"Judge ({wrote})")
     return titles
 
 
-def _stand_in(shown: Sequence[Seed], request: Request) -> Seed:
+def _stand_in(shown: Sequence[Seed], request: TaskRequest) -> Seed:
     """The first seed that is as the model was asked to write."""
     return next(s for s in shown if (s.task_type, s.options) == (request.task_type, request.options))
 
@@ -130,24 +134,24 @@ def _stand_in(shown: Sequence[Seed], request: Request) -> Seed:
 def _evaluate(config: Config, task: str | None, recorder: Recorder) -> list[str]:
     """Have the first questions of one task type asked at every number of shots; a title for each."""
     domain = config.domain
-    shown, _ = split(read_seeds(Path(domain.seeds), domain.tasks))
+    shown, _ = split_seeds(read_seeds(Path(domain.seeds), domain.tasks))
     questions = read_questions(Path(domain.evaluation), domain.tasks)
     task = task or questions[0].task_type
     types = {question.task_type for question in questions}
     if task not in types:
         raise UserError(
-            f"--task {task}: no question is of this type; {nearest(task, types)}there are {', '.join(sorted(types))}."
+            f"--task {task}: no question is of this type; {did_you_mean(task, types)}there are {', '.join(sorted(types))}."
         )
     titles = []
-    sheets = answers.sheets(questions, shown, config.evaluation, config.seed)
+    sheets = build_batches(questions, shown, config.evaluation, config.seed)
     for shots in config.evaluation.shots:
         sheet = next(sheet for sheet in sheets if (sheet.task_type, sheet.shots) == (task, shots))
-        (first, *_) = answers.ask(recorder, sheet, domain.role, config.model.context_length)
+        (first, *_) = answer_batch(recorder, sheet, domain.role, config.model.context_length)
         titles.append(f"Evaluation of {task}, {first['shots_shown']} shots, question {first['id']}")
     return titles
 
 
-def tokenizer_of(model: ModelConfig, cache: Path) -> tuple[Any, str]:
+def load_preview_tokenizer(model: ModelConfig, cache: Path) -> tuple[Any, str]:
     """(tokenizer, whose it is): the model's where its files are at hand, else the toy's; nothing is downloaded."""
     from transformers import AutoTokenizer
 
@@ -157,7 +161,7 @@ def tokenizer_of(model: ModelConfig, cache: Path) -> tuple[Any, str]:
             if place and not model.toy:
                 options = {"revision": model.revision} if place == model.hub else {}
                 found = AutoTokenizer.from_pretrained(str(place), local_files_only=True, **options)
-                return choose_style(found, model), model.name
+                return with_prompt_style(found, model), model.name
         except (OSError, ValueError):
             continue  # not there
-    return toy.build(model)[1], f"the toy's tokenizer, since {model.name}'s is not on this machine"
+    return build_toy(model)[1], f"the toy's tokenizer, since {model.name}'s is not on this machine"

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfspec.engines import Batch
+from selfspec.engines.protocol import PromptBatch
 from selfspec.engines.transformers import TransformersEngine
 
 
 @dataclass
-class _Pair:
+class _ExpertAndAmateur:
     """The same rows in flight, read by expert and amateur."""
 
     expert: Any
@@ -51,12 +51,12 @@ class ContrastiveEngine(TransformersEngine):
         self.contrast, self.plausible = contrast, plausible
         self.amateur = TransformersEngine(model, tokenizer)  # the adapter is off whenever it is called
 
-    def _read(self, batch: Batch) -> Any:
+    def _read(self, batch: PromptBatch) -> Any:
         closed = batch.closed or (False,) * len(batch.items)
         contrast = torch.tensor([0.0 if label else self.contrast for label in closed], device=self.device)
         with self.model.disable_adapter():
             amateur = self.amateur._read(batch)
-        return _Pair(super()._read(batch), amateur, contrast, self.plausible)
+        return _ExpertAndAmateur(super()._read(batch), amateur, contrast, self.plausible)
 
     def _advance(self, state: Any, tokens: list[int]) -> None:
         with self.model.disable_adapter():

@@ -14,15 +14,20 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from selfspec import prompts
-from selfspec.engines import Batch, Completion, Sampling, cache
+from selfspec.engines.kv_cache import copy_rows, empty_cache
+from selfspec.engines.protocol import Completion, PromptBatch, Sampling
+from selfspec.prompts.chat import bos_ids, chat_template_of
 
-NUCLEUS = 4096  # most probable tokens looked at first; the whole vocabulary is sorted only when they hold too little
-TAIL = 32  # tokens decoded to look for the stop text
+TOP_K_FIRST = (
+    4096  # most probable tokens looked at first; the whole vocabulary is sorted only when they hold too little
+)
+
+
+STOP_WINDOW = 32  # tokens decoded to look for the stop text
 
 
 @dataclass
-class _State:
+class _DecodingState:
     """Rows in flight. `mask` is 1 where a token, cached or just being read, counts."""
 
     cache: Cache
@@ -43,11 +48,11 @@ class TransformersEngine:
         self.model, self.tokenizer = model, tokenizer
         self.pad = tokenizer.pad_token_id or 0
         self.device = model.get_input_embeddings().weight.device
-        self.turns, self.start = prompts.turns(tokenizer), prompts.opening(tokenizer)
+        self.turns, self.start = chat_template_of(tokenizer), bos_ids(tokenizer)
         ends = model.generation_config.eos_token_id if model.generation_config is not None else None
         self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
         # Most architectures count positions from the ids given; MPT and others with ALiBi know distances alone.
-        self.takes_positions = "position_ids" in inspect.signature(_plain(model).forward).parameters
+        self.takes_positions = "position_ids" in inspect.signature(_unwrap_peft(model).forward).parameters
         self._prefix: tuple[str, list[int], Cache] | None = None
 
     def count(self, text: str) -> int:
@@ -55,21 +60,21 @@ class TransformersEngine:
         return len(self._encode(self.turns.item(self.turns.prefix(text))))
 
     @torch.inference_mode()
-    def complete(self, batch: Batch) -> list[Completion]:
+    def complete(self, batch: PromptBatch) -> list[Completion]:
         """One completion for each item, in order."""
         state = self._read(batch)
         logprobs = self._option_logprobs(state, batch.options) if any(batch.options) else [()] * len(batch.items)
         rows, ended = self._decode(state, batch.sampling, batch.stop)
         completions = []
         for ids, finished, scores in zip(rows, ended, logprobs, strict=True):
-            text = _cut(self.tokenizer.decode(ids, skip_special_tokens=True), batch.stop)
+            text = _cut_at_stop(self.tokenizer.decode(ids, skip_special_tokens=True), batch.stop)
             completions.append(Completion(text, len(ids), finished, scores))
         return completions
 
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
-    def _forward(self, ids: Tensor, state: _State, last_only: bool = True) -> Tensor:
+    def _forward(self, ids: Tensor, state: _DecodingState, last_only: bool = True) -> Tensor:
         """Run `ids` [rows, n] behind what is cached; the mask already counts them.
 
         Returns:
@@ -95,7 +100,7 @@ class TransformersEngine:
         logits: Tensor = output.logits
         return logits.reshape(len(ids), -1) if last_only else logits
 
-    def _read(self, batch: Batch) -> Any:
+    def _read(self, batch: PromptBatch) -> Any:
         """The state after every item's last prompt token.
 
         All padding stands at the far left, where sliding windows and ALiBi don't feel it: a shorter item's row is
@@ -111,15 +116,15 @@ class TransformersEngine:
             longest = max(map(len, rows))
             gaps = [longest - len(row) for row in rows]
             rows = [[self.pad] * gap + row for gap, row in zip(gaps, rows, strict=True)]
-            caches = cache.empty(longest + batch.sampling.max_new_tokens)
+            caches = empty_cache(longest + batch.sampling.max_new_tokens)
         else:
             kept = len(prefix)
             rows = [prefix[kept - gap :] + item for gap, item in zip(gaps, items, strict=True)]
-            caches = cache.copied(cached, [0] * len(gaps), gaps, longest + batch.sampling.max_new_tokens)
+            caches = copy_rows(cached, [0] * len(gaps), gaps, longest + batch.sampling.max_new_tokens)
         mask = torch.ones(len(items), kept + longest, dtype=torch.long, device=self.device)
         for row, gap in enumerate(gaps):
             mask[row, :gap] = 0
-        state = _State(caches, mask, torch.empty(0))
+        state = _DecodingState(caches, mask, torch.empty(0))
         state.logits = self._forward(torch.tensor(rows, device=self.device), state)
         return state
 
@@ -127,13 +132,13 @@ class TransformersEngine:
         """Tokens of the prefix, and their keys and values in one row; the last one is kept."""
         if self._prefix is None or self._prefix[0] != prefix:
             ids = self.start + self._encode(prefix)
-            state = _State(cache.empty(len(ids)), torch.ones(1, len(ids), dtype=torch.long), torch.empty(0))
+            state = _DecodingState(empty_cache(len(ids)), torch.ones(1, len(ids), dtype=torch.long), torch.empty(0))
             state.mask = state.mask.to(self.device)
             self._forward(torch.tensor([ids], device=self.device), state)
             self._prefix = (prefix, ids, state.cache)
         return self._prefix[1], self._prefix[2]
 
-    def _option_logprobs(self, state: _State, options: tuple[tuple[str, ...], ...]) -> list[tuple[float, ...]]:
+    def _option_logprobs(self, state: _DecodingState, options: tuple[tuple[str, ...], ...]) -> list[tuple[float, ...]]:
         """log p(option | prompt) for each item's options: their first tokens are already answered by the prompt."""
         first = state.logits.float().log_softmax(-1)
         pairs = [(row, self._encode(text)) for row, texts in enumerate(options) for text in texts]
@@ -146,14 +151,14 @@ class TransformersEngine:
         remaining = iter(scores)
         return [tuple(next(remaining) for _ in texts) for texts in options]
 
-    def _rest_logprobs(self, state: _State, pairs: list[tuple[int, list[int]]]) -> list[float]:
+    def _rest_logprobs(self, state: _DecodingState, pairs: list[tuple[int, list[int]]]) -> list[float]:
         """Sum of log-probabilities of each option's tokens behind its first."""
         index = torch.tensor([row for row, _ in pairs], device=self.device)
         longest = max(len(ids) for _, ids in pairs) - 1
         ids = torch.tensor([ids[:-1] + [0] * (longest + 1 - len(ids)) for _, ids in pairs], device=self.device)
         ones = torch.ones_like(ids)
-        copies = cache.copied(state.cache, [row for row, _ in pairs], [0] * len(pairs), longest)
-        fork = _State(copies, torch.cat([state.mask[index], ones], 1), torch.empty(0))
+        copies = copy_rows(state.cache, [row for row, _ in pairs], [0] * len(pairs), longest)
+        fork = _DecodingState(copies, torch.cat([state.mask[index], ones], 1), torch.empty(0))
         logprobs = self._forward(ids, fork, last_only=False).float().log_softmax(-1)
         return [
             sum(float(logprobs[n, place, token]) for place, token in enumerate(option[1:]))
@@ -170,12 +175,12 @@ class TransformersEngine:
         generator = torch.Generator().manual_seed(sampling.seed)
         numbers = torch.rand(count, sampling.max_new_tokens, generator=generator)
         for step in range(sampling.max_new_tokens):
-            tokens = choose(state.logits, sampling, numbers[active, step].to(self.device)).tolist()
+            tokens = sample_next_token(state.logits, sampling, numbers[active, step].to(self.device)).tolist()
             for row, token in zip(active, tokens, strict=True):
                 ended[row] = token in self.ends
                 if not ended[row]:
                     rows[row].append(token)
-                    tail = self.tokenizer.decode(rows[row][-TAIL:])
+                    tail = self.tokenizer.decode(rows[row][-STOP_WINDOW:])
                     ended[row] = any(text in tail for text in stop)
             going = [place for place, row in enumerate(active) if not ended[row]]
             if not going or step + 1 == sampling.max_new_tokens:
@@ -192,7 +197,7 @@ class TransformersEngine:
         state.logits = self._forward(torch.tensor(tokens, device=self.device)[:, None], state)
 
 
-def choose(logits: Tensor, sampling: Sampling, numbers: Tensor) -> Tensor:
+def sample_next_token(logits: Tensor, sampling: Sampling, numbers: Tensor) -> Tensor:
     """One token a row: the likeliest, or by inverting the nucleus' distribution at `numbers`.
 
     Args:
@@ -206,16 +211,16 @@ def choose(logits: Tensor, sampling: Sampling, numbers: Tensor) -> Tensor:
     if sampling.temperature == 0:
         return logits.float().argmax(-1)  # of bfloat16 it takes four times as long, and comes to the same
     probabilities = (logits.float() / sampling.temperature).softmax(-1)
-    top, tokens = probabilities.topk(min(NUCLEUS, logits.shape[-1]), dim=-1)
-    chosen = _invert(top, tokens, sampling.top_p, numbers)
+    top, tokens = probabilities.topk(min(TOP_K_FIRST, logits.shape[-1]), dim=-1)
+    chosen = _sample_from_nucleus(top, tokens, sampling.top_p, numbers)
     flat = top.sum(-1) < sampling.top_p  # rows whose nucleus is larger: their whole vocabulary is sorted
     if bool(flat.any()):
         everything, order = probabilities[flat].sort(dim=-1, descending=True)
-        chosen[flat] = _invert(everything, order, sampling.top_p, numbers[flat])
+        chosen[flat] = _sample_from_nucleus(everything, order, sampling.top_p, numbers[flat])
     return chosen
 
 
-def _invert(probabilities: Tensor, tokens: Tensor, top_p: float, numbers: Tensor) -> Tensor:
+def _sample_from_nucleus(probabilities: Tensor, tokens: Tensor, top_p: float, numbers: Tensor) -> Tensor:
     """Sample from the nucleus of descending `probabilities` [rows, n] by inverting its distribution."""
     before = probabilities.cumsum(-1) - probabilities
     sums = probabilities.masked_fill(before >= top_p, 0.0).cumsum(-1)
@@ -223,11 +228,11 @@ def _invert(probabilities: Tensor, tokens: Tensor, top_p: float, numbers: Tensor
     return tokens.gather(-1, places.clamp(max=tokens.shape[-1] - 1))[:, 0]
 
 
-def _cut(text: str, stop: tuple[str, ...]) -> str:
+def _cut_at_stop(text: str, stop: tuple[str, ...]) -> str:
     """The text before the first of the stop texts."""
     return text[: min((place for place in map(text.find, stop) if place >= 0), default=len(text))]
 
 
-def _plain(model: Any) -> Any:
+def _unwrap_peft(model: Any) -> Any:
     """The model below PEFT's wrapping."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

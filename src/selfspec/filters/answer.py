@@ -6,27 +6,33 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from selfspec.filters import longest_run, numbers, words
-from selfspec.prompts import Draft
-from selfspec.records import ENTITY, SEPARATOR, Seed
+from selfspec.data.records import ENTITY, SEPARATOR, Draft, Seed
+from selfspec.data.text import longest_common_run, words
+from selfspec.filters.numbers import check_number
 
 _CLAUSE = re.compile(r"[;,!?\n]+|\.(?=\s|$)")
-GROUNDED = 0.9  # ours: the share of seeds whose answers stand in their inputs
-REPEATS = 3  # ours: the same clause three times
+
+
+EXTRACTIVE_SHARE = 0.9  # ours: the share of seeds whose answers stand in their inputs
+
+
+MAX_REPEATS = 3  # ours: the same clause three times
+
+
 ECHO_WORDS = 8  # ours: shorter answers may rightly stand in the input
 
 
-def grounded(seeds: Sequence[Seed], kinds: Mapping[str, str]) -> set[str]:
+def extractive_task_types(seeds: Sequence[Seed], kinds: Mapping[str, str]) -> set[str]:
     """Task types whose short answers or list items stand in their inputs, as nearly all of the seeds' do."""
     types: dict[str, list[bool]] = {}
     for seed in seeds:
         if (kind := kinds[seed.task_type]) in ("short", "list"):
             parts = [seed.output] if kind == "short" else seed.output.split(SEPARATOR)
-            types.setdefault(seed.task_type, []).append(all(_stands(part, seed.input) for part in parts))
-    return {name for name, found in types.items() if sum(found) >= GROUNDED * len(found)}
+            types.setdefault(seed.task_type, []).append(all(_occurs_in(part, seed.input) for part in parts))
+    return {name for name, found in types.items() if sum(found) >= EXTRACTIVE_SHARE * len(found)}
 
 
-def check(  # noqa: PLR0911 (a ladder of reasons)
+def check_answer(  # noqa: PLR0911 (a ladder of reasons)
     draft: Draft, kind: str, text: str, finished: bool, shown: Sequence[Seed], spans: bool = False
 ) -> tuple[str, str]:
     """(the answer as it is kept, why it is dropped or an empty string).
@@ -45,19 +51,19 @@ def check(  # noqa: PLR0911 (a ladder of reasons)
     if not finished:
         return output, "truncated"
     if kind in ("label", "labels"):
-        spelled = spell(output, draft.options, kind)
+        spelled = canonical_label(output, draft.options, kind)
         return (spelled, "") if spelled else (output, "label outside the options")
-    if reason := _unsupported(output, draft, kind, spans):
+    if reason := _unsupported_reason(output, draft, kind, spans):
         return output, reason
     if _echoes(output, draft, kind, shown):
         return output, "echo"
     clauses = Counter(" ".join(words(clause)) for clause in _CLAUSE.split(output))
-    if any(count >= REPEATS for clause, count in clauses.items() if clause):
+    if any(count >= MAX_REPEATS for clause, count in clauses.items() if clause):
         return output, "repeated clause"
     return output, ""
 
 
-def spell(output: str, options: Sequence[str], kind: str) -> str:
+def canonical_label(output: str, options: Sequence[str], kind: str) -> str:
     """A closed answer in its options' spelling, or an empty string when it is none of them."""
     spelling = {" ".join(words(option)): option for option in options}
     parts = [output] if kind == "label" else re.split(r"[;,]", output)
@@ -70,17 +76,17 @@ def spell(output: str, options: Sequence[str], kind: str) -> str:
     return SEPARATOR.join(option for option in options if option in chosen)
 
 
-def _unsupported(output: str, draft: Draft, kind: str, spans: bool) -> str:  # noqa: PLR0911 (the same)
+def _unsupported_reason(output: str, draft: Draft, kind: str, spans: bool) -> str:  # noqa: PLR0911 (the same)
     """Why an answer that must come from its input does not, or an empty string."""
     if kind == "number":
-        return numbers.check(f"{draft.instruction}\n{draft.input}", output)
+        return check_number(f"{draft.instruction}\n{draft.input}", output)
     if kind == "short" and spans:
-        return "" if _stands(output, draft.input) else "span not in the input"
+        return "" if _occurs_in(output, draft.input) else "span not in the input"
     if kind == "list":
         items = [part for part in output.split(SEPARATOR.strip()) if part.strip()]
         if len(items) < 2 or "\n" in output:
             return "no list"
-        return "" if not spans or all(_stands(item, draft.input) for item in items) else "item not in the input"
+        return "" if not spans or all(_occurs_in(item, draft.input) for item in items) else "item not in the input"
     if kind == "entities" and output != "none":
         found = [ENTITY.fullmatch(part) for part in output.split(SEPARATOR.strip())]
         if not all(found):
@@ -89,7 +95,7 @@ def _unsupported(output: str, draft: Draft, kind: str, spans: bool) -> str:  # n
     return ""
 
 
-def _stands(part: str, text: str) -> bool:
+def _occurs_in(part: str, text: str) -> bool:
     """Whether the words of `part` stand in a row in `text`."""
     mine = " ".join(words(part))
     return bool(mine) and f" {mine} " in f" {' '.join(words(text))} "
@@ -101,6 +107,6 @@ def _echoes(output: str, draft: Draft, kind: str, shown: Sequence[Seed]) -> bool
         return True
     if len(mine) < ECHO_WORDS:
         return False
-    if any(longest_run(mine, words(seed.output)) >= ECHO_WORDS for seed in shown):
+    if any(longest_common_run(mine, words(seed.output)) >= ECHO_WORDS for seed in shown):
         return True
-    return kind == "text" and longest_run(mine, words(draft.input)) >= 0.8 * len(mine)
+    return kind == "text" and longest_common_run(mine, words(draft.input)) >= 0.8 * len(mine)

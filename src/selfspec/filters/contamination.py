@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from selfspec.filters import words
+from selfspec.data.text import words
 
-RUNS = (13, 8)  # words in a row that are looked at, beside the least; a hit of the longer is one of the shorter
-SHORTEST = 5  # words of a question that counts as a whole; what is shorter is no evidence
+NGRAM_SIZES = (13, 8)  # words in a row that are looked at, beside the least; a hit of the longer is one of the shorter
+
+
+MIN_QUESTION_WORDS = 5  # words of a question that counts as a whole; what is shorter is no evidence
 
 
 class Contamination:
@@ -27,11 +29,11 @@ class Contamination:
         self._runs: dict[tuple[str, ...], list[str]] = {}
         for name, text in questions:
             theirs = words(text)
-            for length in {least, *(run for run in RUNS if run > least)}:
-                for run in _runs(theirs, min(length, len(theirs))):
+            for length in {least, *(run for run in NGRAM_SIZES if run > least)}:
+                for run in _ngrams(theirs, min(length, len(theirs))):
                     self._runs.setdefault(run, []).append(name)
         self._sizes = sorted({len(run) for run in self._runs}, reverse=True)
-        for run in [run for text in known for size in self._sizes for run in _runs(words(text), size)]:
+        for run in [run for text in known for size in self._sizes for run in _ngrams(words(text), size)]:
             self._runs.pop(run, None)
 
     def check(self, text: str) -> str:
@@ -47,12 +49,12 @@ class Contamination:
         """(length, questions) of each shared run, the longest first."""
         mine = words(text)
         for size in self._sizes:
-            for run in _runs(mine, size):
+            for run in _ngrams(mine, size):
                 if run in self._runs:
                     yield size, self._runs[run]
 
 
-def _runs(text: list[str], length: int) -> Iterator[tuple[str, ...]]:
+def _ngrams(text: list[str], length: int) -> Iterator[tuple[str, ...]]:
     """Every run of `length` words."""
-    starts = range(len(text) - length + 1) if length >= SHORTEST else ()
+    starts = range(len(text) - length + 1) if length >= MIN_QUESTION_WORDS else ()
     return (tuple(text[start : start + length]) for start in starts)

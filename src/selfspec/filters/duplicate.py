@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from selfspec.filters import words
-from selfspec.prompts import Draft
-from selfspec.records import Seed
+from selfspec.data.records import Draft, Seed
+from selfspec.data.text import words
 
 
-class Duplicates:
+class DuplicateInputs:
     """Remembers the inputs of the seeds and of what was kept."""
 
     def __init__(self, seeds: Sequence[Seed]) -> None:

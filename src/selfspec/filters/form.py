@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from selfspec.filters import words
-from selfspec.prompts import Draft
+from selfspec.data.records import Draft
+from selfspec.data.text import words
 
 INSTRUCTION_WORDS = (4, 150)
+
+
 INPUT_WORDS = 5  # ours: every task type of a domain works on a text
 
 
-def check(draft: Draft, finished: bool) -> str:
+def check_form(draft: Draft, finished: bool) -> str:
     """Why the draft is no usable task, or an empty string."""
     shortest, longest = INSTRUCTION_WORDS
     count = len(words(draft.instruction))

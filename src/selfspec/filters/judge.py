@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from selfspec.records import Seed
+from selfspec.data.records import Seed
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Calibration:
     seeds: int  # judged, each once right and once corrupted
 
 
-def calibrate(right: Sequence[float], wrong: Sequence[float], least_auc: float) -> Calibration:
+def calibrate_judge(right: Sequence[float], wrong: Sequence[float], least_auc: float) -> Calibration:
     """From margins, log p(YES) - log p(NO), of right answers and of corrupted ones.
 
     The threshold is the margin with the largest share of right answers at or over it plus of wrong ones under it.
@@ -39,12 +39,12 @@ def calibrate(right: Sequence[float], wrong: Sequence[float], least_auc: float) 
     return Calibration(auc, threshold, auc >= least_auc, len(right))
 
 
-def check(margin: float, calibration: Calibration) -> str:
+def check_judgement(margin: float, calibration: Calibration) -> str:
     """Why a row is dropped, or an empty string."""
     return "judged wrong" if calibration.filters and margin < calibration.threshold else ""
 
 
-def corrupted(seed: Seed, seeds: Sequence[Seed], chance: Random) -> str:
+def corrupt_answer(seed: Seed, seeds: Sequence[Seed], chance: Random) -> str:
     """A wrong answer in the right form: another label, or the answer of another seed of its type."""
     labels = [option for option in seed.options if option != seed.output]
     others = sorted({other.output for other in seeds if other.task_type == seed.task_type} - {seed.output})

@@ -12,9 +12,8 @@ import numpy as np
 from rapidfuzz.distance import Indel, LCSseq
 from rapidfuzz.process import cdist
 
-from selfspec.filters import words
-from selfspec.prompts import Draft
-from selfspec.records import Seed
+from selfspec.data.records import Draft, Seed
+from selfspec.data.text import words
 
 EDGE = 1e-6
 

@@ -12,13 +12,15 @@ import re
 from collections.abc import Iterator
 from itertools import combinations, permutations
 
-from selfspec.arithmetic import agrees
+from selfspec.data.arithmetic import agrees_with_written
 
 NUMBER = re.compile(r"(?<![\w.])\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?")
-MOST = 12  # numbers of a task that are tried; a longer one is a table, of which runs are added up
 
 
-def check(task: str, answer: str) -> str:
+MAX_NUMBERS = 12  # numbers of a task that are tried; a longer one is a table, of which runs are added up
+
+
+def check_number(task: str, answer: str) -> str:
     """Why a numeric answer is dropped, or an empty string.
 
     Args:
@@ -32,14 +34,16 @@ def check(task: str, answer: str) -> str:
     except ValueError:
         return "no number"
     found = [float(text.replace(",", "")) for text in NUMBER.findall(task)]
-    follows = any(agrees(value, written) or agrees(-value, written) for value in _values(found))
+    follows = any(
+        agrees_with_written(value, written) or agrees_with_written(-value, written) for value in _values(found)
+    )
     return "" if follows else "number does not follow"
 
 
 def _values(found: list[float]) -> Iterator[float]:
     """Results of short formulas over the numbers of a task."""
     yield from found
-    some = [number for place, number in enumerate(found) if found[:place].count(number) < 2][:MOST]
+    some = [number for place, number in enumerate(found) if found[:place].count(number) < 2][:MAX_NUMBERS]
     for one, other in permutations(some, 2):
         yield one + other
         yield one - other

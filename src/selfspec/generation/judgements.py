@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from selfspec import prompts, together
-from selfspec.config import DomainConfig, JudgeConfig
-from selfspec.engines import Batch, Sampling
-from selfspec.filters.judge import Calibration, calibrate, corrupted
-from selfspec.generation import Pool
-from selfspec.records import Seed, Task, read_jsonl
+from selfspec.config.schema import DomainConfig, JudgeConfig
+from selfspec.data.jsonl import read_jsonl
+from selfspec.data.records import Seed, Task
+from selfspec.engines.protocol import PromptBatch, Sampling
+from selfspec.filters.judge import Calibration, calibrate_judge, corrupt_answer
+from selfspec.generation.pools import Pool
+from selfspec.prompts.templates import NO, YES, render_judge_prefix, render_judged_answer
+from selfspec.runtime.batches import NumberedBatch
 
-Answered = tuple[Task, str]
+AnsweredTask = tuple[Task, str]
 
 
 class Judge:
@@ -24,26 +26,26 @@ class Judge:
         self.chance, _ = pool.random(-1, 0)
         order = self.chance.sample(list(shown), len(shown))
         examples = [
-            (seed, seed.output if place % 2 else corrupted(seed, shown, self.chance), bool(place % 2))
+            (seed, seed.output if place % 2 else corrupt_answer(seed, shown, self.chance), bool(place % 2))
             for place, seed in enumerate(order[: config.shots])
         ]
-        self.prefix = prompts.judged_prefix(domain.role, examples)
+        self.prefix = render_judge_prefix(domain.role, examples)
         self.seeds = order[config.shots :]
-        self.wrong = [corrupted(seed, shown, self.chance) for seed in self.seeds]
+        self.wrong = [corrupt_answer(seed, shown, self.chance) for seed in self.seeds]
 
     def calibration(self) -> Calibration:
         """What its margins are worth, found once and stored."""
-        answered: list[Answered] = [(seed, seed.output) for seed in self.seeds]
+        answered: list[AnsweredTask] = [(seed, seed.output) for seed in self.seeds]
         answered += list(zip(self.seeds, self.wrong, strict=True))
 
-        def judge(some: Sequence[Answered]) -> list[dict[str, Any]]:
+        def judge(some: Sequence[AnsweredTask]) -> list[dict[str, Any]]:
             return [{"margin": margin} for margin in self._margins(some)]
 
-        batches = [together.Batch(partial(judge, some), len(some)) for some in self._batches(answered)]
+        batches = [NumberedBatch(partial(judge, some), len(some)) for some in self._batches(answered)]
         folder = self.pool.output("seeds", "seeds", batches, {})
         margins = [row["margin"] for row in read_jsonl(folder / "rows.jsonl")]
         half = len(self.seeds)
-        return calibrate(margins[:half], margins[half:], self.config.least_auc)
+        return calibrate_judge(margins[:half], margins[half:], self.config.least_auc)
 
     def block(self, number: int, answered: Sequence[tuple[int, Task, str]]) -> dict[int, float]:
         """Margins of one block's surviving rows, by the attempt's place in its block."""
@@ -59,8 +61,8 @@ class Judge:
         size = self.config.batch_size
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
-    def _margins(self, answered: Sequence[Answered]) -> list[float]:
-        items = tuple(prompts.judged_item(task, answer) for task, answer in answered)
-        options = ((prompts.YES, prompts.NO),) * len(items)
-        completions = self.pool.engine().complete(Batch(self.prefix, items, Sampling(0), (), options))
+    def _margins(self, answered: Sequence[AnsweredTask]) -> list[float]:
+        items = tuple(render_judged_answer(task, answer) for task, answer in answered)
+        options = ((YES, NO),) * len(items)
+        completions = self.pool.engine().complete(PromptBatch(self.prefix, items, Sampling(0), (), options))
         return [yes - no for yes, no in (completion.option_logprobs for completion in completions)]

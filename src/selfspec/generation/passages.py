@@ -7,15 +7,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selfspec.generation.responses import Find
-from selfspec.records import Task
-from selfspec.retrieval import Passage
+from selfspec.data.records import Task
+from selfspec.generation.responses import FindPassages
+from selfspec.retrieval.passage import Passage
 
 if TYPE_CHECKING:
     from selfspec.retrieval.bm25 import Index
 
 
-def finder(index: Path | None, count: int) -> Find:
+def passage_finder(index: Path | None, count: int) -> FindPassages:
     """What finds the best `count` passages for a task's input; none without an index."""
 
     @cache

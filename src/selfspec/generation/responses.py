@@ -6,26 +6,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from selfspec import prompts
-from selfspec.config import DomainConfig, GenerationConfig
-from selfspec.engines import Batch, Engine, Sampling
-from selfspec.generation import Pool, batched, demonstrations
-from selfspec.prompts import Draft
-from selfspec.records import Seed, Task
-from selfspec.retrieval import Passage
+from selfspec.config.schema import DomainConfig, GenerationConfig
+from selfspec.data.records import Draft, Seed, Task
+from selfspec.engines.protocol import Engine, PromptBatch, Sampling
+from selfspec.generation.pools import Pool, draw_few_shot, group_into_batches
+from selfspec.prompts.templates import RESPONSE_STOP, render_prefix, render_task
+from selfspec.retrieval.passage import Passage
 
-Find = Callable[[Task], Sequence[Passage]]
-MARGIN = 8  # tokens that tokenising apart may add
+FindPassages = Callable[[Task], Sequence[Passage]]
+
+
+TOKEN_MARGIN = 8  # tokens that tokenising apart may add
 
 
 @dataclass(frozen=True)
-class Answering:
+class ResponseSettings:
     """How tasks are answered."""
 
     generation: GenerationConfig  # shots and length
     domain: DomainConfig  # the role, and which tasks are closed
     shown: Sequence[Seed]  # to draw shots from
-    find: Find  # passages for a task, best first
+    find: FindPassages  # passages for a task, best first
     context: int  # tokens that the model can read; passages are left out from the last until everything fits
 
     def type_shown(self, drafts: Sequence[tuple[int, Draft]]) -> str:
@@ -33,22 +34,22 @@ class Answering:
         return drafts[0][1].task_type if self.generation.demonstrations == "own_type" else ""
 
 
-def block(
-    pool: Pool, number: int, drafts: Sequence[tuple[int, Draft]], answering: Answering
+def write_responses(
+    pool: Pool, number: int, drafts: Sequence[tuple[int, Draft]], answering: ResponseSettings
 ) -> dict[int, dict[str, Any]]:
     """Raw answers to one block's surviving drafts (place in the block, task), by that place."""
     config, domain, context = answering.generation.responses, answering.domain, answering.context
 
     def answer(place: int, some: Sequence[tuple[int, Draft]]) -> list[dict[str, Any]]:
         chance, _ = pool.random(number, place)
-        shots = demonstrations(answering.shown, answering.type_shown(some), config.shots, chance)
-        prefix, engine = prompts.prefix(domain.role, shots), pool.engine()
+        shots = draw_few_shot(answering.shown, answering.type_shown(some), config.shots, chance)
+        prefix, engine = render_prefix(domain.role, shots), pool.engine()
         found = [answering.find(draft) for _, draft in some]
-        room = context - config.max_new_tokens - engine.count(prefix) - MARGIN if any(found) else context
-        read = [fitting(engine, draft, passages, room) for (_, draft), passages in zip(some, found, strict=True)]
+        room = context - config.max_new_tokens - engine.count(prefix) - TOKEN_MARGIN if any(found) else context
+        read = [fit_passages(engine, draft, passages, room) for (_, draft), passages in zip(some, found, strict=True)]
         closed = tuple(domain.tasks[draft.task_type].kind in ("label", "labels") for _, draft in some)
         items = tuple(text for text, _ in read)
-        batch = Batch(prefix, items, Sampling(config.max_new_tokens), prompts.STOP, closed=closed)
+        batch = PromptBatch(prefix, items, Sampling(config.max_new_tokens), RESPONSE_STOP, closed=closed)
         facts = {"response_seeds": [seed.id for seed in shots]}
         return [
             {"place": attempt, "text": reply.text, "finished": reply.finished, **facts, "documents": names}
@@ -56,19 +57,19 @@ def block(
         ]
 
     by_length = sorted(drafts, key=lambda pair: (len(pair[1].input), pair[0]))  # little padding in a batch
-    groups = batched(by_length, lambda pair: answering.type_shown([pair]), config.batch_size)
+    groups = group_into_batches(by_length, lambda pair: answering.type_shown([pair]), config.batch_size)
     return {row["place"]: row for row in pool.block(number, groups, answer)}
 
 
-def fitting(engine: Engine, draft: Draft, passages: Sequence[Passage], room: int) -> tuple[str, list[str]]:
+def fit_passages(engine: Engine, draft: Draft, passages: Sequence[Passage], room: int) -> tuple[str, list[str]]:
     """(the prompt's item with as many passages as there is room for, their ids)."""
     for count in range(len(passages), -1, -1):
-        text = prompts.item(as_task(draft), [passage.text for passage in passages[:count]])
+        text = render_task(draft_as_task(draft), [passage.text for passage in passages[:count]])
         if count == 0 or engine.count(text) <= room:
             break
     return text, [passage.id for passage in passages[:count]]
 
 
-def as_task(draft: Draft) -> Task:
+def draft_as_task(draft: Draft) -> Task:
     """A draft as something that can be shown: a seed without output."""
     return Seed("", draft.task_type, draft.instruction, draft.input, "", options=draft.options)

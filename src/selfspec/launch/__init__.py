@@ -1,1 +1,1 @@
-"""Running the graph of stages: `graph` decides what is left to do, executors do it."""
+"""Launching: preparation of a config, executors, SLURM, sweeps and plans."""

@@ -15,21 +15,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from selfspec import code
 from selfspec.errors import UserError
-from selfspec.launch.graph import Executor, Node
-from selfspec.models.machine import gpu_count
-from selfspec.pipeline import DISTRIBUTED
-from selfspec.reporting.progress import Progress
-from selfspec.stage import Stop, run
-from selfspec.store import Store, write_atomic
+from selfspec.launch.worker import run_stage
+from selfspec.pipeline.graph import Executor, Node
+from selfspec.pipeline.stage import DISTRIBUTED
+from selfspec.runtime.code_snapshot import snapshot_environment
+from selfspec.runtime.files import write_atomic
+from selfspec.runtime.machine import gpu_count
+from selfspec.runtime.progress import Progress
+from selfspec.runtime.signals import StopFlag
+from selfspec.runtime.store import Store
 
 POLL_SECONDS = 0.05
+
+
 GRACE_SECONDS = 60.0  # for a stage to save when it is asked to stop
+
+
 log = logging.getLogger("selfspec")
 
 
-def choose(launcher: Mapping[str, Any], folder: Path, store: Store, progress: Progress, stop: Stop) -> Executor:
+def choose_executor(
+    launcher: Mapping[str, Any], folder: Path, store: Store, progress: Progress, stop: StopFlag
+) -> Executor:
     """The executor that `hydra/launcher` names; stages run in this process under a launcher that is not ours.
 
     Args:
@@ -41,9 +49,9 @@ def choose(launcher: Mapping[str, Any], folder: Path, store: Store, progress: Pr
     """
     name = str(launcher.get("_target_", "")).rpartition(".")[2]
     if name == "SlurmLauncher":
-        from selfspec.launch.slurm import Slurm
+        from selfspec.launch.slurm import SlurmExecutor
 
-        return Slurm(folder, store, launcher, stop, progress.say)
+        return SlurmExecutor(folder, store, launcher, stop, progress.say)
     if name == "LocalLauncher":
         for key in ("processes", "devices"):
             if launcher[key] < 1:
@@ -62,7 +70,7 @@ class InProcess:
 
     slots, ahead, wait = 1, False, True
 
-    def __init__(self, store: Store, progress: Progress, stop: Stop) -> None:
+    def __init__(self, store: Store, progress: Progress, stop: StopFlag) -> None:
         self.store, self.progress, self.stop_flag = store, progress, stop
         self._ended: list[tuple[Node, str, str]] = []
 
@@ -70,11 +78,11 @@ class InProcess:
         """Run the stage to its end."""
         for node in nodes:
             try:
-                run(node.stage, node.config, self.store, self.progress, self.stop_flag)
+                run_stage(node.stage, node.config, self.store, self.progress, self.stop_flag)
                 self._ended.append((node, "done", ""))
             except Exception as error:
                 log.error(traceback.format_exc())  # as text: frames would keep the model's memory
-                self._ended.append((node, "failed", told(error)))
+                self._ended.append((node, "failed", error_text(error)))
 
     def poll(self) -> list[tuple[Node, str, str]]:
         """What `start` has run."""
@@ -94,20 +102,20 @@ class Processes:
 
     ahead, wait = False, True
 
-    def __init__(self, folder: Path, slots: int, stop: Stop, devices: int = 1, srun: bool = False) -> None:
+    def __init__(self, folder: Path, slots: int, stop: StopFlag, devices: int = 1, srun: bool = False) -> None:
         self.folder, self.slots, self.flag, self.devices, self.srun = folder, slots, stop, devices, srun
         self._running: dict[subprocess.Popen[bytes], tuple[Node, int]] = {}
 
     def start(self, nodes: Sequence[Node]) -> None:
-        """Begin `python -m selfspec.stage SPEC`; what it prints goes to its own log."""
+        """Begin `python -m selfspec.launch.worker SPEC`; what it prints goes to its own log."""
         for node in nodes:
             place = self.folder / "stages" / f"{node.stage.name}-{node.stage.key}"
             spec = write_spec(node, place)
             node.log = str(place / "log.txt")
             slot = min(set(range(self.slots)) - {used for _, used in self._running.values()})
-            step = in_allocation(node.stage.name) if self.srun else []
+            step = srun_command(node.stage.name) if self.srun else []
             shared = self.devices if node.stage.name in DISTRIBUTED and not self.srun else 1
-            module = ["selfspec.ranks", str(shared)] if shared > 1 else ["selfspec.stage"]
+            module = ["selfspec.launch.torchrun", str(shared)] if shared > 1 else ["selfspec.launch.worker"]
             device = {} if self.srun else self._device(slot, shared)
             with Path(node.log).open("wb") as output:
                 process = subprocess.Popen(
@@ -115,7 +123,7 @@ class Processes:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     stdin=subprocess.DEVNULL,
-                    env={**os.environ, **code.environment(self.folder), **device},
+                    env={**os.environ, **snapshot_environment(self.folder), **device},
                     start_new_session=True,  # Ctrl-C reaches the sweep, which asks its stages to save
                 )
             self._running[process] = (node, slot)
@@ -162,7 +170,7 @@ class Processes:
 
 
 def write_spec(node: Node, place: Path) -> Path:
-    """What `python -m selfspec.stage` reads to run the stage of `node`; beside it the stage leaves its error."""
+    """What `python -m selfspec.launch.worker` reads to run the stage of `node`; beside it the stage leaves its error."""
     place.mkdir(parents=True, exist_ok=True)
     (place / "error.json").unlink(missing_ok=True)
     spec = {"config": dataclasses.asdict(node.config), "key": node.stage.key}
@@ -182,7 +190,7 @@ def last_line(log: Path) -> str:
     return lines[-1].strip() if lines else ""
 
 
-def in_allocation(stage_name: str) -> list[str]:
+def srun_command(stage_name: str) -> list[str]:
     """The srun command of a stage inside an allocation: tuning takes all of its tasks, other stages one."""
     all_tasks = stage_name in DISTRIBUTED
     nodes, tasks = (os.environ["SLURM_NNODES"], os.environ["SLURM_NTASKS"]) if all_tasks else ("1", "1")
@@ -192,6 +200,6 @@ def in_allocation(stage_name: str) -> list[str]:
     return ["srun", "--exact", "--kill-on-bad-exit=1", *shape]
 
 
-def told(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """An error as one sentence."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

@@ -9,17 +9,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from selfspec.launch import plan_memory, resources
-from selfspec.launch.graph import Graph, Node
-from selfspec.launch.slurm import PREFIX, arrays
-from selfspec.planning import work
-from selfspec.planning.lengths import CHARACTERS
-from selfspec.planning.pace import Past
-from selfspec.planning.work import Work
-from selfspec.reporting.board import counted, of, size
+from selfspec.launch.plan_memory import show_memory
+from selfspec.launch.resources import Resources, devices_of, resources_of, sbatch_executor, stage_command
+from selfspec.launch.slurm import ARRAY_PREFIX, group_into_arrays
+from selfspec.pipeline.graph import Graph, Node
+from selfspec.planning.lengths import CHARACTERS_PER_TOKEN
+from selfspec.planning.throughput import FinishedRuns
+from selfspec.planning.work import Work, stage_work
+from selfspec.reporting.board import count_jobs_and_stages, count_states, describe_node
 
 
-def show(nodes: Graph, jobs: int, launcher: Mapping[str, Any], folder: Path, console: Console | None = None) -> None:
+def show_plan(
+    nodes: Graph, jobs: int, launcher: Mapping[str, Any], folder: Path, console: Console | None = None
+) -> None:
     """Print the plan.
 
     Args:
@@ -32,16 +34,16 @@ def show(nodes: Graph, jobs: int, launcher: Mapping[str, Any], folder: Path, con
     console = console or Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = max(console.width, 160)
-    console.print(f"[bold]{size(jobs, nodes)}[/]: {counted(nodes.values())}")
+    console.print(f"[bold]{count_jobs_and_stages(jobs, nodes)}[/]: {count_states(nodes.values())}")
     _show_stages(nodes, launcher, console)
-    plan_memory.show(nodes, launcher, console)
+    show_memory(nodes, launcher, console)
     if "resources" in launcher:
         _show_requests(nodes, launcher, folder, console)
 
 
 def _show_stages(nodes: Graph, launcher: Mapping[str, Any], console: Console) -> None:
     """The stages, what each does, and how long that takes."""
-    past = Past(Path(next(iter(nodes.values())).config.paths.store))
+    past = FinishedRuns(Path(next(iter(nodes.values())).config.paths.store))
     numbers = {key: number for number, key in enumerate(nodes, start=1)}
     table = Table(box=None, header_style="bold", pad_edge=False)
     for head in ("", "stage", "of", "state", "after", "work", "tokens", "time", "key"):
@@ -54,37 +56,37 @@ def _show_stages(nodes: Graph, launcher: Mapping[str, Any], console: Console) ->
         before = [*node.parents, *([node.after] if node.after else [])]
         after = " ".join(str(numbers[parent.stage.key]) for parent in before)
         passing, why = past.passing(node.stage)
-        done = work.of(node.stage, passing)
-        hours, whence = past.hours(node.stage, _left(node, done, past), resources.devices_of(node.stage.name, launcher))
+        done = stage_work(node.stage, passing)
+        hours, whence = past.hours(node.stage, _remaining_work(node, done, past), devices_of(node.stage.name, launcher))
         if node.open:
             spent += hours or 0
-            sources["passing"] += [why] if node.stage.name in ("examples", "iteration") else []
+            sources["passing"] += [why] if node.stage.name in ("examples", "round_examples") else []
             sources["time" if hours is not None else "unknown"].append(whence or node.stage.name)
-        state, time = ("to do", _clock(hours)) if node.open else ("stored", "")
-        told = (done.told, _tokens(done), time, key)
-        table.add_row(str(numbers[key]), node.stage.label, of(node), state, after, *told)
+        state, time = ("to do", _duration_text(hours)) if node.open else ("stored", "")
+        told = (done.told, _token_text(done), time, key)
+        table.add_row(str(numbers[key]), node.stage.label, describe_node(node), state, after, *told)
     console.print(table)
     if any(node.open for node in nodes.values()):
-        _tell_sources(sources, spent, console)
+        _print_sources(sources, spent, console)
 
 
-def _left(node: Node, done: Work, past: Past) -> Work:
+def _remaining_work(node: Node, done: Work, past: FinishedRuns) -> Work:
     """What a stage adds to the smaller size of its pool, which goes before it."""
     if node.after is None or not done.units:
         return done
-    before = work.of(node.after.stage, past.passing(node.after.stage)[0])
+    before = stage_work(node.after.stage, past.passing(node.after.stage)[0])
     return done.share(max(0.0, 1 - before.units / done.units))
 
 
-def _tell_sources(sources: Mapping[str, list[str]], spent: float, console: Console) -> None:
+def _print_sources(sources: Mapping[str, list[str]], spent: float, console: Console) -> None:
     """Where the numbers of the table are from."""
     facts = [
-        f"tokens: read, written or tuned, {CHARACTERS:g} characters each; synthetic rows as long as seeds",
+        f"tokens: read, written or tuned, {CHARACTERS_PER_TOKEN:g} characters each; synthetic rows as long as seeds",
         *dict.fromkeys(sources["passing"]),
     ]
     if sources["time"]:
         known = "all" if not sources["unknown"] else f"{len(sources['time'])} of the stages"
-        facts.append(f"time: {known}, {_clock(spent)} in all, by {', '.join(dict.fromkeys(sources['time']))}")
+        facts.append(f"time: {known}, {_duration_text(spent)} in all, by {', '.join(dict.fromkeys(sources['time']))}")
     if sources["unknown"]:
         names = ", ".join(dict.fromkeys(sources["unknown"]))
         facts.append(f"time of {names}: unknown, as the store has no finished one of this model;")
@@ -95,7 +97,7 @@ def _tell_sources(sources: Mapping[str, list[str]], spent: float, console: Conso
         console.print(f"[dim]{fact}[/]")
 
 
-def _tokens(done: Work) -> str:
+def _token_text(done: Work) -> str:
     """The tokens that a stage reads, writes or is tuned on: `950`, `22k`, `1.9M`."""
     count = done.read + done.generated + done.tuned
     if not count:
@@ -106,7 +108,7 @@ def _tokens(done: Work) -> str:
     return f"{count:.0f}"
 
 
-def _clock(hours: float | None) -> str:
+def _duration_text(hours: float | None) -> str:
     """`4 min`, `1.6 h`; `?` where it is unknown."""
     if hours is None:
         return "?"
@@ -119,16 +121,16 @@ def _show_requests(nodes: Graph, launcher: Mapping[str, Any], folder: Path, cons
     left = [node for node in nodes.values() if node.open]
     for node in left:
         node.job = f"<{node.stage.label.split(' ')[0]} {node.stage.key[:8]}>"
-    for wanted, stages in arrays(left):
+    for wanted, stages in group_into_arrays(left):
         name = stages[0].stage.name
-        request = resources.resources_of(name, launcher["resources"])
+        request = resources_of(name, launcher["resources"])
         console.print(f"\n[bold]{len(stages)} x {name}[/]: {request.text()}")
         console.print(sbatch_text(stages, request, wanted, folder), markup=False)
 
 
-def sbatch_text(stages: list[Node], request: resources.Resources, wanted: str, folder: Path) -> str:
+def sbatch_text(stages: list[Node], request: Resources, wanted: str, folder: Path) -> str:
     """The sbatch file of one array."""
-    place = folder / "slurm" / f"{PREFIX}<hash>"
+    place = folder / "slurm" / f"{ARRAY_PREFIX}<hash>"
     path = {"PYTHONPATH": str(folder / "code-<hash>")}
-    executor = resources.sbatch_executor(request, place, f"{PREFIX}<hash>", wanted, len(stages), path)
-    return str(executor._make_submission_file_text(resources.command(place), ""))
+    executor = sbatch_executor(request, place, f"{ARRAY_PREFIX}<hash>", wanted, len(stages), path)
+    return str(executor._make_submission_file_text(stage_command(place), ""))

@@ -8,59 +8,70 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from selfspec.config import Config
-from selfspec.launch.graph import Graph
+from selfspec.config.schema import Config
 from selfspec.launch.resources import devices_of
-from selfspec.models import memory, shape
-from selfspec.planning import devices
-from selfspec.planning.devices import GB
-from selfspec.planning.needs import KINDS, OF, Device, needs
+from selfspec.pipeline.graph import Graph
+from selfspec.planning.devices import (
+    GB,
+    KNOWN_DEVICES,
+    fits_device,
+    processes_here,
+    runs_on,
+    suggest_changes,
+    this_machine,
+    total_memory,
+)
+from selfspec.planning.memory import MAPPED_FILE, total_bytes
+from selfspec.planning.parameters import model_shape
+from selfspec.planning.stage_memory import KIND_OF_STAGE, STAGE_KINDS, Device, memory_by_part
 
 ORDER = [
     *("weights", "unpacked, gathered", "adapter", "gradients", "optimizer", "best adapter", "activations", "KV cache"),
-    *("logits", "all beside them, at least", "libraries", "Python", memory.MAPPED),
+    *("logits", "all beside them, at least", "libraries", "Python", MAPPED_FILE),
 ]
+
+
 ANY_GPU = Device("a GPU", 0.0, True)
 
 
-def show(nodes: Graph, launcher: Mapping[str, Any], console: Console) -> None:
+def show_memory(nodes: Graph, launcher: Mapping[str, Any], console: Console) -> None:
     """One part for each distinct model, strategy, adapter and batch."""
     shown: dict[object, tuple[Config, Sequence[str]]] = {}
-    processes, (sharing, neighbours) = devices_of("adapter", launcher), devices.shares(launcher)
-    here = devices.here(max(neighbours, 1))
+    processes, (sharing, neighbours) = devices_of("adapter", launcher), processes_here(launcher)
+    here = this_machine(max(neighbours, 1))
     for node in nodes.values():
-        kind, config = OF.get(node.stage.name, node.stage.name), node.stage.config
+        kind, config = KIND_OF_STAGE.get(node.stage.name, node.stage.name), node.stage.config
         if not kind:
             continue
         model, tuning = config.model, config.tuning
-        held = (shape.of(model), model.name, model.quantization, model.dtype, config.lora, config.strategy)
+        held = (model_shape(model), model.name, model.quantization, model.dtype, config.lora, config.strategy)
         key = (held, tuning.micro_batch_tokens, tuning.activation_checkpointing)
         before = shown.get(key, (config, ()))
-        largest = max(before[0], config, key=lambda some: _largest(some, processes))
-        shown[key] = (largest, tuple(name for name in KINDS if name in (*before[1], kind)))
+        largest = max(before[0], config, key=lambda some: _largest_bytes(some, processes))
+        shown[key] = (largest, tuple(name for name in STAGE_KINDS if name in (*before[1], kind)))
     for config, kinds in shown.values():
         _show_one(config, kinds, processes, here, console)
-        if sharing and not devices.goes(config, kinds, here, processes):
+        if sharing and not runs_on(config, kinds, here, processes):
             console.print("[yellow]A run on this machine is refused before any work, unless plan.force=true.[/]")
 
 
-def _largest(config: Config, processes: int) -> float:
-    return max(devices.total(config, kind, ANY_GPU, processes) for kind in KINDS)
+def _largest_bytes(config: Config, processes: int) -> float:
+    return max(total_memory(config, kind, ANY_GPU, processes) for kind in STAGE_KINDS)
 
 
 def _show_one(config: Config, kinds: Sequence[str], processes: int, here: Device, console: Console) -> None:
-    console.print(f"\n[bold]{config.model.name}[/]: {_sizes(config, processes)}")
+    console.print(f"\n[bold]{config.model.name}[/]: {_parameter_text(config, processes)}")
     if config.model.toy:
         console.print("[dim]a toy fits every device[/]")
         return
-    console.print(_parts(config, kinds, processes, here))
-    console.print(_fits(config, kinds, processes, here))
+    console.print(_memory_table(config, kinds, processes, here))
+    console.print(_device_table(config, kinds, processes, here))
 
 
-def _sizes(config: Config, processes: int) -> str:
+def _parameter_text(config: Config, processes: int) -> str:
     """Parameters, and how they are held."""
     model, lora, strategy = config.model, config.lora, config.strategy
-    found = shape.of(model)
+    found = model_shape(model)
     kind = "DoRA" if lora.dora else "LoRA"
     several = "1 device" if processes == 1 else f"{processes} devices for the adapter"
     numbers = f"{model.parameters:,} parameters of an architecture unknown here"
@@ -70,11 +81,11 @@ def _sizes(config: Config, processes: int) -> str:
     return f"{numbers}{held}; strategy {strategy.name}, {several}"
 
 
-def _parts(config: Config, kinds: Sequence[str], processes: int, here: Device) -> Table:
+def _memory_table(config: Config, kinds: Sequence[str], processes: int, here: Device) -> Table:
     """Gigabytes by part, on a GPU, and on this machine where it has none."""
     places = [ANY_GPU] if here.gpu else [ANY_GPU, here]
     columns = [(place, kind) for place in places for kind in kinds]
-    found = [needs(config, kind, place, processes) for place, kind in columns]
+    found = [memory_by_part(config, kind, place, processes) for place, kind in columns]
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("GB on one device", overflow="fold")
     for place, kind in columns:
@@ -83,23 +94,23 @@ def _parts(config: Config, kinds: Sequence[str], processes: int, here: Device) -
         values = [parts.get(part, 0.0) for parts in found]
         if max(values) >= GB / 200:
             table.add_row(part, *(f"{value / GB:.2f}" if value >= GB / 200 else "" for value in values))
-    table.add_row("in all", *(f"{memory.held(parts) / GB:.2f}" for parts in found), style="bold")
+    table.add_row("in all", *(f"{total_bytes(parts) / GB:.2f}" for parts in found), style="bold")
     return table
 
 
-def _fits(config: Config, kinds: Sequence[str], processes: int, here: Device) -> Table:
+def _device_table(config: Config, kinds: Sequence[str], processes: int, here: Device) -> Table:
     """Which devices hold which stages, and what would make the others do."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for head in ("device", "GB", *kinds):
         table.add_column(head, no_wrap=True, justify="right" if head == "GB" else "left")
     table.add_column("what would make it fit", overflow="fold")
-    for device in (*devices.KNOWN, here):
-        held = {kind: devices.fits(config, (kind,), device, processes) for kind in kinds}
+    for device in (*KNOWN_DEVICES, here):
+        held = {kind: fits_device(config, (kind,), device, processes) for kind in kinds}
         marks = ("[green]fits[/]" if held[kind] else "[red]no[/]" for kind in kinds)
-        advice = "" if all(held.values()) else _advice(config, kinds, device, processes)
+        advice = "" if all(held.values()) else _advice_text(config, kinds, device, processes)
         table.add_row(device.name, f"{device.size / GB:.0f}", *marks, advice)
     return table
 
 
-def _advice(config: Config, kinds: Sequence[str], device: Device, processes: int) -> str:
-    return " ".join(devices.remedy(config, kinds, device, processes)) or "a larger device, or a smaller model"
+def _advice_text(config: Config, kinds: Sequence[str], device: Device, processes: int) -> str:
+    return " ".join(suggest_changes(config, kinds, device, processes)) or "a larger device, or a smaller model"

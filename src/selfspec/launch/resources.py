@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from selfspec.errors import UserError
-from selfspec.pipeline import DISTRIBUTED
-from selfspec.planning import devices
+from selfspec.pipeline.stage import DISTRIBUTED
+from selfspec.planning.devices import processes_here
 
 SIGNAL_SECONDS = 120  # before its time is up, a stage is told to save and to queue again
 
@@ -41,7 +41,10 @@ class Resources:
         return f"{tasks}, {self.cpus} CPU a task{gpus}, {self.mem}, {self.time}"
 
 
-LIKE = {"iteration": "examples", "harness": "scores"}  # stages that ask for what another kind asks for, or one of it
+SHARED_REQUESTS = {
+    "round_examples": "examples",
+    "harness": "scores",
+}  # stages that ask for what another kind asks for, or one of it
 
 
 def resources_of(stage_name: str, given: Mapping[str, Mapping[str, Any]]) -> Resources:
@@ -50,7 +53,7 @@ def resources_of(stage_name: str, given: Mapping[str, Mapping[str, Any]]) -> Res
     Raises:
         UserError: several tasks for a stage that takes one device.
     """
-    kind = LIKE.get(stage_name, stage_name)
+    kind = SHARED_REQUESTS.get(stage_name, stage_name)
     resources = Resources(**given[kind])
     if resources.time.isdigit():  # YAML reads 24:00:00 without quotes as 86400, and SLURM that as minutes
         raise UserError(f'hydra.launcher.resources.{kind}.time={resources.time} must be "hours:minutes:seconds", '
@@ -74,7 +77,7 @@ def devices_of(stage_name: str, launcher: Mapping[str, Any]) -> int:
         return request.nodes * request.tasks_per_node
     if launcher.get("srun"):
         return int(os.environ.get("SLURM_NTASKS", "1"))
-    return devices.shares(launcher)[0] or 1  # Hydra's own SLURM launcher: an experiment a job, in one process
+    return processes_here(launcher)[0] or 1  # Hydra's own SLURM launcher: an experiment a job, in one process
 
 
 def sbatch_executor(
@@ -122,17 +125,17 @@ def sbatch_executor(
     return executor
 
 
-def command(folder: Path) -> str:
+def stage_command(folder: Path) -> str:
     """What each task of an array runs: the stage whose spec lies in the folder of its number."""
     place = f"{shlex.quote(str(folder))}/$SLURM_ARRAY_TASK_ID/spec.json"
-    return f"{shlex.quote(sys.executable)} -u -m selfspec.stage {place}"
+    return f"{shlex.quote(sys.executable)} -u -m selfspec.launch.worker {place}"
 
 
 def _given(resources: Resources, *names: str) -> dict[str, Any]:
     return {name: getattr(resources, name) for name in names if getattr(resources, name)}
 
 
-def dependency(parents: Sequence[str], before: str) -> str:
+def dependency_text(parents: Sequence[str], before: str) -> str:
     """SLURM's words for: all parents well, and a smaller size of the same pool over."""
     wanted = [":".join(["afterok", *sorted(set(parents))])] if parents else []
     return ",".join([*wanted, *([f"afterany:{before}"] if before else [])])

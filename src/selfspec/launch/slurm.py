@@ -17,22 +17,55 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from selfspec import code
+from selfspec.config.hashing import digest
 from selfspec.errors import UserError
 from selfspec.launch.executors import last_line, recorded_error, write_spec
-from selfspec.launch.graph import GOOD, Node
-from selfspec.launch.queue import ALIVE, Queue
-from selfspec.launch.resources import LIKE, Resources, command, dependency, resources_of, sbatch_executor
-from selfspec.stage import Stop
-from selfspec.store import Store, digest, write_atomic
+from selfspec.launch.resources import (
+    SHARED_REQUESTS,
+    Resources,
+    dependency_text,
+    resources_of,
+    sbatch_executor,
+    stage_command,
+)
+from selfspec.launch.slurm_queue import ACTIVE_STATES, SlurmQueue
+from selfspec.pipeline.graph import FINISHED, Node
+from selfspec.runtime.code_snapshot import snapshot_environment
+from selfspec.runtime.files import write_atomic
+from selfspec.runtime.signals import StopFlag
+from selfspec.runtime.store import Store
 
 log = logging.getLogger("selfspec")
-PREFIX = "selfspec-"
-OUTER = ("SLURM_", "SBATCH_", "SRUN_", "MASTER_", "RANK", "WORLD_SIZE", "LOCAL_", "GROUP_RANK", "TORCHELASTIC_")
-MOST = 1000  # stages in one array; SLURM's default limit
-FORGOTTEN_SECONDS = 7 * 86400.0  # a record of jobs that are not in this queue; another cluster may share the store
-LATE_SECONDS = 60.0  # for a shared file system to show what a finished job wrote
-REMEDY = {
+
+
+ARRAY_PREFIX = "selfspec-"
+
+
+ALLOCATION_PREFIXES = (
+    "SLURM_",
+    "SBATCH_",
+    "SRUN_",
+    "MASTER_",
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_",
+    "GROUP_RANK",
+    "TORCHELASTIC_",
+)
+
+
+MAX_ARRAY_SIZE = 1000  # stages in one array; SLURM's default limit
+
+
+RECORD_LIFETIME_SECONDS = (
+    7 * 86400.0
+)  # a record of jobs that are not in this queue; another cluster may share the store
+
+
+FILE_DELAY_SECONDS = 60.0  # for a shared file system to show what a finished job wrote
+
+
+REMEDIES = {
     "CANCELLED": "it was cancelled; the same command submits it again",
     "TIMEOUT": "raise hydra.launcher.resources.{stage}.time",
     "OUT_OF_MEMORY": "raise hydra.launcher.resources.{stage}.mem",
@@ -40,17 +73,17 @@ REMEDY = {
 }
 
 
-class Slurm:
+class SlurmExecutor:
     """Submits every stage with its dependencies, and follows them; interrupted, it lets them go on."""
 
     slots, ahead = sys.maxsize, True
 
     def __init__(
-        self, folder: Path, store: Store, launcher: Mapping[str, Any], stop: Stop, say: Callable[[str], None]
+        self, folder: Path, store: Store, launcher: Mapping[str, Any], stop: StopFlag, say: Callable[[str], None]
     ) -> None:
         self.folder, self.store, self.flag, self.say = folder, store, stop, say
         self.wait, self.poll_seconds, self.resources = (launcher[n] for n in ("wait", "poll_seconds", "resources"))
-        self.queue = Queue()
+        self.queue = SlurmQueue()
         self._watched: list[Node] = []
         self._submitted: set[str] = set()
         self._ended: dict[str, float] = {}  # jobs that left the queue without a word, and since when
@@ -63,7 +96,7 @@ class Slurm:
             for node in nodes:  # a job whose parent was submitted anew waits for the old one, in vain
                 if node.stage.key in found and not self._submitted & {parent.stage.key for parent in node.parents}:
                     node.job, node.log = found[node.stage.key]
-            for wanted, stages in arrays(node for node in nodes if not node.job):
+            for wanted, stages in group_into_arrays(node for node in nodes if not node.job):
                 self.flag.check()
                 self._submit(stages, resources_of(stages[0].stage.name, self.resources), wanted, records)
 
@@ -92,7 +125,7 @@ class Slurm:
 
     def _change(self, node: Node, state: str) -> tuple[str, str] | None:
         """(new state, why) of a stage whose job is in `state`, or None if nothing changed."""
-        if state in ALIVE:
+        if state in ACTIVE_STATES:
             self._ended.pop(node.job, None)
             now = "running" if state in ("RUNNING", "COMPLETING") else "queued"
             return (now, "") if now != node.state else None
@@ -101,11 +134,11 @@ class Slurm:
         if node.job not in self._ended:
             self._ended[node.job] = time.monotonic()
             return None  # a requeued job looks ended for a moment
-        if state in ("COMPLETED", "UNKNOWN") and time.monotonic() - self._ended[node.job] < LATE_SECONDS:
+        if state in ("COMPLETED", "UNKNOWN") and time.monotonic() - self._ended[node.job] < FILE_DELAY_SECONDS:
             return None  # files may come late
         if what := recorded_error(spec_folder(node)):
             return "failed", what
-        remedy = REMEDY.get(state, "").format(stage=LIKE.get(node.stage.name, node.stage.name))
+        remedy = REMEDIES.get(state, "").format(stage=SHARED_REQUESTS.get(node.stage.name, node.stage.name))
         last = last_line(Path(node.log))
         told = f"SLURM ended job {node.job} as {state}" + (f" on {node.host}" if node.host else "")
         return "failed", "; ".join(
@@ -120,41 +153,45 @@ class Slurm:
 
     def _in_queue(self, records: Path) -> dict[str, tuple[str, str]]:
         """Stages that have a job: (its number, its log) by key. Old records are removed."""
-        jobs = self.queue.arrays(PREFIX)
+        jobs = self.queue.arrays(ARRAY_PREFIX)
         found = {}
-        for record in records.glob(f"{PREFIX}*.json"):
+        for record in records.glob(f"{ARRAY_PREFIX}*.json"):
             if record.stem not in jobs:
-                if time.time() - record.stat().st_mtime > FORGOTTEN_SECONDS:
+                if time.time() - record.stat().st_mtime > RECORD_LIFETIME_SECONDS:
                     record.unlink()
                 continue
             facts, array = json.loads(record.read_text()), jobs[record.stem]
             for number in array.alive:
-                found[facts["keys"][number]] = (f"{array.job}_{number}", log_of(facts["folder"], array.job, number))
+                found[facts["keys"][number]] = (f"{array.job}_{number}", log_path(facts["folder"], array.job, number))
         return found
 
     def _submit(self, nodes: Sequence[Node], resources: Resources, wanted: str, records: Path) -> None:
         keys = [node.stage.key for node in nodes]
-        name = PREFIX + digest([keys, str(self.folder)])[:12]
+        name = ARRAY_PREFIX + digest([keys, str(self.folder)])[:12]
         place = self.folder / "slurm" / name
         for number, node in enumerate(nodes):
             write_spec(node, place / str(number))
         write_atomic(records / f"{name}.json", json.dumps({"folder": str(place), "keys": keys}).encode())
-        executor = sbatch_executor(resources, place, name, wanted, len(nodes), code.environment(self.folder))
+        executor = sbatch_executor(resources, place, name, wanted, len(nodes), snapshot_environment(self.folder))
         try:
-            with _undisturbed():
-                job = executor._submit_command(command(place)).job_id
+            with _outside_allocation():
+                job = executor._submit_command(stage_command(place)).job_id
         except Exception as error:
             said = str(error).strip().splitlines()[-1]
             raise UserError(f"SLURM refused {len(nodes)} stages {nodes[0].stage.name}: {said}") from error
         for number, node in enumerate(nodes):
-            node.job, node.log = f"{job}_{number}", log_of(str(place), job, number)
+            node.job, node.log = f"{job}_{number}", log_path(str(place), job, number)
         self._submitted.update(keys)
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def _outside_allocation() -> Iterator[None]:
     """Ctrl-C waits until sbatch is done, and an allocation in which we run is not handed to the jobs."""
-    outer = {name: value for name, value in os.environ.items() if name.startswith(OUTER) and name != "SLURM_CONF"}
+    outer = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(ALLOCATION_PREFIXES) and name != "SLURM_CONF"
+    }
     for name in outer:
         del os.environ[name]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -165,21 +202,21 @@ def _undisturbed() -> Iterator[None]:
         os.environ |= outer
 
 
-def arrays(nodes: Iterable[Node]) -> list[tuple[str, list[Node]]]:
+def group_into_arrays(nodes: Iterable[Node]) -> list[tuple[str, list[Node]]]:
     """(dependency, stages) of each array: an array is for stages of the same request and the same parents."""
     groups: dict[tuple[str, str], list[Node]] = {}
     for node in nodes:
-        parents = [parent.job for parent in node.parents if parent.state not in GOOD]
+        parents = [parent.job for parent in node.parents if parent.state not in FINISHED]
         before = node.after.job if node.after and node.after.open else ""
-        groups.setdefault((dependency(parents, before), node.stage.name), []).append(node)
+        groups.setdefault((dependency_text(parents, before), node.stage.name), []).append(node)
     return [
-        (wanted, group[first : first + MOST])
+        (wanted, group[first : first + MAX_ARRAY_SIZE])
         for (wanted, _), group in groups.items()
-        for first in range(0, len(group), MOST)
+        for first in range(0, len(group), MAX_ARRAY_SIZE)
     ]
 
 
-def log_of(folder: str, job: str, number: int) -> str:
+def log_path(folder: str, job: str, number: int) -> str:
     """Where submitit's sbatch file sends what a stage prints."""
     return f"{folder}/{job}_{number}_0_log.out"
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from selfspec.errors import UserError
-from selfspec.reporting.progress import Step
+from selfspec.runtime.progress import Step
 
 PARTS = ("reading", "saving", "tokenizer")
 
 
-def convert(gguf: Path, output: Path, step: Step) -> None:
+def convert_gguf(gguf: Path, output: Path, step: Step) -> None:
     """Convert, advancing `step` by one a part."""
     command = [sys.executable, "-m", "selfspec.models.gguf", str(gguf), str(output)]
     last = ""
@@ -30,7 +30,7 @@ def convert(gguf: Path, output: Path, step: Step) -> None:
         raise UserError(f"{gguf} can't be converted ({last}); is it whole?")
 
 
-def main(gguf: Path, output: Path) -> None:
+def convert_in_this_process(gguf: Path, output: Path) -> None:
     """The conversion itself."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -48,4 +48,4 @@ def main(gguf: Path, output: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    convert_in_this_process(Path(sys.argv[1]), Path(sys.argv[2]))

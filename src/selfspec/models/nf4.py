@@ -10,10 +10,10 @@ from unittest.mock import patch
 
 from selfspec.errors import UserError
 
-BLOCK = 1 << 20  # bytes from which a weight is mapped while others are packed
+MMAP_BLOCK_BYTES = 1 << 20  # bytes from which a weight is mapped while others are packed
 
 
-def check() -> None:
+def check_bitsandbytes() -> None:
     """Whether bitsandbytes is there.
 
     Raises:
@@ -25,7 +25,7 @@ def check() -> None:
         )
 
 
-def settings(dtype: Any) -> Any:
+def nf4_config(dtype: Any) -> Any:
     """What `from_pretrained` is told: NF4 with double quantisation, computed in torch's `dtype`.
 
     The packed weights are stored as numbers of the same type, which is what lets FSDP shard them.
@@ -41,14 +41,14 @@ def settings(dtype: Any) -> Any:
     )
 
 
-def adamw() -> Any:
+def paged_adamw() -> Any:
     """AdamW in 8 bits, whose pages wait in the machine's memory when the GPU's is full (QLoRA, arXiv 2305.14314)."""
     from bitsandbytes.optim import PagedAdamW8bit
 
     return PagedAdamW8bit
 
 
-def describe(network: Any) -> None:
+def describe_shards(network: Any) -> None:
     """Say of weights that became shards how they are packed, which PEFT asks them."""
     from bitsandbytes.nn import Linear4bit
 
@@ -70,7 +70,7 @@ def keep_differentiable(network: Any) -> None:
 
 
 @contextmanager
-def plain_linear() -> Iterator[None]:
+def torch_linear_in_falcon() -> Iterator[None]:
     """Falcon has a linear layer of its own that does what torch's does; transformers would silently not quantise it."""
     from torch.nn import Linear
     from transformers.models.falcon import modeling_falcon

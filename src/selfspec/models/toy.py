@@ -8,28 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from selfspec import domains
-from selfspec.config import ModelConfig
-from selfspec.prompts import choose_style
+from selfspec.config.schema import ModelConfig
+from selfspec.prompts.chat import with_prompt_style
 
-VOCABULARY = 2048
+TOY_VOCABULARY_SIZE = 2048
+
+
 SPECIAL = ["<pad>", "<bos>", "<eos>"]
+
+
 CHAT = (
     "{% for turn in messages %}[{{ turn.role }}]\n{{ turn.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}[assistant]\n{% endif %}"
 )
 
 
-def text_hash() -> str:
+def toy_hash() -> str:
     """What the toy tokenizer is made from, hashed."""
     return hashlib.sha256("\n".join(_texts()).encode()).hexdigest()[:16]
 
 
-def build(model: ModelConfig) -> tuple[Any, Any]:
+def build_toy(model: ModelConfig) -> tuple[Any, Any]:
     """(model, tokenizer): random weights in float32, the same at every call."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    tokenizer = choose_style(_tokenizer(), model)
+    tokenizer = with_prompt_style(_tokenizer(), model)
     ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<{name}>") for name in ("pad", "bos", "eos")}
     numbers = {**model.architecture, **model.toy_architecture, "vocab_size": len(tokenizer), **ids}
     config = AutoConfig.for_model(numbers.pop("model_type"), **numbers)
@@ -38,11 +42,11 @@ def build(model: ModelConfig) -> tuple[Any, Any]:
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32), tokenizer
 
 
-def write(model: ModelConfig, folder: Path) -> None:
+def write_toy(model: ModelConfig, folder: Path) -> None:
     """The same as files, in every process that asks (transformers' own writing leaves it to the first)."""
     from safetensors.torch import save_model
 
-    network, tokenizer = build(model)
+    network, tokenizer = build_toy(model)
     network.config.save_pretrained(folder)
     save_model(network, str(folder / "model.safetensors"), {"format": "pt"})
     tokenizer.save_pretrained(folder)
@@ -62,7 +66,7 @@ def _tokenizer() -> Any:
     plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     plain.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=TOY_VOCABULARY_SIZE,
         special_tokens=SPECIAL,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

@@ -19,23 +19,28 @@ from typing import Any
 
 from filelock import SoftFileLease
 
-from selfspec.config import ModelConfig
+from selfspec.config.schema import ModelConfig
 from selfspec.errors import UserError
-from selfspec.models import gguf
-from selfspec.reporting.progress import Progress
-from selfspec.store import LEASE_SECONDS, writing
+from selfspec.models.gguf import PARTS, convert_gguf
+from selfspec.runtime.files import explain_disk_errors
+from selfspec.runtime.progress import Progress
+from selfspec.runtime.store import LEASE_SECONDS
 
 SAMPLE, SAMPLES = 1 << 16, 64  # bytes of a sample, samples of a weight file
+
+
 Stamp = tuple[Path, int, int]  # a file, its size, and when it was written
+
+
 HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt"]
 
 
-def identity(model: ModelConfig) -> str:
+def weights_identity(model: ModelConfig) -> str:
     """What the weights are, wherever they lie: enters the keys. No weights are read, only file headers."""
     if model.toy:
-        from selfspec.models import toy
+        from selfspec.models.toy import toy_hash
 
-        return f"toy:{toy.text_hash()}"
+        return f"toy:{toy_hash()}"
     if model.path:
         return f"files:{_fingerprint(Path(model.path))}"
     if model.package and _installed(model.package):
@@ -43,7 +48,7 @@ def identity(model: ModelConfig) -> str:
     return f"{model.hub}@{model.revision}"
 
 
-def check(model: ModelConfig) -> None:
+def check_weights(model: ModelConfig) -> None:
     """Whether the weights can be had, before any work.
 
     Raises:
@@ -57,7 +62,7 @@ def check(model: ModelConfig) -> None:
         _hub_snapshot(model, download=False)
 
 
-def locate(model: ModelConfig, cache: Path, progress: Progress) -> Path:
+def locate_weights(model: ModelConfig, cache: Path, progress: Progress) -> Path:
     """The folder of safetensors, tokenizer and config; a GGUF file is converted once into `cache`."""
     if model.path:
         folder = Path(model.path)
@@ -111,10 +116,10 @@ def _hash(weights: tuple[Stamp, ...], others: tuple[Stamp, ...]) -> str:
 
 def _converted(model: ModelConfig, cache: Path, find: Callable[[Path], Path], progress: Progress) -> Path:
     """The GGUF file that `find` gives, as bf16 safetensors: made once, whole or not at all."""
-    final = cache / f"{model.name}-{hashlib.sha256(identity(model).encode()).hexdigest()[:12]}"
+    final = cache / f"{model.name}-{hashlib.sha256(weights_identity(model).encode()).hexdigest()[:12]}"
     if final.exists():
         return final
-    with writing(cache):
+    with explain_disk_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
         with SoftFileLease(cache / f"{final.name}.lock", lease_duration=LEASE_SECONDS):
             if final.exists():
@@ -123,8 +128,8 @@ def _converted(model: ModelConfig, cache: Path, find: Callable[[Path], Path], pr
             draft = cache / f"{final.name}.draft"
             shutil.rmtree(draft, ignore_errors=True)  # of a process that died
             draft.mkdir()
-            with progress.step("weights", len(gguf.PARTS), "part") as step:
-                gguf.convert(find(draft), draft, step)
+            with progress.step("weights", len(PARTS), "part") as step:
+                convert_gguf(find(draft), draft, step)
             for left in draft.glob("*.gguf"):
                 left.unlink()
             draft.rename(final)

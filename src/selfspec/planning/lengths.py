@@ -8,16 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfspec import prompts
-from selfspec.config import Config, DomainConfig
-from selfspec.records import Question, fewer, in_turn, read_all_questions, read_seeds, split
-from selfspec.scoring.tasks import MAX_NEW_TOKENS
+from selfspec.config.schema import Config, DomainConfig
+from selfspec.data.reading import read_all_questions, read_seeds
+from selfspec.data.records import Question, TaskRequest
+from selfspec.data.splits import round_robin, seed_subset, split_seeds
+from selfspec.evaluation.judgement import MAX_NEW_TOKENS
+from selfspec.prompts.templates import render_list_item, render_list_prefix, render_prefix, render_task
 
-CHARACTERS = 4.0  # of a token; gemma-3-270m reads the shipped seeds at 3.9 to 4.4
+CHARACTERS_PER_TOKEN = 4.0  # of a token; gemma-3-270m reads the shipped seeds at 3.9 to 4.4
 
 
 @dataclass(frozen=True)
-class Seeds:
+class SeedLengths:
     """Tokens of a domain's shown seeds."""
 
     head: int  # of what stands before every task: the role
@@ -37,7 +39,7 @@ class Seeds:
 
 
 @dataclass(frozen=True)
-class Asked:
+class QuestionLengths:
     """Tokens of the questions that a model is scored on."""
 
     count: int
@@ -48,19 +50,21 @@ class Asked:
     new: int  # written at most
     options: int  # of the longest option, 0 where no kind has any
     choices: int  # options that a question has at most
-    seeds: Seeds  # shown as shots
+    seeds: SeedLengths  # shown as shots
 
 
-_SEEDS: dict[object, Seeds] = {}
-_ASKED: dict[object, Asked] = {}
+_SEEDS: dict[object, SeedLengths] = {}
 
 
-def tokens(text: str) -> int:
+_ASKED: dict[object, QuestionLengths] = {}
+
+
+def count_tokens(text: str) -> int:
     """About how many tokens a text has."""
-    return math.ceil(len(text) / CHARACTERS)
+    return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
 
 
-def seeds(domain: DomainConfig) -> Seeds:
+def seed_lengths(domain: DomainConfig) -> SeedLengths:
     """Of a domain's seeds, read once however many jobs ask."""
     key = (_stamp(domain.seeds), domain.role, domain.seed_count, domain.topics, tuple(domain.tasks.items()))
     if key not in _SEEDS:
@@ -68,35 +72,35 @@ def seeds(domain: DomainConfig) -> Seeds:
     return _SEEDS[key]
 
 
-def _read_seeds(domain: DomainConfig) -> Seeds:
-    shown = fewer(split(read_seeds(Path(domain.seeds), domain.tasks))[0], domain.seed_count)
-    head = tokens(prompts.prefix(domain.role, ()))
-    items = [(tokens(prompts.item(seed)), tokens(seed.output) + 1) for seed in shown]
-    list_head = tokens(prompts.list_prefix(domain, ()))
-    listed = tuple(tokens(prompts.list_prefix(domain, [seed])) - list_head for seed in shown)
-    requests = (prompts.Request(seed.task_type, seed.topic, seed.options) for seed in shown)
-    asked = max(tokens(prompts.list_item(9, request, domain)) for request in requests)
+def _read_seeds(domain: DomainConfig) -> SeedLengths:
+    shown = seed_subset(split_seeds(read_seeds(Path(domain.seeds), domain.tasks))[0], domain.seed_count)
+    head = count_tokens(render_prefix(domain.role, ()))
+    items = [(count_tokens(render_task(seed)), count_tokens(seed.output) + 1) for seed in shown]
+    list_head = count_tokens(render_list_prefix(domain, ()))
+    listed = tuple(count_tokens(render_list_prefix(domain, [seed])) - list_head for seed in shown)
+    requests = (TaskRequest(seed.task_type, seed.topic, seed.options) for seed in shown)
+    asked = max(count_tokens(render_list_item(9, request, domain)) for request in requests)
     rows = tuple((head + prompt, response) for prompt, response in items)
-    return Seeds(head, rows, tuple(prompt + response for prompt, response in items), list_head, listed, asked)
+    return SeedLengths(head, rows, tuple(prompt + response for prompt, response in items), list_head, listed, asked)
 
 
-def questions(config: Config) -> Asked:
+def question_lengths(config: Config) -> QuestionLengths:
     """Of a config's evaluation."""
     evaluation, domain = config.evaluation, config.evaluation.domain
     assert domain is not None  # the door has filled it in
     files = evaluation.files or (domain.evaluation,)
     key = (tuple(map(_stamp, files)), evaluation.limit, _stamp(domain.seeds), domain.role, tuple(domain.tasks.items()))
     if key not in _ASKED:
-        some = in_turn(read_all_questions(tuple(map(Path, files)), domain.tasks), evaluation.limit)
-        _ASKED[key] = _read_questions(some, seeds(domain))
+        some = round_robin(read_all_questions(tuple(map(Path, files)), domain.tasks), evaluation.limit)
+        _ASKED[key] = _read_questions(some, seed_lengths(domain))
     return _ASKED[key]
 
 
-def _read_questions(asked: Sequence[Question], shown: Seeds) -> Asked:
-    items = [tokens(prompts.item(question)) for question in asked]
-    answers = [tokens(question.answers[0]) + 1 for question in asked]
-    scored = [tokens(option) + 1 for question in asked if question.kind == "label" for option in question.options]
-    return Asked(
+def _read_questions(asked: Sequence[Question], shown: SeedLengths) -> QuestionLengths:
+    items = [count_tokens(render_task(question)) for question in asked]
+    answers = [count_tokens(question.answers[0]) + 1 for question in asked]
+    scored = [count_tokens(option) + 1 for question in asked if question.kind == "label" for option in question.options]
+    return QuestionLengths(
         count=len(asked),
         types=len(Counter(question.task_type for question in asked)),
         item=_mean(items),
@@ -109,7 +113,7 @@ def _read_questions(asked: Sequence[Question], shown: Seeds) -> Asked:
     )
 
 
-def mean_row(shown: Seeds) -> tuple[float, float]:
+def mean_row_lengths(shown: SeedLengths) -> tuple[float, float]:
     """(prompt, response) of a mean row: synthetic ones are taken to be as long as the seeds."""
     return _mean([prompt for prompt, _ in shown.rows]), _mean([response for _, response in shown.rows])
 

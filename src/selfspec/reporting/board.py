@@ -10,10 +10,14 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from selfspec.launch.graph import Graph, Node
+from selfspec.pipeline.graph import Graph, Node
 
 MARKS = {"done": "green", "stored": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
+
+
 ORDER = ("running", "failed", "queued", "waiting", "cancelled")  # what is done has had its line
+
+
 LINES_KEPT = 12  # of the terminal, for what is said above the table
 
 
@@ -34,36 +38,36 @@ class Board:
             table.add_row(*self._row(node))
         yield table
         left = f", {len(shown) - room} more rows" if len(shown) > room else ""
-        yield Text(f"{len(self.nodes)} stages: {counted(self.nodes.values())}{left}", style="dim")
+        yield Text(f"{len(self.nodes)} stages: {count_states(self.nodes.values())}{left}", style="dim")
 
     def _row(self, node: Node) -> Iterable[str]:
         log = node.log.removeprefix(f"{self.folder}/")
         state = f"[{MARKS.get(node.state, 'dim')}]{node.state}[/]"
-        elapsed = clock(node.elapsed) if node.started else ""
-        return node.stage.label, of(node), state, node.host, elapsed, node.job, log
+        elapsed = clock_text(node.elapsed) if node.started else ""
+        return node.stage.label, describe_node(node), state, node.host, elapsed, node.job, log
 
 
-def failures(nodes: Graph) -> Table:
+def failure_table(nodes: Graph) -> Table:
     """What failed, why, and where its log is."""
     table = Table(box=None, header_style="bold red", pad_edge=False)
     for head in ("failed", "of", "why", "log"):
         table.add_column(head, overflow="fold")
     for node in nodes.values():
         if node.state == "failed":
-            table.add_row(node.stage.label, of(node), Text(node.told), node.log)
+            table.add_row(node.stage.label, describe_node(node), Text(node.told), node.log)
     return table
 
 
-def line(node: Node) -> str:
+def node_line(node: Node) -> str:
     """One line on a node whose state changed."""
     marks = {"done": "[green]✓[/]", "stored": "[green]✓[/]", "failed": "[red]✗[/]", "cancelled": "[yellow]-[/]"}
     ended = node.started and node.state in ("done", "failed")
     seconds = f"{node.seconds:.1f} s" if ended else node.state
-    facts = "  ".join(filter(None, [of(node), node.stage.key, node.job, node.host]))
+    facts = "  ".join(filter(None, [describe_node(node), node.stage.key, node.job, node.host]))
     return f"  {marks.get(node.state, '·')} {node.stage.label:<22} {seconds:>9}  [dim]{facts}[/]"
 
 
-def of(node: Node) -> str:
+def describe_node(node: Node) -> str:
     """What tells a stage from others of its name."""
     config, name = node.stage.config, node.stage.name
     parts = [config.domain.name]
@@ -71,26 +75,26 @@ def of(node: Node) -> str:
         parts = list(dict.fromkeys([*(parts if node.parents else []), config.evaluation.domain.name]))
     if name != "index":
         parts.append(config.model.name)
-    if name in ("examples", "iteration", "adapter") or node.parents:
+    if name in ("examples", "round_examples", "adapter") or node.parents:
         parts.append(str(config.data_size.examples))
-    if name == "adapter" or (node.parents and name not in ("examples", "iteration")):
+    if name == "adapter" or (node.parents and name not in ("examples", "round_examples")):
         parts.append(f"r{config.lora.r}")
     return " ".join(parts)
 
 
-def clock(seconds: float) -> str:
+def clock_text(seconds: float) -> str:
     """`1:02:03`, or `2:03`."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def size(jobs: int, nodes: Graph) -> str:
+def count_jobs_and_stages(jobs: int, nodes: Graph) -> str:
     """`24 jobs, 58 distinct stages`."""
     return f"{jobs} {'job' if jobs == 1 else 'jobs'}, {len(nodes)} distinct stages"
 
 
-def counted(nodes: Iterable[Node]) -> str:
+def count_states(nodes: Iterable[Node]) -> str:
     """`3 running, 40 queued, 13 done`."""
     counts = Counter(node.state for node in nodes)
     return ", ".join(f"{count} {state}" for state, count in counts.most_common())

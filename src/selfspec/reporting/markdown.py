@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 
-def grid(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """One table."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(_cell(value) for value in line)} |" for line in lines)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selfspec.filters.contamination import RUNS, Contamination
-from selfspec.records import Question
-from selfspec.reporting.results import Answers, results
+from selfspec.data.records import Question
+from selfspec.filters.contamination import NGRAM_SIZES, Contamination
+from selfspec.reporting.results import Answers, compute_results
 
 
-def report(
+def overlap_report(
     seen: Mapping[str, Sequence[str]],
     questions: Sequence[Question],
     answers: Mapping[str, Answers],
@@ -30,7 +30,7 @@ def report(
     counts: dict[str, dict[str, int]] = {}
     touched: set[str] = set()
     for name, some in seen.items():
-        for words in sorted(RUNS):
+        for words in sorted(NGRAM_SIZES):
             found = Contamination(texts, words).overlapping(some)
             counts.setdefault(name, {})[str(words)] = len(found)
             touched |= found
@@ -39,5 +39,5 @@ def report(
     if touched and clean:
         ids = {question.id for question in clean}
         kept = {model: [row for row in rows if row["id"] in ids] for model, rows in answers.items()}
-        told["clean"] = results(kept, clean, resamples, metrics)
+        told["clean"] = compute_results(kept, clean, resamples, metrics)
     return told

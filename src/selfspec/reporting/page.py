@@ -11,17 +11,21 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
-from selfspec.records import Example, in_turn, words
-from selfspec.reporting import harness
+from selfspec.data.records import Example
+from selfspec.data.splits import round_robin
+from selfspec.data.text import words
+from selfspec.reporting.harness_table import harness_html
 from selfspec.reporting.results import MEASURES
-from selfspec.reporting.tables import ELSEWHERE, NAMES, find, number
-from selfspec.reporting.tracking import funnel_rows
+from selfspec.reporting.tables import NAMES, OFF_DOMAIN_MEASURES, find_score, format_number
+from selfspec.reporting.wandb_result import funnel_rows
 
 SHOWN = 10  # rows of each sample
+
+
 OTHERS = ("base", "seeds_only", "generic")  # models that the specialized one is held against
 
 
-def render(
+def render_page(
     report: Mapping[str, Any],
     rows: Sequence[Example],
     curves: Mapping[str, Sequence[Mapping[str, Any]]],
@@ -40,7 +44,7 @@ def render(
     )
     models = list(dict.fromkeys(row["model"] for row in report["scores"]))
     good = [row for row in rows if not any(row.verdicts.values())]
-    kept = in_turn(good, SHOWN)
+    kept = round_robin(good, SHOWN)
     dropped = _spread([row for row in rows if any(row.verdicts.values())])
     return environment.get_template("report.html.j2").render(
         report=report,
@@ -53,11 +57,11 @@ def render(
         samples={f"{len(kept)} kept rows": kept, f"{len(dropped)} dropped rows": dropped},
         coverage=coverage(good),
         others=OTHERS,
-        elsewhere=ELSEWHERE,
-        harness=harness.html(report["harness"]) if report.get("harness") else "",
+        elsewhere=OFF_DOMAIN_MEASURES,
+        harness=harness_html(report["harness"]) if report.get("harness") else "",
         curves=[_drawn(NAMES.get(name, name), points) for name, points in curves.items() if points],
-        find=find,
-        number=number,
+        find=find_score,
+        number=format_number,
         value=_value,
         verdict=_verdict,
     )
@@ -99,10 +103,10 @@ def _spread(dropped: Sequence[Example]) -> list[Example]:
 
 
 def _value(row: Mapping[str, Any]) -> Markup:
-    spread = f"({number(row['low'])} to {number(row['high'])})"
+    spread = f"({format_number(row['low'])} to {format_number(row['high'])})"
     if len(row.get("draws", ())) > 1:
-        spread += f" draws {' '.join(map(number, row['draws']))}"
-    return Markup("{} <small>{}</small>").format(number(row["value"]), spread)
+        spread += f" draws {' '.join(map(format_number, row['draws']))}"
+    return Markup("{} <small>{}</small>").format(format_number(row["value"]), spread)
 
 
 def _verdict(row: Example) -> str:

@@ -10,10 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from selfspec.records import Question
-from selfspec.scoring import intervals, proper
-from selfspec.scoring.intervals import Array, Interval
-from selfspec.scoring.tasks import PROPER, judge
+from selfspec.data.records import Question
+from selfspec.evaluation.intervals import (
+    Array,
+    Interval,
+    Measure,
+    auc_measure,
+    bootstrap_draws,
+    commonest_share,
+    mean_measure,
+    mean_over_tasks,
+    percentile_interval,
+    widen,
+)
+from selfspec.evaluation.judgement import PRIMARY_METRICS, judge_reply
+from selfspec.evaluation.primary_metrics import metric_measure
 
 MEASURES = {  # name -> how a table heads it
     "token_f1": "token F1",
@@ -25,6 +36,8 @@ MEASURES = {  # name -> how a table heads it
     "option_auc": "option AUC",
     "commonest": "commonest answer",
 }
+
+
 PAIRS = (
     ("specialized", "base"),
     ("specialized", "seeds_only"),
@@ -32,6 +45,8 @@ PAIRS = (
     ("seeds_only", "base"),
     ("generic", "base"),
 )
+
+
 Answers = Sequence[Mapping[str, Any]]  # rows of a stage `scores`
 
 
@@ -50,10 +65,10 @@ class Scored:
     def overall(self, measure: str) -> Array | None:
         """The mean over the tasks in which the measure has a meaning."""
         tasks = self.by_task.get(measure)
-        return intervals.mean_over_tasks(tasks) if tasks else None
+        return mean_over_tasks(tasks) if tasks else None
 
 
-def results(
+def compute_results(
     answers: Mapping[str, Answers],
     questions: Sequence[Question],
     resamples: int,
@@ -67,11 +82,13 @@ def results(
         resamples: Of the bootstrap.
         metrics: By task type, the proper metric and what else the field reports; without it the kind decides.
     """
-    metrics = {question.task_type: metrics.get(question.task_type, (PROPER[question.kind],)) for question in questions}
+    metrics = {
+        question.task_type: metrics.get(question.task_type, (PRIMARY_METRICS[question.kind],)) for question in questions
+    }
     asked = {question.id: question for question in questions}
     shots = sorted({row["shots"] for rows in answers.values() for row in rows})
     scored = {
-        (model, k): score([row for row in rows if row["shots"] == k], asked, resamples, metrics)
+        (model, k): score_model([row for row in rows if row["shots"] == k], asked, resamples, metrics)
         for model, rows in answers.items()
         for k in shots
     }
@@ -94,36 +111,38 @@ def results(
     }
 
 
-def score(rows: Answers, asked: Mapping[str, Question], resamples: int, metrics: Mapping[str, Sequence[str]]) -> Scored:
+def score_model(
+    rows: Answers, asked: Mapping[str, Question], resamples: int, metrics: Mapping[str, Sequence[str]]
+) -> Scored:
     """Every measure of one model at one number of shots, for all bootstrap samples: the mean over draws of shots."""
     by_task: dict[str, dict[str, Array]] = {}
     by_draw: dict[str, list[list[float]]] = {}
     for task in dict.fromkeys(row["task_type"] for row in rows):
         mine = sorted((row for row in rows if row["task_type"] == task), key=lambda row: str(row["id"]))
         draws = [[row for row in mine if row["draw"] == draw] for draw in sorted({row["draw"] for row in mine})]
-        drawn = intervals.draws(len(draws[0]), resamples, task)  # the same questions of each draw
+        drawn = bootstrap_draws(len(draws[0]), resamples, task)  # the same questions of each draw
         measured = [_measures(some, [asked[row["id"]] for row in some], metrics[task]) for some in draws]
         for measure in measured[0]:
             values = [each[measure](drawn) for each in measured]
-            by_task.setdefault(measure, {})[task] = intervals.widened(np.mean(values, axis=0), len(draws[0]))
+            by_task.setdefault(measure, {})[task] = widen(np.mean(values, axis=0), len(draws[0]))
             by_draw.setdefault(measure, []).append([float(value[0]) for value in values])
     return Scored(by_task, by_draw)
 
 
-def _measures(rows: Answers, questions: Sequence[Question], metrics: Sequence[str]) -> dict[str, intervals.Measure]:
+def _measures(rows: Answers, questions: Sequence[Question], metrics: Sequence[str]) -> dict[str, Measure]:
     """What can be measured on the questions of one task."""
-    judged = [judge(q, row["reply"], row["finished"]) for q, row in zip(questions, rows, strict=True)]
+    judged = [judge_reply(q, row["reply"], row["finished"]) for q, row in zip(questions, rows, strict=True)]
     topics = [question.topic for question in questions]
     measures = {
-        "token_f1": intervals.mean([j.token_f1 for j in judged]),
-        "rouge_l": intervals.mean([j.rouge_l for j in judged]),
-        "compliant": intervals.mean([j.compliant for j in judged]),
-        "proper": proper.measure(metrics[0], judged, topics),
-        **{name: proper.measure(name, judged, topics) for name in metrics[1:]},
+        "token_f1": mean_measure([j.token_f1 for j in judged]),
+        "rouge_l": mean_measure([j.rouge_l for j in judged]),
+        "compliant": mean_measure([j.compliant for j in judged]),
+        "proper": metric_measure(metrics[0], judged, topics),
+        **{name: metric_measure(name, judged, topics) for name in metrics[1:]},
     }
     correct = [j.label_correct for j in judged if j.label_correct is not None]
     if correct:
-        measures["label_accuracy"] = intervals.mean(correct)
+        measures["label_accuracy"] = mean_measure(correct)
     if questions[0].kind == "label":
         logprobs = [
             dict(zip(q.options, row["option_logprobs"], strict=True)) for q, row in zip(questions, rows, strict=True)
@@ -131,14 +150,14 @@ def _measures(rows: Answers, questions: Sequence[Question], metrics: Sequence[st
         gold = [question.answers[0] for question in questions]
         chosen = [max(options, key=lambda option: options[option]) for options in logprobs]
         hits = [float(choice == answer) for choice, answer in zip(chosen, gold, strict=True)]
-        measures["option_accuracy"] = intervals.mean(hits)
+        measures["option_accuracy"] = mean_measure(hits)
         if len({frozenset(question.options) for question in questions}) == 1:  # margins compare within one set alone
-            measures["option_auc"] = intervals.auc([margins(options) for options in logprobs], gold)
-        measures["commonest"] = intervals.commonest(chosen)
+            measures["option_auc"] = auc_measure([option_margins(options) for options in logprobs], gold)
+        measures["commonest"] = commonest_share(chosen)
     return measures
 
 
-def margins(logprobs: Mapping[str, float]) -> dict[str, float]:
+def option_margins(logprobs: Mapping[str, float]) -> dict[str, float]:
     """By how much each option's log-probability exceeds that of the others together."""
 
     def others(option: str) -> float:
@@ -161,7 +180,7 @@ def _cells(place: Mapping[str, Any], scored: Scored, measure: str) -> list[dict[
 
 def _within(values: Array) -> dict[str, float]:
     """A value and its interval, which stays in [0, 1] as every measure does."""
-    found = intervals.interval(values)
+    found = percentile_interval(values)
     return {"value": found.value, "low": max(found.low, 0.0), "high": min(found.high, 1.0)}
 
 
@@ -173,11 +192,11 @@ def _differences(one: str, other: str, shots: int, mine: Scored, theirs: Scored)
             continue
         place = {"model": one, "minus": other, "shots": shots, "measure": measure}
         for task, values in mine.by_task.get(measure, {}).items():
-            gap: Interval = intervals.interval(values - theirs.by_task[measure][task])
+            gap: Interval = percentile_interval(values - theirs.by_task[measure][task])
             found.append({**place, "task": task, **asdict(gap)})
         overall, other_overall = mine.overall(measure), theirs.overall(measure)
         if overall is not None and other_overall is not None:
-            gap = intervals.interval(overall - other_overall)
+            gap = percentile_interval(overall - other_overall)
             found.append({**place, "task": "all", **asdict(gap)})
     return found
 

@@ -13,46 +13,50 @@ from rich.text import Text
 from selfspec.reporting.results import MEASURES
 
 # Format gain, knowledge gain, and what neither format nor a bias to one label can feign.
-TOLD = {"format": "compliant", "label accuracy": "label_accuracy", "option AUC": "option_auc"}
+MEASURES_IN_NOTES = {"format": "compliant", "label accuracy": "label_accuracy", "option AUC": "option_auc"}
+
+
 NAMES = {"base": "base", "seeds_only": "seeds only", "generic": "generic", "specialized": "specialized"}
-ELSEWHERE = ("token_f1", "proper", "compliant", "label_accuracy", "option_auc")  # of what was forgotten
 
 
-def number(value: float) -> str:
+OFF_DOMAIN_MEASURES = ("token_f1", "proper", "compliant", "label_accuracy", "option_auc")  # of what was forgotten
+
+
+def format_number(value: float) -> str:
     """`.123`, `-.045`, `1.000`."""
     text = f"{round(value, 3) + 0.0:.3f}"  # + 0.0: never -.000
     return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 
-def cell(row: Mapping[str, Any], signed: bool = False) -> str:
+def format_cell(row: Mapping[str, Any], signed: bool = False) -> str:
     """A value with its 95% interval."""
-    value = number(row["value"])
+    value = format_number(row["value"])
     if signed and row["value"] > 0:
         value = f"+{value}"
-    return f"{value} ({number(row['low'])} to {number(row['high'])})"
+    return f"{value} ({format_number(row['low'])} to {format_number(row['high'])})"
 
 
-def find(rows: list[dict[str, Any]], **place: Any) -> dict[str, Any] | None:
+def find_score(rows: list[dict[str, Any]], **place: Any) -> dict[str, Any] | None:
     """The row at a place, or None."""
     return next((row for row in rows if all(row.get(name) == value for name, value in place.items())), None)
 
 
-def render(report: Mapping[str, Any]) -> RenderableType:
+def results_table(report: Mapping[str, Any]) -> RenderableType:
     """The main table, what was forgotten, the harness's tasks if there are any, and how all this reads."""
     parts = _measures(report, report["title"], MEASURES)
     if elsewhere := report.get("off_domain"):
-        parts += _measures(elsewhere, f"off-domain, {elsewhere['name']}", ELSEWHERE)
+        parts += _measures(elsewhere, f"off-domain, {elsewhere['name']}", OFF_DOMAIN_MEASURES)
     if report.get("harness"):
-        from selfspec.reporting import harness  # which draws with this module's parts
+        from selfspec.reporting.harness_table import harness_table  # which draws with this module's parts
 
-        parts.append(harness.table(report["harness"]))
+        parts.append(harness_table(report["harness"]))
     return Group(*parts, Text("\n".join(report["reading"])))
 
 
 def _measures(report: Mapping[str, Any], title: str, measures: Iterable[str]) -> list[RenderableType]:
     """A table a number of shots: measures by model, and the last model's difference from each other, with intervals."""
     parts: list[RenderableType] = []
-    shown = [measure for measure in measures if find(report["scores"], measure=measure, task="all")]
+    shown = [measure for measure in measures if find_score(report["scores"], measure=measure, task="all")]
     for shots in sorted({row["shots"] for row in report["scores"]}):
         models = list(dict.fromkeys(row["model"] for row in report["scores"]))
         head = f"{title}: {shots} shots, mean over task types"
@@ -63,13 +67,13 @@ def _measures(report: Mapping[str, Any], title: str, measures: Iterable[str]) ->
         for other in models[:-1]:
             table.add_column(f"{NAMES.get(models[-1])} - {NAMES.get(other)}", justify="right")
         for measure in shown:
-            cells = [find(report["scores"], model=m, shots=shots, measure=measure, task="all") for m in models]
+            cells = [find_score(report["scores"], model=m, shots=shots, measure=measure, task="all") for m in models]
             place = {"model": models[-1], "shots": shots, "measure": measure, "task": "all"}
-            gaps = [find(report["differences"], minus=other, **place) for other in models[:-1]]
+            gaps = [find_score(report["differences"], minus=other, **place) for other in models[:-1]]
             table.add_row(
                 MEASURES[measure],
-                *(number(c["value"]) if c else "" for c in cells),
-                *(Text(cell(g, signed=True), style=_style(g)) if g else "" for g in gaps),
+                *(format_number(c["value"]) if c else "" for c in cells),
+                *(Text(format_cell(g, signed=True), style=_style(g)) if g else "" for g in gaps),
             )
         parts.append(table)
     return parts
@@ -80,7 +84,7 @@ def _style(gap: Mapping[str, Any]) -> str:
     return "bold" if gap["low"] > 0 or gap["high"] < 0 else "dim"
 
 
-def reading(report: Mapping[str, Any]) -> list[str]:
+def reading_notes(report: Mapping[str, Any]) -> list[str]:
     """What the numbers say by themselves: format apart from knowledge, beside what guessing gives."""
     lines = []
     guess = report["lines"].values()
@@ -89,12 +93,15 @@ def reading(report: Mapping[str, Any]) -> list[str]:
         commonest = sum(line["commonest"] for line in guess) / len(guess)
         count = sum(line["count"] for line in guess)
         lines.append(
-            f"Closed labels ({count:.0f} questions): guessing gives {number(chance)}, always the commonest answer "
-            f"{number(commonest)}; an AUC of .500 is no knowledge."
+            f"Closed labels ({count:.0f} questions): guessing gives {format_number(chance)}, always the commonest answer "
+            f"{format_number(commonest)}; an AUC of .500 is no knowledge."
         )
     for shots in sorted({row["shots"] for row in report["differences"]}):
         place = {"model": "specialized", "minus": "base", "shots": shots, "task": "all"}
-        gaps = {name: find(report["differences"], measure=measure, **place) for name, measure in TOLD.items()}
+        gaps = {
+            name: find_score(report["differences"], measure=measure, **place)
+            for name, measure in MEASURES_IN_NOTES.items()
+        }
         told = [f"{name} {_told(gap)}" for name, gap in gaps.items() if gap]
         if told:
             lines.append(f"{shots} shots, specialized against base: " + "; ".join(told) + ".")
@@ -118,7 +125,7 @@ def _rounds(rounds: Mapping[str, Any]) -> list[str]:
 def _judge(funnel: Mapping[str, Any]) -> list[str]:
     if not (judge := funnel.get("judge")):
         return []
-    told = f"The judge tells right seeds from corrupted ones with an AUC of {number(judge['auc'])}"
+    told = f"The judge tells right seeds from corrupted ones with an AUC of {format_number(judge['auc'])}"
     return [f"{told}." if judge["filters"] else f"{told}, too low to filter by: it dropped nothing."]
 
 
@@ -142,7 +149,7 @@ def _shots(fewer: Mapping[str, int]) -> list[str]:
 
 def _told(gap: Mapping[str, Any]) -> str:
     if gap["low"] > 0:
-        return f"rose by {cell(gap)}"
+        return f"rose by {format_cell(gap)}"
     if gap["high"] < 0:
-        return f"fell by {cell({**gap, 'value': -gap['value'], 'low': -gap['high'], 'high': -gap['low']})}"
-    return f"shows no clear change, {cell(gap, signed=True)}"
+        return f"fell by {format_cell({**gap, 'value': -gap['value'], 'low': -gap['high'], 'high': -gap['low']})}"
+    return f"shows no clear change, {format_cell(gap, signed=True)}"

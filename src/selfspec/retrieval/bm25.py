@@ -19,14 +19,18 @@ from typing import cast
 
 import tantivy
 
-from selfspec.retrieval import Passage
+from selfspec.retrieval.passage import Passage
 
 ENGLISH = "english"  # the analyzer's name, in an index's schema
-HEAP = 256 << 20  # bytes of postings in memory before they are written as a segment
+
+
+INDEX_HEAP_BYTES = 256 << 20  # bytes of postings in memory before they are written as a segment
+
+
 DECIMALS = 3  # of a score; more would hang on the order in which tantivy adds floats
 
 
-def build(passages: Iterable[Passage], folder: Path) -> int:
+def build_index(passages: Iterable[Passage], folder: Path) -> int:
     """Write the index of `passages` into `folder`. Returns how many there are.
 
     One writer thread, and one commit at the end: which passages share a segment hangs on nothing but them (from eight
@@ -34,7 +38,7 @@ def build(passages: Iterable[Passage], folder: Path) -> int:
     """
     index = tantivy.Index(_schema(), str(folder))
     index.register_tokenizer(ENGLISH, _analyzer())
-    writer, count = index.writer(HEAP, num_threads=1), 0
+    writer, count = index.writer(INDEX_HEAP_BYTES, num_threads=1), 0
     with _writing(folder):
         for count, passage in enumerate(passages, 1):
             document = tantivy.Document(text=passage.text)

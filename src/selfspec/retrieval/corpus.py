@@ -13,16 +13,23 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from selfspec.config import RetrievalConfig
+from selfspec.config.schema import RetrievalConfig
 from selfspec.errors import UserError
-from selfspec.retrieval import Passage, embedded, files, hub
+from selfspec.retrieval.embedded import CORPORA, embedded_identity, read_embedded
+from selfspec.retrieval.files import READABLE, SUFFIXES, files_identity, read_text_files
+from selfspec.retrieval.hub import SPLIT, read_hub_dataset
+from selfspec.retrieval.passage import Passage
 
 EMBEDDED = "embedded:"
+
+
 _END = re.compile(r"[.!?]['\")\]’”»]*$")  # a word that may end a sentence
+
+
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 
-def documents(config: RetrievalConfig) -> Iterator[tuple[str, str]]:
+def read_corpus(config: RetrievalConfig) -> Iterator[tuple[str, str]]:
     """(id, text) of each document, in an order that only the corpus decides; at most `config.limit`.
 
     Raises:
@@ -31,20 +38,20 @@ def documents(config: RetrievalConfig) -> Iterator[tuple[str, str]]:
     return islice(_all(config), config.limit)
 
 
-def passages(config: RetrievalConfig) -> Iterator[Passage]:
+def split_into_passages(config: RetrievalConfig) -> Iterator[Passage]:
     """The corpus in pieces of at most `config.passage_words` words."""
-    return pieces(documents(config), config.passage_words)
+    return passages_of(read_corpus(config), config.passage_words)
 
 
-def pieces(rows: Iterable[tuple[str, str]], words: int) -> Iterator[Passage]:
+def passages_of(rows: Iterable[tuple[str, str]], words: int) -> Iterator[Passage]:
     """Documents in pieces of at most so many words; a short one is one piece and keeps its id, an empty one is none."""
     for name, text in rows:
-        cuts = list(cut(text, words))
+        cuts = list(cut_at_sentences(text, words))
         for number, piece in enumerate(cuts, 1):
             yield Passage(name if len(cuts) == 1 else f"{name}#{number}", piece)
 
 
-def cut(text: str, limit: int) -> Iterator[str]:
+def cut_at_sentences(text: str, limit: int) -> Iterator[str]:
     """Pieces of at most `limit` words, cut at the last sentence end that fits, or between words where none does."""
     words = text.split()
     start = 0
@@ -56,7 +63,7 @@ def cut(text: str, limit: int) -> Iterator[str]:
         start = end
 
 
-def identity(config: RetrievalConfig) -> str | dict[str, Any]:
+def corpus_identity(config: RetrievalConfig) -> str | dict[str, Any]:
     """What the corpus is, for the key of a stage: no text is read, and no path of this machine is in it.
 
     Raises:
@@ -64,19 +71,19 @@ def identity(config: RetrievalConfig) -> str | dict[str, Any]:
     """
     name = _name(config)
     if name.startswith(EMBEDDED):
-        return embedded.identity(name.removeprefix(EMBEDDED))
+        return embedded_identity(name.removeprefix(EMBEDDED))
     if path := _path(name):
-        return files.identity(path)
-    return {"hub": name, "config": config.config, "split": config.split or hub.SPLIT, "revision": config.revision}
+        return files_identity(path)
+    return {"hub": name, "config": config.config, "split": config.split or SPLIT, "revision": config.revision}
 
 
 def _all(config: RetrievalConfig) -> Iterator[tuple[str, str]]:
     name, field = _name(config), config.text_field or "text"
     if name.startswith(EMBEDDED):
-        return embedded.documents(name.removeprefix(EMBEDDED))
+        return read_embedded(name.removeprefix(EMBEDDED))
     if path := _path(name):
-        return files.documents(path, field)
-    return hub.documents(name, config, field)
+        return read_text_files(path, field)
+    return read_hub_dataset(name, config, field)
 
 
 def _name(config: RetrievalConfig) -> str:
@@ -94,10 +101,10 @@ def _path(name: str) -> Path | None:
     path = Path(name).expanduser()
     if path.exists():
         return path
-    if not _HUB_NAME.fullmatch(name) or name.endswith(files.SUFFIXES):
+    if not _HUB_NAME.fullmatch(name) or name.endswith(SUFFIXES):
         raise UserError(
-            f"retrieval.corpus={name} does not exist; give a folder or file of {files.READABLE}, a dataset of the hub, "
-            f"or one of {', '.join(EMBEDDED + known for known in embedded.CORPORA)}."
+            f"retrieval.corpus={name} does not exist; give a folder or file of {READABLE}, a dataset of the hub, "
+            f"or one of {', '.join(EMBEDDED + known for known in CORPORA)}."
         )
     return None
 

@@ -14,22 +14,30 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfspec.errors import UserError, nearest
+from selfspec.errors import UserError, did_you_mean
 
 Documents = Iterator[tuple[str, str]]
+
+
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(.*)')
+
+
 _ESCAPED = re.compile(r"\\(.)")
+
+
 _CODE = ("cache", "discovery", "mcp_server", "normalization", "utilities")  # folders that tell nothing of finance
+
+
 _HEADING = re.compile(r"(Args|Arguments|Parameters|Returns|Raises|References|As an example|Which returns):$")
 
 
-def documents(name: str) -> Documents:
+def read_embedded(name: str) -> Documents:
     """(id, text) of each document of the corpus `name`."""
     corpus = _known(name)
     return corpus.read(_folder(name, corpus.package))
 
 
-def identity(name: str) -> str:
+def embedded_identity(name: str) -> str:
     """The package that carries it, and its version."""
     package = _known(name).package
     _folder(name, package)
@@ -39,7 +47,7 @@ def identity(name: str) -> str:
 def _known(name: str) -> Corpus:
     if name not in CORPORA:
         raise UserError(
-            f"retrieval.corpus=embedded:{name} is unknown; {nearest(name, CORPORA)}"
+            f"retrieval.corpus=embedded:{name} is unknown; {did_you_mean(name, CORPORA)}"
             f"the embedded ones are {', '.join(CORPORA)}, and any folder or file can be given too."
         )
     return CORPORA[name]

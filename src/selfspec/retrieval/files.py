@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from selfspec.errors import UserError, nearest
+from selfspec.errors import UserError, did_you_mean
 
 Rows = Iterator[tuple[int, str]]  # row, text
+
+
 BATCH = 1024  # rows of a parquet file at a time
 
 
-def documents(path: Path, field: str) -> Iterator[tuple[str, str]]:
+def read_text_files(path: Path, field: str) -> Iterator[tuple[str, str]]:
     """(id, text) of each document, files by name; rows without text (null, or empty) are left out."""
     for file, name in _files(path):
         if file.suffix == ".txt":
@@ -30,7 +32,7 @@ def documents(path: Path, field: str) -> Iterator[tuple[str, str]]:
                 yield f"{name}:{number}", text
 
 
-def identity(path: Path) -> dict[str, Any]:
+def files_identity(path: Path) -> dict[str, Any]:
     """Name, size and time of every file."""
     stats = [(name, file.stat()) for file, name in _files(path)]
     return {"files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]}
@@ -111,11 +113,15 @@ def _parquet(path: Path, field: str) -> Rows:
 
 def _no_field(field: str, names: list[str]) -> str:
     return (
-        f"there is no field '{field}' but {', '.join(names) or 'none'}; {nearest(field, names)}"
+        f"there is no field '{field}' but {', '.join(names) or 'none'}; {did_you_mean(field, names)}"
         "say which holds the text with retrieval.text_field=..."
     )
 
 
 READERS: dict[str, Callable[[Path, str], Rows]] = {".jsonl": _jsonl, ".jsonl.gz": _gzipped, ".parquet": _parquet}
+
+
 SUFFIXES = (".txt", *READERS)
+
+
 READABLE = ", ".join(SUFFIXES)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from selfspec.config import RetrievalConfig
+from selfspec.config.schema import RetrievalConfig
 from selfspec.errors import UserError
 
 SPLIT = "train"  # where retrieval.split says nothing
 
 
-def documents(name: str, config: RetrievalConfig, field: str) -> Iterator[tuple[str, str]]:
+def read_hub_dataset(name: str, config: RetrievalConfig, field: str) -> Iterator[tuple[str, str]]:
     """(name:row, text) of each row of one split that has text."""
     import datasets
 

@@ -8,21 +8,24 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfspec import prompts
-from selfspec.config import DomainConfig, LoraConfig, ModelConfig, StrategyConfig, TuningConfig
+from selfspec.config.schema import DomainConfig, LoraConfig, ModelConfig, StrategyConfig, TuningConfig
+from selfspec.data.reading import read_examples, read_seeds
+from selfspec.data.records import Example, Seed
+from selfspec.data.splits import seed_subset, split_seeds
 from selfspec.errors import UserError
-from selfspec.records import Example, Seed, fewer, read_examples, read_seeds, split
-from selfspec.stage import Job
+from selfspec.prompts.chat import chat_template_of
+from selfspec.prompts.templates import render_prefix, render_task, template_hash
+from selfspec.runtime.context import StageContext
 
 if TYPE_CHECKING:
-    from selfspec.tuning.module import Data
-    from selfspec.tuning.strategies import Placement
+    from selfspec.tuning.module import TuningData
+    from selfspec.tuning.strategies.placement import Placement
 
-BLOCK = 8 << 20  # bytes from which a block is mapped, and goes at once, where layers are computed again
+MMAP_BLOCK_BYTES = 8 << 20  # bytes from which a block is mapped, and goes at once, where layers are computed again
 
 
 def adapter(
-    job: Job,
+    job: StageContext,
     seeds: Path,
     examples: Path | None = None,
     previous: Path | None = None,
@@ -38,26 +41,26 @@ def adapter(
 
     With the adapter of the `previous` round, the one with the lower loss on the held-out seeds is kept.
     """
-    from selfspec.tuning import batches
-    from selfspec.tuning.module import Data
-    from selfspec.tuning.strategies import Placement
+    from selfspec.tuning.batches import encode_rows, plan_steps
+    from selfspec.tuning.module import TuningData
+    from selfspec.tuning.strategies.placement import Placement
 
-    shown, held_out = split(read_seeds(seeds, domain.tasks))
-    shown = fewer(shown, domain.seed_count)
+    shown, held_out = split_seeds(read_seeds(seeds, domain.tasks))
+    shown = seed_subset(shown, domain.seed_count)
     rows: list[Seed | Example] = [*(read_examples(examples / "examples.jsonl") if examples else shown)]
     placement = Placement(strategy, job.stop.ranks)
     base, tokenizer = placement.base(model, lora, job.config.paths, job.progress)
-    encoded = [row for row in batches.encode(rows, domain.role, tokenizer) if len(row) <= tuning.max_length]
+    encoded = [row for row in encode_rows(rows, domain.role, tokenizer) if len(row) <= tuning.max_length]
     if not encoded:
         raise UserError(f"No example has at most tuning.max_length={tuning.max_length} tokens; raise it.")
     lengths = [(len(row), len(row.response)) for row in encoded]
-    steps = batches.plan(lengths, tuning, seed, job.stop.ranks.world)
-    watched = [row for row in batches.encode(held_out, domain.role, tokenizer) if len(row) <= tuning.max_length]
-    data = Data(encoded, steps, watched)
+    steps = plan_steps(lengths, tuning, seed, job.stop.ranks.world)
+    watched = [row for row in encode_rows(held_out, domain.role, tokenizer) if len(row) <= tuning.max_length]
+    data = TuningData(encoded, steps, watched)
     curve, loss = _tune(job, base, placement, data, lora, tuning, seed)
-    turns = prompts.turns(tokenizer)
-    template = turns.prefix(prompts.prefix(domain.role, ())) + turns.item(_blank_item())
-    kept = {"hash": prompts.template_hash(), "template": template}
+    turns = chat_template_of(tokenizer)
+    template = turns.prefix(render_prefix(domain.role, ())) + turns.item(_blank_item())
+    kept = {"hash": template_hash(), "template": template}
     (job.output / "prompt.json").write_text(json.dumps(kept, indent=1))
     (job.output / "curve.json").write_text(json.dumps(curve, indent=1))
     rounds = _keep_round(job.output, loss, previous)
@@ -84,28 +87,35 @@ def _keep_round(output: Path, loss: float | None, previous: Path | None) -> dict
 
 
 def _tune(
-    job: Job, base: Any, placement: Placement, data: Data, lora: LoraConfig, tuning: TuningConfig, seed: int
+    job: StageContext,
+    base: Any,
+    placement: Placement,
+    data: TuningData,
+    lora: LoraConfig,
+    tuning: TuningConfig,
+    seed: int,
 ) -> tuple[list[dict[str, Any]], float | None]:
     """Train, save the adapter into the output, and leave the base as it was; the curve, and the kept loss."""
     import pytorch_lightning as pl
     from torch.utils.data import DataLoader
 
-    from selfspec.models import load, machine
-    from selfspec.reporting import tracking
-    from selfspec.tuning import lora as adapters
-    from selfspec.tuning.module import Specialization
-    from selfspec.tuning.packing import segmented
+    from selfspec.models.load import default_device
+    from selfspec.runtime.machine import mmap_large_blocks
+    from selfspec.tuning.loggers import curve_logger
+    from selfspec.tuning.lora import add_adapter, save_adapter
+    from selfspec.tuning.module import SpecializationModule
+    from selfspec.tuning.packing import segmented_attention
 
-    model = adapters.wrap(base, lora, seed)
+    model = add_adapter(base, lora, seed)
     placement.adapted()
     try:
         with (
-            machine.mapped(BLOCK) if tuning.activation_checkpointing else nullcontext(),
-            segmented(base) as mask,
+            mmap_large_blocks(MMAP_BLOCK_BYTES) if tuning.activation_checkpointing else nullcontext(),
+            segmented_attention(base) as mask,
             job.progress.step(job.stage.label, len(data.steps), "step") as display,
-            tracking.curves(job) as logger,
+            curve_logger(job) as logger,
         ):
-            module = Specialization(model.train(), data, tuning, mask, placement, job.work, display, job.stop)
+            module = SpecializationModule(model.train(), data, tuning, mask, placement, job.work, display, job.stop)
             remaining = module.remaining()
             display.advance(len(data.steps) - len(remaining))
             trainer = pl.Trainer(
@@ -123,12 +133,12 @@ def _tune(
                 steps: Any = list(remaining)
                 trainer.fit(module, DataLoader(steps, batch_size=None))
             loss = module.finish()
-            adapters.save(model, job.config.model, job.output)
+            save_adapter(model, job.config.model, job.output)
     finally:
         model.unload()
-        base.to(load.device()).eval()  # Lightning leaves what it trained on the processor
+        base.to(default_device()).eval()  # Lightning leaves what it trained on the processor
     return module.curve, loss
 
 
 def _blank_item() -> str:
-    return prompts.item(Seed("", "", "{instruction}", "{input}", "", options=("{options}",)))
+    return render_task(Seed("", "", "{instruction}", "{input}", "", options=("{options}",)))

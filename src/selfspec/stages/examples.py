@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from selfspec.config import (
+from selfspec.config.schema import (
     DataSizeConfig,
     DomainConfig,
     EngineConfig,
@@ -14,13 +14,14 @@ from selfspec.config import (
     ModelConfig,
     RetrievalConfig,
 )
-from selfspec.engines import Engine
-from selfspec.generation import rows
-from selfspec.stage import Job
+from selfspec.engines.protocol import Engine
+from selfspec.generation.candidates import CandidateRows, GenerationInputs
+from selfspec.generation.funnel import collect_examples
+from selfspec.runtime.context import StageContext
 
 
 def examples(
-    job: Job,
+    job: StageContext,
     seeds: Path,
     against: tuple[Path, ...],
     index: Path | None = None,
@@ -42,10 +43,10 @@ def examples(
     @cache
     def base() -> Engine:
         from selfspec.engines.transformers import TransformersEngine
-        from selfspec.models import load
+        from selfspec.models.load import load_base
 
-        return TransformersEngine(*load.base(model, job.config.paths, job.progress))
+        return TransformersEngine(*load_base(model, job.config.paths, job.progress))
 
-    material = rows.Material.read(seeds, against, index, domain, retrieval)
-    made = rows.Rows(job, domain, generation, material, model.context_length, base, base)
-    return rows.collect(made, data_size.examples)
+    material = GenerationInputs.read(seeds, against, index, domain, retrieval)
+    made = CandidateRows(job, domain, generation, material, model.context_length, base, base)
+    return collect_examples(made, data_size.examples)

@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from selfspec.config import EvaluationConfig, ModelConfig
-from selfspec.scoring import harness as parts
-from selfspec.stage import Job
-from selfspec.store import remembered
+from selfspec.config.schema import EvaluationConfig, ModelConfig
+from selfspec.evaluation.harness import measure_task, task_index, task_names, wrap_for_harness
+from selfspec.runtime.context import StageContext
+from selfspec.runtime.store import load_or_compute_rows
 
 
 def harness(
-    job: Job,
+    job: StageContext,
     adapter: Path | None = None,
     *,
     model: ModelConfig,
@@ -22,21 +22,21 @@ def harness(
     seed: int,
 ) -> dict[str, Any]:
     """`results.json`: one row a task and metric. A killed stage goes on after the last task that was done."""
-    manager = parts.index(evaluation)  # a task that is not there is told before the weights are loaded
-    from selfspec.models import load
+    manager = task_index(evaluation)  # a task that is not there is told before the weights are loaded
+    from selfspec.models.load import load_base, with_adapter
 
-    base, tokenizer = load.base(model, job.config.paths, job.progress)
+    base, tokenizer = load_base(model, job.config.paths, job.progress)
     rows: list[dict[str, Any]] = []
-    names = parts.names(evaluation)
-    with load.adapted(base, adapter) as network, job.progress.step(job.stage.label, None, "request") as step:
+    names = task_names(evaluation)
+    with with_adapter(base, adapter) as network, job.progress.step(job.stage.label, None, "request") as step:
 
         def finished() -> None:
             step.advance(1, name)
             job.stop.check()
 
-        examinee = parts.examinee(network, tokenizer, model.context_length, evaluation.batch_size, finished)
+        examinee = wrap_for_harness(network, tokenizer, model.context_length, evaluation.batch_size, finished)
         for number, name in enumerate(names):
-            measure = partial(parts.measure, name, manager, examinee, evaluation, seed)
-            rows += remembered(job.work / f"task-{number:03d}.jsonl", measure)
+            measure = partial(measure_task, name, manager, examinee, evaluation, seed)
+            rows += load_or_compute_rows(job.work / f"task-{number:03d}.jsonl", measure)
     (job.output / "results.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return {"tasks": len(names), "results": len(rows)}

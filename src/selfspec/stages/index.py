@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from selfspec.config import RetrievalConfig
+from selfspec.config.schema import RetrievalConfig
 from selfspec.errors import UserError
-from selfspec.retrieval import bm25, corpus
-from selfspec.stage import Job
+from selfspec.retrieval.bm25 import build_index
+from selfspec.retrieval.corpus import passages_of, read_corpus
+from selfspec.runtime.context import StageContext
 
-OFTEN = 1000  # documents between two looks at the stop flag
+CHECK_EVERY = 1000  # documents between two looks at the stop flag
 
 
-def index(job: Job, *, retrieval: RetrievalConfig) -> dict[str, Any]:
+def index(job: StageContext, *, retrieval: RetrievalConfig) -> dict[str, Any]:
     """The index's files.
 
     Raises:
@@ -23,15 +24,15 @@ def index(job: Job, *, retrieval: RetrievalConfig) -> dict[str, Any]:
 
     def watched() -> Iterator[tuple[str, str]]:
         nonlocal documents
-        for document in corpus.documents(retrieval):
+        for document in read_corpus(retrieval):
             documents += 1
             yield document
-            if documents % OFTEN == 0:
-                step.advance(OFTEN)
+            if documents % CHECK_EVERY == 0:
+                step.advance(CHECK_EVERY)
                 job.stop.check()
 
     with job.progress.step(job.stage.label, retrieval.limit, "document") as step:
-        passages = bm25.build(corpus.pieces(watched(), retrieval.passage_words), job.output)
+        passages = build_index(passages_of(watched(), retrieval.passage_words), job.output)
     if not passages:
         raise UserError(f"retrieval.corpus={retrieval.corpus} has no text; give another, or set retrieval=none.")
     return {"passages": passages, "documents": documents}

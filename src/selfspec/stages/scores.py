@@ -9,15 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from selfspec import together
-from selfspec.config import EngineConfig, EvaluationConfig, ModelConfig
-from selfspec.records import read_all_questions, read_seeds, read_shots, split, write_jsonl
-from selfspec.scoring import answers
-from selfspec.stage import Job
+from selfspec.config.schema import EngineConfig, EvaluationConfig, ModelConfig
+from selfspec.data.jsonl import write_jsonl
+from selfspec.data.reading import read_all_questions, read_few_shot_examples, read_seeds
+from selfspec.data.splits import split_seeds
+from selfspec.evaluation.few_shot import answer_batch, build_batches
+from selfspec.runtime.batches import NumberedBatch, run_batches
+from selfspec.runtime.context import StageContext
 
 
 def scores(
-    job: Job,
+    job: StageContext,
     seeds: Path,
     questions: tuple[Path, ...],
     shots: tuple[Path, ...] = (),
@@ -30,28 +32,31 @@ def scores(
 ) -> dict[str, Any]:
     """`answers.jsonl`: one row a question, number of shots and draw of them."""
     from selfspec.engines.transformers import TransformersEngine
-    from selfspec.models import load
+    from selfspec.models.load import load_base, with_adapter
 
     domain = evaluation.domain
     assert domain is not None  # the door has filled it in
-    shown = [*split(read_seeds(seeds, domain.tasks))[0], *(row for path in shots for row in read_shots(path))]
-    sheets = answers.sheets(read_all_questions(questions, domain.tasks), shown, evaluation, seed)
-    base, tokenizer = load.base(model, job.config.paths, job.progress)
+    shown = [
+        *split_seeds(read_seeds(seeds, domain.tasks))[0],
+        *(row for path in shots for row in read_few_shot_examples(path)),
+    ]
+    sheets = build_batches(read_all_questions(questions, domain.tasks), shown, evaluation, seed)
+    base, tokenizer = load_base(model, job.config.paths, job.progress)
     total = sum(len(sheet.questions) for sheet in sheets)
     with (
-        load.adapted(base, adapter) as network,
+        with_adapter(base, adapter) as network,
         job.progress.step(job.stage.label, total, "question") as step,
     ):
         examiner = TransformersEngine(network, tokenizer)
         batches = [
-            together.Batch(
-                partial(answers.ask, examiner, sheet, domain.role, model.context_length),
+            NumberedBatch(
+                partial(answer_batch, examiner, sheet, domain.role, model.context_length),
                 len(sheet.questions),
                 f"{sheet.task_type}, {sheet.shots} shots",
             )
             for sheet in sheets
         ]
-        rows = together.rows(job.stop, job.work, batches, step)
+        rows = run_batches(job.stop, job.work, batches, step)
     write_jsonl(job.output / "answers.jsonl", rows)
     fewer = sum(row["shots_shown"] < row["shots"] for row in rows)
     return {"answers": len(rows), "with_fewer_shots": fewer}

@@ -7,15 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from selfspec import prompts
-from selfspec.config import TuningConfig
-from selfspec.records import Example, Seed
+from selfspec.config.schema import TuningConfig
+from selfspec.data.records import Example, Seed
+from selfspec.prompts.chat import bos_ids, chat_template_of
+from selfspec.prompts.templates import render_prefix, render_task
 
-SMALL = 500  # up to so many examples the batch is 8, else 32 [O; the follow-up paper has 32]
+SMALL_DATA_SIZE = 500  # up to so many examples the batch is 8, else 32 [O; the follow-up paper has 32]
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedExample:
     """One example as token ids: its prompt, and the response with the end token. Only the response is learnt."""
 
     prompt: tuple[int, ...]
@@ -26,7 +27,7 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Step:
+class OptimizerStep:
     """One optimizer step."""
 
     number: int
@@ -40,18 +41,20 @@ class Step:
         return sum(map(len, self.micro_batches))
 
 
-def encode(rows: Iterable[Seed | Example], role: str, tokenizer: Any) -> list[Encoded]:
+def encode_rows(rows: Iterable[Seed | Example], role: str, tokenizer: Any) -> list[EncodedExample]:
     """Rows as tokens, by the renderer that evaluation uses (0-shot)."""
 
     def ids(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False).input_ids)
 
-    turns, end = prompts.turns(tokenizer), tokenizer.eos_token_id
-    start = prompts.opening(tokenizer) + ids(turns.prefix(prompts.prefix(role, ())))
-    return [Encoded((*start, *ids(turns.item(prompts.item(row)))), (*ids(row.output), end)) for row in rows]
+    turns, end = chat_template_of(tokenizer), tokenizer.eos_token_id
+    start = bos_ids(tokenizer) + ids(turns.prefix(render_prefix(role, ())))
+    return [EncodedExample((*start, *ids(turns.item(render_task(row)))), (*ids(row.output), end)) for row in rows]
 
 
-def plan(lengths: Sequence[tuple[int, int]], config: TuningConfig, seed: int, processes: int = 1) -> list[Step]:
+def plan_steps(
+    lengths: Sequence[tuple[int, int]], config: TuningConfig, seed: int, processes: int = 1
+) -> list[OptimizerStep]:
     """Every step of the training, in order.
 
     Args:
@@ -60,20 +63,20 @@ def plan(lengths: Sequence[tuple[int, int]], config: TuningConfig, seed: int, pr
         seed: Orders the rows, anew in each epoch.
         processes: That share a step: each gets a forward pass, if there are rows enough.
     """
-    batch_size = config.batch_size or (8 if len(lengths) <= SMALL else 32)
-    steps: list[Step] = []
+    batch_size = config.batch_size or (8 if len(lengths) <= SMALL_DATA_SIZE else 32)
+    steps: list[OptimizerStep] = []
     for epoch in range(config.epochs):
         order = list(range(len(lengths)))
         random.Random(f"{seed}/{epoch}").shuffle(order)
         for begin in range(0, len(order), batch_size):
             rows = order[begin : begin + batch_size]
             tokens = [lengths[row][0] for row in rows]
-            micro = _pack(rows, tokens, min(config.micro_batch_tokens, max(1, sum(tokens) // processes)))
-            steps.append(Step(len(steps), epoch, micro, sum(lengths[row][1] for row in rows)))
+            micro = _pack_rows(rows, tokens, min(config.micro_batch_tokens, max(1, sum(tokens) // processes)))
+            steps.append(OptimizerStep(len(steps), epoch, micro, sum(lengths[row][1] for row in rows)))
     return steps
 
 
-def _pack(rows: Sequence[int], lengths: Sequence[int], limit: int) -> tuple[tuple[int, ...], ...]:
+def _pack_rows(rows: Sequence[int], lengths: Sequence[int], limit: int) -> tuple[tuple[int, ...], ...]:
     """Rows in order, cut before a forward pass would hold more than `limit` tokens."""
     packs: list[list[int]] = []
     tokens = 0

@@ -10,22 +10,22 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from selfspec.store import write_atomic
+from selfspec.runtime.files import write_atomic
 
-NAME = "checkpoint.pt"
+CHECKPOINT_NAME = "checkpoint.pt"
 
 
-def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that are tuned, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def copy(model: nn.Module) -> dict[str, Tensor]:
+def copy_parameters(model: nn.Module) -> dict[str, Tensor]:
     """The trained parameters as they are now."""
-    return {name: parameter.detach().cpu().clone() for name, parameter in trained(model).items()}
+    return {name: parameter.detach().cpu().clone() for name, parameter in trainable_parameters(model).items()}
 
 
-def save(
+def save_checkpoint(
     folder: Path, schedule: LRScheduler, curve: list[dict[str, Any]], best: dict[str, Tensor], tuned: dict[str, Any]
 ) -> None:
     """Write the state after the last finished step, whole or not at all.
@@ -46,19 +46,19 @@ def save(
     }
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_atomic(folder / NAME, buffer.getvalue())
+    write_atomic(folder / CHECKPOINT_NAME, buffer.getvalue())
 
 
-def load(folder: Path) -> dict[str, Any] | None:
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     """The state that was saved, or None. Nothing but tensors and plain data is unpickled."""
-    path = folder / NAME
+    path = folder / CHECKPOINT_NAME
     return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
 
 def restore_parameters(state: dict[str, Any], model: nn.Module) -> None:
     """Put the trained parameters back."""
     with torch.no_grad():
-        for name, parameter in trained(model).items():
+        for name, parameter in trainable_parameters(model).items():
             parameter.copy_(state["parameters"][name])
 
 

@@ -8,14 +8,14 @@ import torch
 from peft import LoraConfig as PeftLora
 from peft import get_peft_model
 
-from selfspec.config import LoraConfig, ModelConfig
+from selfspec.config.schema import LoraConfig, ModelConfig
 from selfspec.errors import UserError
-from selfspec.models import weights
+from selfspec.models.weights import weights_identity
 
 ALL_LINEAR = "all-linear"  # PEFT's word for every linear layer but the output head
 
 
-def wrap(base: Any, lora: LoraConfig, seed: int) -> Any:
+def add_adapter(base: Any, lora: LoraConfig, seed: int) -> Any:
     """The base with a fresh adapter, its first weights drawn from `seed`.
 
     Raises:
@@ -44,10 +44,10 @@ def wrap(base: Any, lora: LoraConfig, seed: int) -> Any:
         ) from None
 
 
-def save(model: Any, config: ModelConfig, folder: Any) -> None:
+def save_adapter(model: Any, config: ModelConfig, folder: Any) -> None:
     """PEFT's adapter folder, without a path of this machine."""
     settings = model.peft_config["default"]
-    toy = f"{config.name} ({'toy' if config.toy else weights.identity(config)})"
+    toy = f"{config.name} ({'toy' if config.toy else weights_identity(config)})"
     settings.base_model_name_or_path = toy if config.toy or config.path else config.hub or config.name
     # Sorted, since a set has no order; and no question to the hub, which the default of PEFT asks.
     settings.target_modules = sorted(settings.target_modules)

@@ -16,39 +16,47 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from selfspec.config import TuningConfig
+from selfspec.config.schema import TuningConfig
 from selfspec.errors import UserError
-from selfspec.models import nf4
-from selfspec.reporting.progress import Step as Display
-from selfspec.stage import Stop
-from selfspec.tuning import checkpoints
-from selfspec.tuning.batches import Encoded, Step
-from selfspec.tuning.packing import Mask, loss_sum
-from selfspec.tuning.strategies import Placement
+from selfspec.models.nf4 import paged_adamw
+from selfspec.runtime.progress import Step as Display
+from selfspec.runtime.signals import StopFlag
+from selfspec.tuning.batches import EncodedExample, OptimizerStep
+from selfspec.tuning.checkpoints import (
+    load_checkpoint,
+    restore_parameters,
+    restore_random,
+    restore_schedule,
+    save_checkpoint,
+    trainable_parameters,
+)
+from selfspec.tuning.loss import response_loss_sum
+from selfspec.tuning.packing import SegmentMask
+from selfspec.tuning.strategies.placement import Placement
 
 
 @dataclass(frozen=True)
-class Data:
+class TuningData:
     """What is learnt, in which order, and the held-out seeds whose loss is watched (never learnt)."""
 
-    rows: Sequence[Encoded]
-    steps: Sequence[Step]
-    held_out: Sequence[Encoded]
+    rows: Sequence[EncodedExample]
+    steps: Sequence[OptimizerStep]
+    held_out: Sequence[EncodedExample]
 
 
-class Specialization(pl.LightningModule):  # type: ignore[misc]
+class SpecializationModule(pl.LightningModule):  # type: ignore[misc]
     """LoRA tuning of a frozen base on planned batches, with checkpoints of its own."""
 
     def __init__(
         self,
         model: Any,
-        data: Data,
+        data: TuningData,
         config: TuningConfig,
-        mask: Mask,
+        mask: SegmentMask,
         placement: Placement,
         work: Path,
         display: Display,
-        stop: Stop,
+        stop: StopFlag,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # a step's micro-batches share one denominator
@@ -59,11 +67,11 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.curve: list[dict[str, Any]] = []  # one entry a step
         self.best: dict[str, Tensor] = {}  # parameters after the epoch with the least loss on held-out seeds
-        self.state = checkpoints.load(work)
+        self.state = load_checkpoint(work)
         if self.state:
             placement.check(self.state, work)
             self.curve, self.best = list(self.state["curve"]), self.state["best"]
-            checkpoints.restore_parameters(self.state, model)
+            restore_parameters(self.state, model)
         done = len(self.curve)
         if self.ranks.agree(done) != -self.ranks.agree(-done):  # a file system that shows the checkpoint late
             raise UserError(f"The processes of this stage see different checkpoints in {work}; start it again.")
@@ -80,8 +88,8 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
 
     def configure_optimizers(self) -> Any:
         """AdamW on the adapter, warm-up and then the schedule."""
-        parameters = list(checkpoints.trained(self.model).values())
-        kind = nf4.adamw() if self._packed(parameters[0]) else AdamW
+        parameters = list(trainable_parameters(self.model).values())
+        kind = paged_adamw() if self._packed(parameters[0]) else AdamW
         optimizer = kind(parameters, lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
         return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, self.factor)}
 
@@ -107,7 +115,7 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         self.gradients = self.placement.gradients(self)
         if self.state:
             self.gradients.restore(self.state)
-            checkpoints.restore_schedule(self.state, self.lr_schedulers())
+            restore_schedule(self.state, self.lr_schedulers())
         for point in self.curve:  # a signal to the whole job ends W&B's own process too, with what it had not written
             self._log(point)
 
@@ -115,7 +123,7 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         """One optimizer step: the loss is the mean over all response tokens of the step."""
         step = self.data.steps[number]
         if index == 0 and self.state:  # Lightning itself has drawn numbers since the checkpoint was read
-            checkpoints.restore_random(self.state)
+            restore_random(self.state)
         before = {"held_out_loss_before": self.held_out_loss()} if number == 0 and self.data.held_out else {}
         micro = [(rows, weight / step.tokens) for rows, weight in self._mine(step)]
         loss = float(self.gradients.backward([partial(self._weighted, *each) for each in micro]))
@@ -146,7 +154,7 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         self.display.advance(1, f"loss {loss:.3f}")
         self._keep()
 
-    def _mine(self, step: Step) -> list[tuple[tuple[int, ...], float]]:
+    def _mine(self, step: OptimizerStep) -> list[tuple[tuple[int, ...], float]]:
         """This process's forward passes of a step, and the weight of each.
 
         Where the processes meet in each pass all make as many: who has nothing left to learn goes through the step's
@@ -158,9 +166,9 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
             mine.append((micro[0], 0.0))
         return mine
 
-    def forward(self, rows: Sequence[Encoded]) -> Tensor:
+    def forward(self, rows: Sequence[EncodedExample]) -> Tensor:
         """Cross-entropy summed over the response tokens of `rows`."""
-        return loss_sum(self.model, rows, self.mask)
+        return response_loss_sum(self.model, rows, self.mask)
 
     def _weighted(self, rows: tuple[int, ...], weight: float) -> Tensor:
         loss: Tensor = self.trainer.model([self.data.rows[row] for row in rows])  # it may lie in DeepSpeed's engine
@@ -184,7 +192,7 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         losses = self.held_out_losses()
         if not self.best:
             return losses[-1] if losses else None
-        checkpoints.restore_parameters({"parameters": self.best}, self.model)
+        restore_parameters({"parameters": self.best}, self.model)
         return min(losses)
 
     @torch.no_grad()
@@ -195,7 +203,7 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         self.model.train()
         return total / sum(len(row.response) for row in self.data.held_out)
 
-    def _ends_epoch(self, step: Step) -> bool:
+    def _ends_epoch(self, step: OptimizerStep) -> bool:
         following = step.number + 1
         return following == len(self.data.steps) or self.data.steps[following].epoch != step.epoch
 
@@ -203,7 +211,7 @@ class Specialization(pl.LightningModule):  # type: ignore[misc]
         """Save when it is time, or when a signal asks to stop."""
 
         def save() -> None:
-            publish = partial(checkpoints.save, self.work, self.lr_schedulers(), self.curve, self.best)
+            publish = partial(save_checkpoint, self.work, self.lr_schedulers(), self.curve, self.best)
             self.gradients.save(len(self.curve), publish)
             self._saved = time.monotonic()
 

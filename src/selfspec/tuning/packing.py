@@ -18,14 +18,16 @@ from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import AttentionInterface
 
-from selfspec.tuning.batches import Encoded
-
-NAME = "selfspec_segments"
-COMPILER = importlib.util.find_spec("triton") is not None  # what flex attention needs on a GPU
-Mask = Callable[[Sequence[int]], Tensor | None]  # lengths of a row's segments -> its mask; None: each goes alone
+ATTENTION_NAME = "selfspec_segments"
 
 
-class Segments(Tensor):
+HAS_TRITON = importlib.util.find_spec("triton") is not None  # what flex attention needs on a GPU
+
+
+SegmentMask = Callable[[Sequence[int]], Tensor | None]  # lengths of a row's segments -> its mask; None: each goes alone
+
+
+class SegmentLengths(Tensor):
     """A mask of shape [1, 1, 1, segments] that holds the length of each segment of a row, instead of its pairs.
 
     With four dimensions, transformers hands it to every layer as it is; so it reaches `attend` and, in a layer that
@@ -33,7 +35,7 @@ class Segments(Tensor):
     """
 
     @classmethod
-    def of(cls, lengths: Sequence[int]) -> Segments:
+    def of(cls, lengths: Sequence[int]) -> SegmentLengths:
         """The mask of a row whose segments have these lengths."""
         return torch.tensor(lengths).view(1, 1, 1, -1).as_subclass(cls)
 
@@ -46,29 +48,29 @@ class Segments(Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """As for any tensor, but for torch's attention."""
         if func is functional.scaled_dot_product_attention:
-            return _called_by_layer(*args, **(kwargs or {}))
+            return _attention_called_by_layer(*args, **(kwargs or {}))
         return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
 
 
-def _called_by_layer(
+def _attention_called_by_layer(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attn_mask: Segments,
+    attn_mask: SegmentLengths,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
     **_: Any,
 ) -> Tensor:
-    return _choose(query, dropout_p)(query, key, value, attn_mask.lengths, scaling=scale)
+    return _choose_kernel(query, dropout_p)(query, key, value, attn_mask.lengths, scaling=scale)
 
 
-def attend(
+def attend_within_segments(
     module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Segments,
+    attention_mask: SegmentLengths,
     *,
     dropout: float = 0.0,
     scaling: float | None = None,
@@ -90,22 +92,22 @@ def attend(
     Returns:
         [1, tokens, heads, size], and no weights.
     """
-    way = _choose(query, dropout)
+    way = _choose_kernel(query, dropout)
     attended = way(query, key, value, attention_mask.lengths, scaling=scaling, window=sliding_window)
     return attended.transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(NAME, attend)
+AttentionInterface.register(ATTENTION_NAME, attend_within_segments)
 
 
-def _choose(query: Tensor, dropout: float) -> Callable[..., Tensor]:
+def _choose_kernel(query: Tensor, dropout: float) -> Callable[..., Tensor]:
     """One kernel for all segments where a GPU and its compiler are at hand; it knows no dropout."""
-    if query.is_cuda and COMPILER and not dropout:
-        return at_once
-    return partial(in_turn, dropout=dropout)
+    if query.is_cuda and HAS_TRITON and not dropout:
+        return flex_segment_attention
+    return partial(sdpa_segment_attention, dropout=dropout)
 
 
-def at_once(
+def flex_segment_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -115,23 +117,23 @@ def at_once(
     window: int | None = None,
 ) -> Tensor:
     """Attention within segments by torch's flex attention; shapes as in `attend`, result [1, heads, tokens, size]."""
-    return _compiled()(
+    return _compiled_flex_attention()(
         query,
         key,
         value,
-        block_mask=_blocks(lengths, window, query.device),
+        block_mask=_block_mask(lengths, window, query.device),
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
 
 
 @cache
-def _compiled() -> Callable[..., Tensor]:
+def _compiled_flex_attention() -> Callable[..., Tensor]:
     return torch.compile(flex_attention)  # as it is, it would write all scores of the row down
 
 
 @lru_cache(maxsize=4)  # all layers of a forward pass ask for the same one or two
-def _blocks(lengths: tuple[int, ...], window: int | None, device: torch.device) -> BlockMask:
+def _block_mask(lengths: tuple[int, ...], window: int | None, device: torch.device) -> BlockMask:
     sizes = torch.tensor(lengths)
     first = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)  # where each token's segment begins
     if window:
@@ -144,7 +146,7 @@ def _blocks(lengths: tuple[int, ...], window: int | None, device: torch.device) 
     return create_block_mask(seen, None, None, len(first), len(first), device=device)
 
 
-def in_turn(
+def sdpa_segment_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -163,7 +165,7 @@ def in_turn(
                 q,
                 k,
                 v,
-                attn_mask=_window(q.shape[2], window, q.device) if far else None,
+                attn_mask=_sliding_window_mask(q.shape[2], window, q.device) if far else None,
                 is_causal=not far,
                 dropout_p=dropout,
                 scale=scaling,
@@ -173,17 +175,17 @@ def in_turn(
     return torch.cat(parts, dim=2)
 
 
-def _window(length: int, window: int | None, device: torch.device) -> Tensor:
+def _sliding_window_mask(length: int, window: int | None, device: torch.device) -> Tensor:
     places = torch.arange(length, device=device)
     distance = places[:, None] - places[None, :]
     return (distance >= 0) & (distance < (window or length))
 
 
 @contextmanager
-def segmented(model: Any) -> Iterator[Mask]:
+def segmented_attention(model: Any) -> Iterator[SegmentMask]:
     """Let `model` attend within segments while the block lasts; yields what makes the mask of a packed row."""
     before = model.config._attn_implementation
-    name, mask = _way(model, before)
+    name, mask = _attention_and_mask(model, before)
     if name != before:
         model.set_attn_implementation(name)
     try:
@@ -193,13 +195,13 @@ def segmented(model: Any) -> Iterator[Mask]:
             model.set_attn_implementation(before)
 
 
-def _way(model: Any, before: str) -> tuple[str, Mask]:
+def _attention_and_mask(model: Any, before: str) -> tuple[str, SegmentMask]:
     """Which attention a model takes for a packed row, and which mask."""
     # What torch's own attention can't do (softcapping, sinks), `attend` can't either.
     if getattr(model, "_supports_attention_backend", False) and model._supports_sdpa:
-        return NAME, Segments.of
+        return ATTENTION_NAME, SegmentLengths.of
     if model.config.model_type == "falcon" and before == "sdpa" and not model.config.alibi:
-        return before, Segments.of
+        return before, SegmentLengths.of
     if model.config.model_type == "mpt":
         return before, partial(_mpt_mask, model)
     return before, lambda _: None
@@ -211,10 +213,10 @@ def _mpt_mask(model: Any, lengths: Sequence[int]) -> Tensor | None:
     device = model.get_input_embeddings().weight.device
     if device.type == "cpu" or sum(lengths) > model.config.max_seq_len:
         return None
-    return hidden(lengths, device)
+    return mpt_segment_mask(lengths, device)
 
 
-def hidden(lengths: Sequence[int], device: torch.device) -> Tensor:
+def mpt_segment_mask(lengths: Sequence[int], device: torch.device) -> Tensor:
     """MPT's mask of a packed row: [1, 1, tokens, tokens], true where a token does not see another.
 
     Its ALiBi, counted from the row's end, still is right: it grows evenly from key to key, and softmax does not feel
@@ -222,45 +224,3 @@ def hidden(lengths: Sequence[int], device: torch.device) -> Tensor:
     """
     segment = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)).to(device)
     return (segment[:, None] == segment).tril().logical_not()[None, None]
-
-
-def loss_sum(model: Any, rows: Sequence[Encoded], mask: Mask) -> Tensor:
-    """Cross-entropy summed over all response tokens of `rows` (in float32).
-
-    Args:
-        model: A causal language model, inside `segmented`.
-        rows: Examples of one forward pass.
-        mask: What `segmented` yielded.
-    """
-    logits = response_logits(model, rows, mask).float()
-    targets = torch.tensor([token for row in rows for token in row.response], device=logits.device)
-    return functional.cross_entropy(logits, targets, reduction="sum")
-
-
-def response_logits(model: Any, rows: Sequence[Encoded], mask: Mask) -> Tensor:
-    """What predicts each response token of `rows`: [response tokens, vocabulary]; arguments as in `loss_sum`."""
-    seen = mask([len(row) for row in rows])
-    if seen is None:
-        return torch.cat([_logits(model, [row]) for row in rows])
-    positions = [position for row in rows for position in range(len(row))]
-    device = model.get_input_embeddings().weight.device
-    return _logits(model, rows, attention_mask=seen, position_ids=torch.tensor([positions], device=device))
-
-
-def _logits(model: Any, rows: Sequence[Encoded], **extra: Tensor) -> Tensor:
-    device = model.get_input_embeddings().weight.device
-    ids = [token for row in rows for token in (*row.prompt, *row.response)]
-    places: list[int] = []
-    begin = 0
-    for row in rows:
-        first = begin + len(row.prompt) - 1  # the last prompt token predicts the first of the response
-        places += range(first, first + len(row.response))
-        begin += len(row)
-    output = model(
-        input_ids=torch.tensor([ids], device=device),
-        use_cache=False,  # packed examples would see each other in a cache
-        logits_to_keep=torch.tensor(places, device=device),
-        **extra,
-    )
-    logits: Tensor = output.logits[0]
-    return logits

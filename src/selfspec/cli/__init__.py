@@ -1,0 +1,1 @@
+"""The command line: `selfspec`, and the experiment command behind `run.py`."""

@@ -1,0 +1,68 @@
+"""The experiment command: `--help` from conf/ alone, then Hydra; a user error is one sentence."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from selfspec.cli.help import help_text
+from selfspec.config.overrides import expand_shorthand
+from selfspec.errors import Interrupted
+
+STOPPED_MESSAGE = "Stopped by {}; what was finished is kept, and the same command goes on from there."
+
+
+def run_command_line(conf: Path) -> None:
+    """Answer `--help`, or compose the config and run the experiment; exit 1 with one sentence on a user's error."""
+    arguments = sys.argv[1:] = [part for argument in sys.argv[1:] for part in expand_shorthand(argument)]
+    if "--help" in arguments or "-h" in arguments:
+        print(help_text([conf, *_config_dirs(arguments)]))
+        return
+    full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    try:
+        _run_hydra(conf)
+    except KeyboardInterrupt:
+        _fail(STOPPED_MESSAGE.format("SIGINT"), 130)
+    except Interrupted as error:
+        _fail(STOPPED_MESSAGE.format(error), 128 + int(getattr(signal, str(error))))
+    except Exception as error:
+        if full_error:
+            raise
+        from selfspec.config.error_messages import error_message
+
+        _fail(error_message(error, [conf, *_config_dirs(arguments)]), 1)
+
+
+def _config_dirs(arguments: list[str]) -> list[Path]:
+    """Folders given by `--config-dir DIR` or `--config-dir=DIR`."""
+    found = []
+    for place, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name in ("--config-dir", "-cd"):
+            found.append(Path(value or (arguments[place + 1 : place + 2] or [""])[0]))
+    return [path for path in found if path.is_dir()]
+
+
+def _run_hydra(conf: Path) -> None:
+    import hydra
+
+    from selfspec.config.composition import register_schema
+    from selfspec.config.resolvers import register_resolvers
+    from selfspec.launch.experiment import OVERRIDES_VARIABLE, TRACEBACK_VARIABLE, run_task
+
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        os.environ[TRACEBACK_VARIABLE] = "1"
+    chosen = [text for text in sys.argv[1:] if "=" in text and not text.startswith(("hydra.", "paths."))]
+    os.environ[OVERRIDES_VARIABLE] = " ".join(sorted(chosen))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `main` as they are
+    register_schema()
+    register_resolvers(conf.parent)
+    hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(run_task)()
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    print(sentence, file=sys.stderr)
+    sys.exit(code)

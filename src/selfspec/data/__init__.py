@@ -1,0 +1,1 @@
+"""Seeds, questions and examples: their types, files, splits and words."""

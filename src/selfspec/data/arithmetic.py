@@ -1,0 +1,50 @@
+"""Numbers in texts: a formula is computed, and a computed value compared with a number as somebody wrote it."""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable
+from decimal import Decimal
+
+_OPERATIONS: dict[type, Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}
+
+
+def evaluate_formula(formula: str) -> float:
+    """The value of numbers, + - * / **, and parentheses.
+
+    Raises:
+        ValueError: it is anything else, or has no finite value.
+    """
+    try:
+        return _value(ast.parse(formula, mode="eval").body)
+    except (SyntaxError, ArithmeticError, RecursionError, TypeError):
+        raise ValueError(f"'{formula}' is no sum that can be computed") from None
+
+
+def agrees_with_written(computed: float, written: str) -> bool:
+    """Whether a value, rounded to the decimals that `written` shows, is `written` (a tie may go either way)."""
+    half = 0.5 * 10.0 ** min(0, _exponent(written))
+    return abs(computed - float(written)) <= half * (1 + 1e-9)
+
+
+def _exponent(written: str) -> int:
+    exponent = Decimal(written).as_tuple().exponent
+    return exponent if isinstance(exponent, int) else 0
+
+
+def _value(node: ast.expr) -> float:
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
+        return float(node.value)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_value(node.operand)
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
+        result = _OPERATIONS[type(node.op)](_value(node.left), _value(node.right))
+        return float(result)
+    raise SyntaxError

@@ -1,0 +1,1 @@
+"""Export of a specialized model: adapter, merged weights, model card."""

@@ -1,0 +1,172 @@
+"""One experiment: Hydra's task function. The config is checked, its stages run, the report is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+import traceback
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from selfspec.config.error_messages import error_message
+from selfspec.config.hashing import digest
+from selfspec.config.resolvers import register_resolvers_from_environment
+from selfspec.config.schema import Config
+from selfspec.errors import UserError
+from selfspec.launch.executors import choose_executor
+from selfspec.launch.preparation import prepare_config
+from selfspec.pipeline.build import build_pipeline
+from selfspec.pipeline.graph import MADE, Node, StageFailed, execute_graph, mark_stored, unite_jobs
+from selfspec.pipeline.stage import Pipeline
+from selfspec.reporting.board import node_line
+from selfspec.reporting.report import (
+    build_report,
+    experiment_title,
+    kept_round,
+    output_folder,
+    plain_config,
+    write_page,
+)
+from selfspec.reporting.tables import results_table
+from selfspec.reporting.wandb_result import log_result
+from selfspec.runtime.environment import configure_environment
+from selfspec.runtime.files import write_atomic
+from selfspec.runtime.progress import Progress
+from selfspec.runtime.signals import StopFlag
+from selfspec.runtime.store import Store
+
+log = logging.getLogger("selfspec")
+
+
+register_resolvers_from_environment()
+
+
+OVERRIDES_VARIABLE = "SELFSPEC_TYPED"  # the overrides of the command, for processes that other launchers start
+
+
+TRACEBACK_VARIABLE = (
+    "SELFSPEC_TRACEBACK"  # set when the user asked for HYDRA_FULL_ERROR=1, which the door sets for itself
+)
+
+
+def run_task(composed: DictConfig) -> float | None:
+    """Run the experiment that was composed; on failure `error.json` is written and the exit code is 1.
+
+    Returns:
+        The specialized model's loss on the held-out seeds (nats a token): what a search may minimise. Never a score.
+    """
+    configure_environment()
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    (folder / "error.json").unlink(missing_ok=True)  # of an earlier try in the same folder
+    try:
+        return run_experiment(with_group(prepare_config(composed)), folder)
+    except (UserError, OSError) as error:
+        log.error(traceback.format_exc())
+        told = error_message(error, [])
+        stage = error.stage.label if isinstance(error, StageFailed) else None
+        _write_json(folder / "error.json", {"stage": stage, "what": told})
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        if HydraConfig.get().mode == RunMode.MULTIRUN:  # the sweep goes on, and tells of it at its end
+            raise UserError(told) from error
+        print(told, file=sys.stderr)
+        sys.exit(1)
+
+
+def run_experiment(config: Config, folder: Path) -> float | None:
+    """Everything from seeds to report; what the store holds is not done again."""
+    stages = build_pipeline(config)
+    store = Store(Path(config.paths.store))
+    if config.plan:
+        _show_plan(config, stages, store, folder)
+        return None
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(plain_config(config)))
+    _write_json(folder / "stages.json", {stage.label: f"{stage.name}/{stage.key}" for stage in stages.stages})
+    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN  # which has a display of its own
+    with Progress(Console(quiet=True) if in_sweep else None) as progress:
+        title = experiment_title(config)
+        progress.say(f"[bold]{title}[/]  [dim]{folder}[/]")
+        made = _run_missing_stages(config, stages, store, progress, folder)
+        if made is None:
+            return None
+        report = build_report(config, stages, store, title)
+        _write_json(folder / "results.json", report)
+        write_page(config, stages, store, report, folder)
+        if made:  # a run that finds everything done has nothing to log
+            log_result(config, folder, report, output_folder(store, kept_round(stages, store)[0]))
+        progress.console.print(results_table(report))
+        progress.say(f"[bold]{folder / 'report.html'}[/]")
+    return report["held_out_loss"]  # type: ignore[no-any-return]
+
+
+def with_group(config: Config) -> Config:
+    """In a sweep, W&B's runs are grouped by what was typed, so that the same command goes on in the same group."""
+    hydra = HydraConfig.get()
+    group = "-".join(Path(hydra.runtime.output_dir).parts[-2:])
+    if hydra.mode == RunMode.MULTIRUN:
+        group = f"sweep-{digest(os.environ.get(OVERRIDES_VARIABLE, ''))[:8]}"
+    return dataclasses.replace(config, logger=dataclasses.replace(config.logger, group=group))
+
+
+def _run_missing_stages(
+    config: Config, stages: Pipeline, store: Store, progress: Progress, folder: Path
+) -> bool | None:
+    """Make what is missing; whether anything was, or None if it was left to a cluster.
+
+    Raises:
+        StageFailed: the first that failed, after all that do not need it.
+    """
+    nodes = unite_jobs([(config, stages)])
+    mark_stored(nodes, store)
+    idle = not any(node.open for node in nodes.values())
+    stop = StopFlag()
+    executor = choose_executor({} if idle else _launcher_config(), folder, store, progress, stop)
+    with nullcontext() if idle else stop.listening():  # a sweep has ears of its own
+        execute_graph(nodes, store, executor, lambda node: _print_stage(node, store, progress))
+    for node in nodes.values():
+        if node.state == "failed":
+            raise StageFailed(node.stage, node.told)
+    if any(node.open for node in nodes.values()):
+        progress.say("Its stages were left to SLURM; the same command attaches to them, and draws the report.")
+        return None
+    return bool(MADE & set(nodes))
+
+
+def _show_plan(config: Config, stages: Pipeline, store: Store, folder: Path) -> None:
+    from selfspec.launch.plan import show_plan
+
+    nodes = unite_jobs([(config, stages)])
+    mark_stored(nodes, store)
+    show_plan(nodes, 1, _launcher_config(), folder)
+
+
+def _launcher_config() -> dict[str, Any]:
+    """What `hydra/launcher` says: in sweeps Hydra reads it itself, and a foreign launcher's job runs here."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return {}
+    return OmegaConf.to_container(HydraConfig.get().launcher, resolve=True)  # type: ignore[return-value]
+
+
+def _print_stage(node: Node, store: Store, progress: Progress) -> None:
+    """One line on a stage that is finished, or handed to a cluster."""
+    if node.state not in ("done", "stored"):
+        if node.job or node.state == "failed":
+            progress.say(node_line(node))
+        return
+    counts: dict[str, Any] = store.manifest(node.stage.name, node.stage.key)["counts"]
+    told = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items() if value)
+    seconds = "stored" if node.state == "stored" else f"{node.seconds:.1f} s"
+    progress.say(f"  [green]✓[/] {node.stage.label:<22} {seconds:>9}  [dim]{told}[/]")
+
+
+def _write_json(path: Path, data: Any) -> None:
+    write_atomic(path, json.dumps(data, indent=1, ensure_ascii=False).encode())

@@ -1,0 +1,1 @@
+"""The stages of an experiment, their keys, and the graph that unites the stages of all jobs."""

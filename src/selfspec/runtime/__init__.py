@@ -1,0 +1,1 @@
+"""Running a stage: the store, processes, signals, numbered batches."""

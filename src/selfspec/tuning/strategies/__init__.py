@@ -1,0 +1,1 @@
+"""Strategies: over which processes an adapter is tuned."""
