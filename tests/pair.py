@@ -22,16 +22,16 @@ from selfspec.runtime.distributed import ProcessGroup, join_process_group
 from selfspec.runtime.progress import Progress
 from selfspec.runtime.signals import StopFlag
 from selfspec.runtime.store import Store
-from test_tuning import StopAfter
 from toys import experiment
+from tuning_runs import StopAfter
 
 
 def tune(cell: dict[str, Any], group: ProcessGroup) -> None:
     config = experiment(Path(cell["folder"]), *cell["overrides"])
     wanted = build_pipeline(config).adapters["seeds_only"]
     stop = StopAfter(cell["stop_after"]) if cell["stop_after"] else StopFlag()
-    stop.ranks = group
-    with stop.listening() as listening:
+    stop.process_group = group
+    with stop.installed() as listening:
         run_stage(wanted, config, Store(Path(config.paths.store)), Progress(), listening)
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     processors.allow()
     with join_process_group() as group:
         for cell in json.loads(Path(sys.argv[1]).read_text()):
-            if group.first and cell.get("torn"):
+            if group.is_first and cell.get("torn"):
                 tear(Path(cell["folder"]))
             try:
                 tune(cell, group)

@@ -11,6 +11,7 @@ import dacite
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from conftest import PROJECT
 from selfspec.config.composition import freeze, register_schema
 from selfspec.config.resolvers import register_resolvers
 from selfspec.config.schema import Config, ModelConfig, TuningConfig
@@ -18,7 +19,12 @@ from selfspec.config.validation import validate
 from selfspec.models.toy import build_toy
 from selfspec.tuning.batches import EncodedExample
 
+CONF = PROJECT / "conf"
+
+
 PROJECT = Path(__file__).parents[1]
+
+
 NAMES = tuple(sorted(path.stem for path in (PROJECT / "conf" / "model").glob("*.yaml")))
 
 
@@ -94,3 +100,11 @@ def bracketed(tokenizer: Any) -> Any:
     ids = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<bos>", "<eos>")]
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> $A <eos>", special_tokens=ids)
     return tokenizer
+
+
+def composed(*overrides: str) -> Config:
+    """The config of some overrides, frozen and checked as a run's."""
+    register_schema()
+    register_resolvers(PROJECT)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return validate(freeze(compose("config", [*overrides, "paths.output=/tmp/selfspec"])))

@@ -223,14 +223,14 @@ class BenchmarkConfig:
 
     domain: str  # scored when the evaluation's domain has this name
     kind: str  # of its answers
-    metric: str  # its proper metric
+    metric: str  # its primary metric
     instruction: str
     input: str  # template: {field} or {field.inner}; of a list, one item a line
     answer: str  # field
     labels: dict[str, str]  # value in a row, or type of an entity -> how it is asked for; others stay as they are
     licence: str = runtime_field()
     get: str = runtime_field()  # how to get it, told when it is missing
-    also: tuple[str, ...] = ()  # what the field reports beside the proper metric
+    also: tuple[str, ...] = ()  # what the field reports beside the primary metric
     hub: str | None = None
     config: str | None = None  # of the hub dataset
     folder: str | None = None  # in the hub dataset's repository
@@ -267,7 +267,7 @@ class EvaluationConfig:
     )  # a folder with YAMLs of your own tasks; there it counts by its contents
     num_fewshot: int | None = runtime_field(None)  # of those tasks, and there in the key; null: as each task says
     notes: tuple[str, ...] = runtime_field(())  # what the report says of the sets; the door finds it
-    shown: tuple[str, ...] = runtime_field(())  # solved tasks of the sets, for shots; the door finds them
+    shot_files: tuple[str, ...] = runtime_field(())  # solved tasks of the sets, for shots; the door finds them
     domain: DomainConfig | None = None  # whose questions and seeds (as shots); null: the experiment's own
 
 

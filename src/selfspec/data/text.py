@@ -12,8 +12,6 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-
-
 def longest_common_run(one: list[str], other: list[str]) -> int:
     """Length of the longest run of words that both have in a row."""
     from difflib import SequenceMatcher

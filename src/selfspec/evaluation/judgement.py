@@ -1,4 +1,4 @@
-"""Judging a reply by its task's kind: the proper metric, the form asked for, the label after a lenient parse.
+"""Judging a reply by its task's kind: the primary metric, the form asked for, the label after a lenient parse.
 
 A lenient parse is no guess: a reply that begins with a label has said it, and so has a first line that names just one.
 One that names several has not (taking the first found anywhere rewards lists of all labels).
@@ -53,7 +53,7 @@ class Judgement:
     rouge_l: float
     compliant: float  # in the form that was asked for
     label_correct: float | None = None  # closed kinds, after the lenient parse
-    proper: float | None = None  # this reply's share of the proper metric, where that is a mean
+    primary: float | None = None  # this reply's share of the primary metric, where that is a mean
     counts: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # else: right, wrong, missed by class
     by_label: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # the same by label, of sets of labels
     lenient: float | None = None  # short answers: right is one of the first five that a reply lists
@@ -91,7 +91,7 @@ def judge_reply(question: Question, reply: str, finished: bool) -> Judgement:
     if kind == "entities":
         return Judgement(**shared, counts={"": _overlap(parse_entities(reply), parse_entities(gold))})
     lenient = _lenient(question, reply) if kind == "short" else None
-    return Judgement(**shared, proper=_primary_value(question, reply, shared["rouge_l"]), lenient=lenient)
+    return Judgement(**shared, primary=_primary_value(question, reply, shared["rouge_l"]), lenient=lenient)
 
 
 def is_compliant(question: Question, reply: str) -> bool:

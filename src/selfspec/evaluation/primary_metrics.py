@@ -1,4 +1,4 @@
-"""The proper metric of a task by its name (METHOD, Proper metrics), as a measure over the bootstrap's draws.
+"""The primary metric of a task by its name (METHOD, Proper metrics), as a measure over the bootstrap's draws.
 
 Besides the names below there are `F1 of LABEL` (of one label alone), and `NAME by topic`: the mean over the topics.
 """
@@ -72,7 +72,7 @@ def metric_measure(metric: str, judged: Sequence[Judgement], topics: Sequence[st
         return mean_measure([judgement.lenient or 0.0 for judgement in judged])
     if judged[0].counts:
         return _counts_measure(metric, [_counts(metric, judgement) for judgement in judged])
-    return mean_measure([judgement.proper or 0.0 for judgement in judged])
+    return mean_measure([judgement.primary or 0.0 for judgement in judged])
 
 
 def _counts_measure(metric: str, counts: Sequence[Counts]) -> Measure:

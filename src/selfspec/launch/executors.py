@@ -131,7 +131,7 @@ class Processes:
     def poll(self) -> list[tuple[Node, str, str]]:
         """Processes that ended, with what they say of it."""
         time.sleep(POLL_SECONDS)
-        self.flag.check()
+        self.flag.raise_if_set()
         ended = [process for process in self._running if process.poll() is not None]
         return [self._end(process) for process in ended]
 

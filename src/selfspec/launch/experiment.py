@@ -130,11 +130,11 @@ def _run_missing_stages(
     idle = not any(node.open for node in nodes.values())
     stop = StopFlag()
     executor = choose_executor({} if idle else _launcher_config(), folder, store, progress, stop)
-    with nullcontext() if idle else stop.listening():  # a sweep has ears of its own
+    with nullcontext() if idle else stop.installed():  # a sweep has ears of its own
         execute_graph(nodes, store, executor, lambda node: _print_stage(node, store, progress))
     for node in nodes.values():
         if node.state == "failed":
-            raise StageFailed(node.stage, node.told)
+            raise StageFailed(node.stage, node.message)
     if any(node.open for node in nodes.values()):
         progress.say("Its stages were left to SLURM; the same command attaches to them, and draws the report.")
         return None

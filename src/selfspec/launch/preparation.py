@@ -72,7 +72,7 @@ def _with_prepared_data(config: Config) -> Config:
         _print_once(note)
     files = (*evaluation.files, *(str(item.questions) for item in sets))
     shown = tuple(str(item.shots) for item in sets if item.shots)
-    return replace(config, evaluation=replace(evaluation, files=files, shown=shown, notes=tuple(notes)))
+    return replace(config, evaluation=replace(evaluation, files=files, shot_files=shown, notes=tuple(notes)))
 
 
 def _check_data(config: Config) -> None:

@@ -90,14 +90,14 @@ class SlurmExecutor:
 
     def start(self, nodes: Sequence[Node]) -> None:
         """Submit stages, or attach to their jobs if they are in the queue."""
-        with self.store.claim("submit", self.flag.check) as records:  # one sweep at a time looks and submits
+        with self.store.claim("submit", self.flag.raise_if_set) as records:  # one sweep at a time looks and submits
             found = self._in_queue(records)
             self._watched += nodes
             for node in nodes:  # a job whose parent was submitted anew waits for the old one, in vain
                 if node.stage.key in found and not self._submitted & {parent.stage.key for parent in node.parents}:
                     node.job, node.log = found[node.stage.key]
             for wanted, stages in group_into_arrays(node for node in nodes if not node.job):
-                self.flag.check()
+                self.flag.raise_if_set()
                 self._submit(stages, resources_of(stages[0].stage.name, self.resources), wanted, records)
 
     def poll(self) -> list[tuple[Node, str, str]]:
@@ -148,7 +148,7 @@ class SlurmExecutor:
     def _pause(self) -> None:
         until = time.monotonic() + self.poll_seconds
         while time.monotonic() < until:
-            self.flag.check()
+            self.flag.raise_if_set()
             time.sleep(0.1)
 
     def _in_queue(self, records: Path) -> dict[str, tuple[str, str]]:

@@ -81,7 +81,7 @@ class Sweep:
         write_sweep_record(self.folder / "sweep.json", self.jobs, self.nodes)
         store = Store(Path(self.jobs[0].config.paths.store))
         self._log()
-        with StopFlag().listening() as stop, Progress(board=Board(self.nodes, self.folder)) as self.progress:
+        with StopFlag().installed() as stop, Progress(board=Board(self.nodes, self.folder)) as self.progress:
             self.progress.say(f"[bold]{count_jobs_and_stages(len(self.jobs), self.nodes)}[/]  [dim]{self.folder}[/]")
             executor = choose_executor(self.settings, self.folder, store, self.progress, stop)
             try:
@@ -110,7 +110,7 @@ class Sweep:
 
     def _note(self) -> None:
         """How far each stage is, on disk: a report drawn half way tells it."""
-        names = ("state", "told", "job", "host", "log")
+        names = ("state", "message", "job", "host", "log")
         facts = {
             key: {**{name: getattr(node, name) for name in names}, "seconds": round(node.elapsed, 1)}
             for key, node in self.nodes.items()

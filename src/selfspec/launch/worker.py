@@ -72,15 +72,15 @@ def run_spec(spec: Path, stop: StopFlag) -> None:
         raise UserError(f"{spec} names the stage {plain['key']}, which its config does not lead to; plan it again.")
     store = Store(Path(config.paths.store))
     with join_process_group() as group:
-        stop.ranks = group
-        check_stage_device(wanted[0], group.world, group.local_world)
+        stop.process_group = group
+        check_stage_device(wanted[0], group.world_size, group.local_world_size)
         try:
-            with Progress(None if group.first else Console(quiet=True)) as progress:
+            with Progress(None if group.is_first else Console(quiet=True)) as progress:
                 run_stage(wanted[0], config, store, progress, stop)
         except Interrupted as interrupted:
             if str(interrupted) == "SIGUSR2" and "SLURM_JOB_ID" in os.environ:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)  # with which SLURM ends this process when it is queued
-                if group.first:
+                if group.is_first:
                     requeue(store.root / "work" / f"{wanted[0].key}.requeued")
                 time.sleep(REQUEUE_SECONDS)  # had it ended first, the job would be over
             raise
@@ -104,7 +104,7 @@ def requeue(mark: Path) -> None:
 def run_worker(spec: Path) -> int:
     """Run it; its error goes beside the spec. Returns the exit code."""
     stop = StopFlag()
-    stop.arm()  # before the slow imports: a signal that comes meanwhile waits
+    stop.install_handlers()  # before the slow imports: a signal that comes meanwhile waits
     logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(message)s", level=logging.INFO)
     for handler in logging.getLogger().handlers:  # libraries are heard when something is wrong
         handler.addFilter(lambda record: record.name == log.name or record.levelno >= logging.WARNING)

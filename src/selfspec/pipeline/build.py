@@ -48,7 +48,7 @@ class _Builder:
         pair = {"specialized": adapters["specialized"]}
         expert = {config.domain.name, config.evaluation.domain.name if config.evaluation.domain else ""}
         if config.baselines.off_domain and config.general.name not in expert:
-            elsewhere = replace(config.evaluation, domain=config.general, files=(), shown=(), sets={}, tasks=())
+            elsewhere = replace(config.evaluation, domain=config.general, files=(), shot_files=(), sets={}, tasks=())
             off_domain = self._scored("off-domain scores", replace(config, evaluation=elsewhere), pair)
         if harnessed:
             tuned = {"adapter": adapters["specialized"]}
@@ -129,5 +129,5 @@ def _evaluation_files(config: Config) -> dict[str, Files]:
     evaluation = config.evaluation
     assert evaluation.domain is not None  # the door has filled it in
     questions = evaluation.files or (evaluation.domain.evaluation,)
-    shots = {"shots": tuple(map(Path, evaluation.shown))} if evaluation.shown else {}
+    shots = {"shots": tuple(map(Path, evaluation.shot_files))} if evaluation.shot_files else {}
     return {"seeds": Path(evaluation.domain.seeds), "questions": tuple(map(Path, questions)), **shots}

@@ -47,7 +47,7 @@ class Node:
     parents: tuple[Node, ...] = ()
     after: Node | None = None  # a smaller size of the same pool: it goes first, however it ends
     state: str = "waiting"  # waiting, queued (handed to a cluster), running, done, stored, failed, cancelled
-    told: str = ""  # why it failed or was cancelled
+    message: str = ""  # why it failed or was cancelled
     started: float = 0.0
     seconds: float = 0.0
     job: str = ""  # the cluster's number of it
@@ -110,7 +110,7 @@ def mark_stored(graph: Graph, store: Store) -> None:
         if store.find(node.stage.name, key):
             node.state = "stored"
         elif key in FAILED:
-            node.state, node.told = "failed", FAILED[key]
+            node.state, node.message = "failed", FAILED[key]
 
 
 def execute_graph(graph: Graph, store: Store, executor: Executor, changed: Callable[[Node], None]) -> None:
@@ -131,7 +131,7 @@ def execute_graph(graph: Graph, store: Store, executor: Executor, changed: Calla
             node.seconds = time.monotonic() - node.started
         if state == "running":
             node.started = time.monotonic()
-        node.state, node.told = state, told
+        node.state, node.message = state, told
         if state in NOT_MADE:
             FAILED[node.stage.key] = told
         if state == "done":
@@ -163,7 +163,7 @@ def _cancel_dependents(graph: Graph, now: Callable[[Node, str, str], None]) -> N
     for node in graph.values():
         lost = [parent for parent in node.parents if parent.state in NOT_MADE]
         if lost and node.open:
-            now(node, "cancelled", f"{lost[0].stage.label} {lost[0].state}: {lost[0].told}")
+            now(node, "cancelled", f"{lost[0].stage.label} {lost[0].state}: {lost[0].message}")
 
 
 def _ready_nodes(graph: Graph, executor: Executor) -> list[Node]:

@@ -54,7 +54,7 @@ def failure_table(nodes: Graph) -> Table:
         table.add_column(head, overflow="fold")
     for node in nodes.values():
         if node.state == "failed":
-            table.add_row(node.stage.label, describe_node(node), Text(node.told), node.log)
+            table.add_row(node.stage.label, describe_node(node), Text(node.message), node.log)
     return table
 
 

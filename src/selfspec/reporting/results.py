@@ -29,7 +29,7 @@ from selfspec.evaluation.primary_metrics import metric_measure
 MEASURES = {  # name -> how a table heads it
     "token_f1": "token F1",
     "rouge_l": "ROUGE-L",
-    "proper": "proper metric",
+    "primary_metric": "primary metric",
     "compliant": "format",
     "label_accuracy": "label accuracy",
     "option_accuracy": "option accuracy",
@@ -80,7 +80,7 @@ def compute_results(
         answers: Rows of the stage `scores` of each model.
         questions: The evaluation set.
         resamples: Of the bootstrap.
-        metrics: By task type, the proper metric and what else the field reports; without it the kind decides.
+        metrics: By task type, the primary metric and what else the field reports; without it the kind decides.
     """
     metrics = {
         question.task_type: metrics.get(question.task_type, (PRIMARY_METRICS[question.kind],)) for question in questions
@@ -137,7 +137,7 @@ def _measures(rows: Answers, questions: Sequence[Question], metrics: Sequence[st
         "token_f1": mean_measure([j.token_f1 for j in judged]),
         "rouge_l": mean_measure([j.rouge_l for j in judged]),
         "compliant": mean_measure([j.compliant for j in judged]),
-        "proper": metric_measure(metrics[0], judged, topics),
+        "primary_metric": metric_measure(metrics[0], judged, topics),
         **{name: metric_measure(name, judged, topics) for name in metrics[1:]},
     }
     correct = [j.label_correct for j in judged if j.label_correct is not None]

@@ -19,7 +19,13 @@ MEASURES_IN_NOTES = {"format": "compliant", "label accuracy": "label_accuracy", 
 NAMES = {"base": "base", "seeds_only": "seeds only", "generic": "generic", "specialized": "specialized"}
 
 
-OFF_DOMAIN_MEASURES = ("token_f1", "proper", "compliant", "label_accuracy", "option_auc")  # of what was forgotten
+OFF_DOMAIN_MEASURES = (
+    "token_f1",
+    "primary_metric",
+    "compliant",
+    "label_accuracy",
+    "option_auc",
+)  # of what was forgotten
 
 
 def format_number(value: float) -> str:

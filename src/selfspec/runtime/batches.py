@@ -47,17 +47,17 @@ def make_output(
 
     def claimed(work: Path, output: Path) -> None:
         nonlocal made
-        made = bool(stop.ranks.agree(MAKE))
+        made = bool(stop.process_group.all_reduce_max(MAKE))
         fill(work, output)
 
-    if stop.ranks.first:
-        folder = store.make(stage, key, facts, claimed, stop.check)
+    if stop.process_group.is_first:
+        folder = store.make(stage, key, facts, claimed, stop.raise_if_set)
         if not made:
-            stop.ranks.agree(ALREADY_MADE)
+            stop.process_group.all_reduce_max(ALREADY_MADE)
     else:
         folder = store.root / stage / key
         _help_first_process(store.root / "work" / key, fill, stop)
-    stop.ranks.agree(0)  # nobody looks for it before it is published
+    stop.process_group.all_reduce_max(0)  # nobody looks for it before it is published
     _wait_until_visible(folder)
     return folder
 
@@ -68,15 +68,15 @@ def run_batches(stop: StopFlag, work: Path, batches: Sequence[NumberedBatch], di
     Raises:
         Interrupted: a signal came; the batches so far are kept.
     """
-    world, mine = stop.ranks.world, dict[int, list[Row]]()
+    world, mine = stop.process_group.world_size, dict[int, list[Row]]()
     for start in range(0, len(batches), world):
-        number = start + stop.ranks.rank
+        number = start + stop.process_group.rank
         if number < len(batches):
             mine[number] = load_or_compute_rows(work / f"batch-{number:04d}.jsonl", batches[number].run)
         done = batches[start : start + world]
         display.advance(sum(batch.size for batch in done), done[0].about)
-        stop.check()
-    every = stop.ranks.gather(mine)
+        stop.raise_if_set()
+    every = stop.process_group.all_gather(mine)
     return [row for number in range(len(batches)) for row in every[number]]
 
 
@@ -84,7 +84,7 @@ def _help_first_process(work: Path, fill: Callable[[Path, Path], None], stop: St
     """Wait for the first process to claim the output, or to find it."""
     told = 0
     while told == 0:
-        told = stop.ranks.agree(stop.signal)
+        told = stop.process_group.all_reduce_max(stop.signal)
     if told == MAKE:
         with tempfile.TemporaryDirectory() as output:
             fill(work, Path(output))

@@ -20,17 +20,17 @@ class ProcessGroup:
     """This process among those of its stage. Alone, every question is answered without torch.distributed."""
 
     rank: int = 0
-    world: int = 1
-    local_world: int = 1  # processes on this machine
+    world_size: int = 1
+    local_world_size: int = 1  # processes on this machine
 
     @property
-    def first(self) -> bool:
+    def is_first(self) -> bool:
         """Whether this is the process that writes, logs and speaks."""
         return self.rank == 0
 
-    def agree(self, number: int) -> int:
+    def all_reduce_max(self, number: int) -> int:
         """The largest of all processes' numbers."""
-        if self.world == 1:
+        if self.world_size == 1:
             return number
         import torch
         import torch.distributed
@@ -39,9 +39,9 @@ class ProcessGroup:
         torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
         return int(told)
 
-    def add(self, tensors: Iterable[torch.Tensor]) -> None:
+    def all_reduce_sum(self, tensors: Iterable[torch.Tensor]) -> None:
         """Sum each tensor over all processes, in place, in one exchange."""
-        if self.world == 1:
+        if self.world_size == 1:
             return
         import torch
         import torch.distributed
@@ -52,13 +52,13 @@ class ProcessGroup:
         for tensor, summed in zip(kept, torch.split(flat, [tensor.numel() for tensor in kept]), strict=True):
             tensor.copy_(summed.view_as(tensor))
 
-    def gather(self, mine: dict[int, Any]) -> dict[int, Any]:
+    def all_gather(self, mine: dict[int, Any]) -> dict[int, Any]:
         """What all processes have, by its number."""
-        if self.world == 1:
+        if self.world_size == 1:
             return mine
         import torch.distributed
 
-        parts: list[dict[int, Any]] = [{}] * self.world
+        parts: list[dict[int, Any]] = [{}] * self.world_size
         torch.distributed.all_gather_object(parts, mine)
         return {number: value for part in parts for number, value in part.items()}
 

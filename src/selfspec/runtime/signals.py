@@ -18,28 +18,28 @@ class StopFlag:
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
     def __init__(self) -> None:
-        self.signal, self.ranks = 0, SINGLE_PROCESS
+        self.signal, self.process_group = 0, SINGLE_PROCESS
 
-    def check(self, save: Callable[[], None] = lambda: None) -> None:
+    def raise_if_set(self, save: Callable[[], None] = lambda: None) -> None:
         """Save and leave, if a signal asked any of the stage's processes for it.
 
         Raises:
             Interrupted: a signal came; the work so far is kept.
         """
-        if number := self.ranks.agree(self.signal):
+        if number := self.process_group.all_reduce_max(self.signal):
             save()
             raise Interrupted(signal.Signals(number).name)
 
-    def arm(self) -> None:
+    def install_handlers(self) -> None:
         """Signals set the flag from now on; a second one acts at once."""
         for number in self.SIGNALS:
             signal.signal(number, self._note)
 
     @contextmanager
-    def listening(self) -> Iterator[StopFlag]:
+    def installed(self) -> Iterator[StopFlag]:
         """Armed while the block lasts."""
         before = {number: signal.getsignal(number) for number in self.SIGNALS}
-        self.arm()
+        self.install_handlers()
         try:
             yield self
         finally:

@@ -48,13 +48,13 @@ def adapter(
     shown, held_out = split_seeds(read_seeds(seeds, domain.tasks))
     shown = seed_subset(shown, domain.seed_count)
     rows: list[Seed | Example] = [*(read_examples(examples / "examples.jsonl") if examples else shown)]
-    placement = Placement(strategy, job.stop.ranks)
+    placement = Placement(strategy, job.stop.process_group)
     base, tokenizer = placement.base(model, lora, job.config.paths, job.progress)
     encoded = [row for row in encode_rows(rows, domain.role, tokenizer) if len(row) <= tuning.max_length]
     if not encoded:
         raise UserError(f"No example has at most tuning.max_length={tuning.max_length} tokens; raise it.")
     lengths = [(len(row), len(row.response)) for row in encoded]
-    steps = plan_steps(lengths, tuning, seed, job.stop.ranks.world)
+    steps = plan_steps(lengths, tuning, seed, job.stop.process_group.world_size)
     watched = [row for row in encode_rows(held_out, domain.role, tokenizer) if len(row) <= tuning.max_length]
     data = TuningData(encoded, steps, watched)
     curve, loss = _tune(job, base, placement, data, lora, tuning, seed)

@@ -32,7 +32,7 @@ def harness(
 
         def finished() -> None:
             step.advance(1, name)
-            job.stop.check()
+            job.stop.raise_if_set()
 
         examinee = wrap_for_harness(network, tokenizer, model.context_length, evaluation.batch_size, finished)
         for number, name in enumerate(names):

@@ -29,7 +29,7 @@ def index(job: StageContext, *, retrieval: RetrievalConfig) -> dict[str, Any]:
             yield document
             if documents % CHECK_EVERY == 0:
                 step.advance(CHECK_EVERY)
-                job.stop.check()
+                job.stop.raise_if_set()
 
     with job.progress.step(job.stage.label, retrieval.limit, "document") as step:
         passages = build_index(passages_of(watched(), retrieval.passage_words), job.output)

@@ -39,8 +39,8 @@ class TrainingBackend(Protocol):
 class DDPBackend:
     """The adapter is whole in each process; gradients meet in one exchange a step, after the last backward."""
 
-    def __init__(self, model: nn.Module, optimizer: Any, ranks: ProcessGroup, max_grad_norm: float) -> None:
-        self.model, self.optimizer, self.ranks, self.max_grad_norm = model, optimizer, ranks, max_grad_norm
+    def __init__(self, model: nn.Module, optimizer: Any, process_group: ProcessGroup, max_grad_norm: float) -> None:
+        self.model, self.optimizer, self.process_group, self.max_grad_norm = model, optimizer, process_group, max_grad_norm
 
     def backward(self, losses: list[Callable[[], Tensor]]) -> Tensor:
         """See `Gradients`."""
@@ -52,7 +52,7 @@ class DDPBackend:
             part = loss()
             part.backward()  # type: ignore[no-untyped-call]
             total += part.detach().cpu()
-        self.ranks.add([total, *(parameter.grad for parameter in own if parameter.grad is not None)])
+        self.process_group.all_reduce_sum([total, *(parameter.grad for parameter in own if parameter.grad is not None)])
         return total
 
     def step(self) -> float:
@@ -67,7 +67,7 @@ class DDPBackend:
 
     def save(self, step: int, publish: PublishCheckpoint) -> None:
         """See `Gradients`."""
-        if self.ranks.first:
+        if self.process_group.is_first:
             publish({"parameters": self.parameters(), "optimizer": self.optimizer.optimizer.state_dict()})
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ def curve_logger(job: StageContext) -> Iterator[Any]:
     """The Lightning logger of one adapter; its id is the stage's key, so that a resumed one goes on in the same run."""
     config = job.config
     folder = Path(config.paths.output)
-    if not job.stop.ranks.first:
+    if not job.stop.process_group.is_first:
         yield False
     elif config.logger.name == "csv":
         from pytorch_lightning.loggers import CSVLogger

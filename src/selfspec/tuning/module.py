@@ -61,7 +61,7 @@ class SpecializationModule(pl.LightningModule):  # type: ignore[misc]
         super().__init__()
         self.automatic_optimization = False  # a step's micro-batches share one denominator
         self.model, self.data, self.config, self.mask = model, data, config, mask
-        self.placement, self.ranks = placement, placement.ranks
+        self.placement, self.process_group = placement, placement.process_group
         self.work, self.display, self.stop = work, display, stop
         if config.activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -73,7 +73,9 @@ class SpecializationModule(pl.LightningModule):  # type: ignore[misc]
             self.curve, self.best = list(self.state["curve"]), self.state["best"]
             restore_parameters(self.state, model)
         done = len(self.curve)
-        if self.ranks.agree(done) != -self.ranks.agree(-done):  # a file system that shows the checkpoint late
+        if self.process_group.all_reduce_max(done) != -self.process_group.all_reduce_max(
+            -done
+        ):  # a file system that shows the checkpoint late
             raise UserError(f"The processes of this stage see different checkpoints in {work}; start it again.")
         self._saved = time.monotonic()
 
@@ -111,7 +113,7 @@ class SpecializationModule(pl.LightningModule):  # type: ignore[misc]
 
     def on_train_start(self) -> None:
         """Lightning's signal handlers make way for the flag that this loop asks; the optimizer is as it was."""
-        self.stop.arm()
+        self.stop.install_handlers()
         self.gradients = self.placement.gradients(self)
         if self.state:
             self.gradients.restore(self.state)
@@ -148,7 +150,7 @@ class SpecializationModule(pl.LightningModule):  # type: ignore[misc]
             if self.config.keep == "best" and point["held_out_loss"] < min(self.held_out_losses(), default=math.inf):
                 self.best = now
         self.curve.append(point)
-        if "held_out_loss" in point and self.ranks.agree(int(self.stopped())):
+        if "held_out_loss" in point and self.process_group.all_reduce_max(int(self.stopped())):
             self.trainer.should_stop = True
         self._log(point)
         self.display.advance(1, f"loss {loss:.3f}")
@@ -160,8 +162,8 @@ class SpecializationModule(pl.LightningModule):  # type: ignore[misc]
         Where the processes meet in each pass all make as many: who has nothing left to learn goes through the step's
         first rows again, with weight 0.
         """
-        world, micro = self.ranks.world, step.micro_batches
-        mine = [(rows, 1.0) for rows in micro[self.ranks.rank :: world]]
+        world, micro = self.process_group.world_size, step.micro_batches
+        mine = [(rows, 1.0) for rows in micro[self.process_group.rank :: world]]
         if self.placement.in_step and len(mine) < math.ceil(len(micro) / world):
             mine.append((micro[0], 0.0))
         return mine
@@ -215,7 +217,7 @@ class SpecializationModule(pl.LightningModule):  # type: ignore[misc]
             self.gradients.save(len(self.curve), publish)
             self._saved = time.monotonic()
 
-        self.stop.check(save)
+        self.stop.raise_if_set(save)
         due = time.monotonic() - self._saved >= self.config.checkpoint_minutes * 60
-        if self.ranks.agree(int(due)):  # clocks differ, and all may have to save together
+        if self.process_group.all_reduce_max(int(due)):  # clocks differ, and all may have to save together
             save()

@@ -33,7 +33,7 @@ def sweep_markdown(title: str, said: Sequence[str], table: Table, others: Sequen
         name = MEASURES[measure]
         parts += [f"## {name[0].upper()}{name[1:]}", markdown_table(heads, rows)]
     if others:
-        why = [[*_chosen(job, table), job.state, job.told, job.log] for job in others]
+        why = [[*_chosen(job, table), job.state, job.message, job.log] for job in others]
         parts += ["## Failed and missing", markdown_table([*_heads(table), "state", "why", "log"], why)]
     return "\n\n".join([*parts, "## Stages", costs]) + "\n"
 

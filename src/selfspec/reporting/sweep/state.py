@@ -42,7 +42,7 @@ class StageState:
     label: str
     jobs: tuple[int, ...]
     state: str  # done (the store has it), not done, or as stages.json has it
-    told: str
+    message: str
     seconds: float | None
     where: str  # "job 123 on node2"
     log: str
@@ -63,7 +63,7 @@ class JobState:
     runs: int  # stages that it would run by itself
     page: str  # its own report, as a relative link
     state: str  # done, failed, cancelled, running, waiting, missing
-    told: str
+    message: str
     log: str
     estimates: Mapping[Place, Estimate]
     chance: float | None  # what guessing gives on closed labels
@@ -129,7 +129,7 @@ def _stage(
         label=record["label"],
         jobs=tuple(jobs),
         state=state,
-        told="" if manifest else str(told.get("told") or ""),
+        message="" if manifest else str(told.get("message") or ""),
         seconds=_finite(manifest.get("seconds") if manifest else told.get("seconds") or None),
         where=" ".join([*(["job", str(number)] if number else []), *(["on", str(host)] if host else [])]),
         log=_near(str(told.get("log") or ""), folder),
@@ -153,7 +153,7 @@ def _job(record: Mapping[str, Any], stages: Mapping[str, StageState], sweep: Pat
         runs=len(record["stages"]),
         page=quote(os.path.relpath(page, sweep)) if page.exists() else "",
         state=state,
-        told=told,
+        message=told,
         log=log,
         estimates=estimates,
         chance=sum(chances) / len(chances) if chances else None,
@@ -169,7 +169,7 @@ def _why(folder: Path, stages: Sequence[StageState], sweep: Path) -> tuple[str, 
     if error.get("what"):
         return "failed", str(error["what"]), log
     if lost:
-        return lost[0].state, f"{lost[0].label} {lost[0].state}{': ' if lost[0].told else ''}{lost[0].told}", log
+        return lost[0].state, f"{lost[0].label} {lost[0].state}{': ' if lost[0].message else ''}{lost[0].message}", log
     left = [stage for stage in stages if stage.state != "done"]
     if left:
         first = next((stage for stage in left if stage.state == "running"), left[0])

@@ -92,7 +92,7 @@ class DeepSpeedBackend:
     """`gradients.Gradients`, as DeepSpeed's engine collects and uses them."""
 
     def __init__(self, model: nn.Module, engine: Any, placement: Placement, work: Path) -> None:
-        self.model, self.engine, self.ranks = model, engine, placement.ranks
+        self.model, self.engine, self.process_group = model, engine, placement.process_group
         self.folder, self.writer = work / "deepspeed", placement.writer
 
     def backward(self, losses: list[Callable[[], Tensor]]) -> Tensor:
@@ -101,9 +101,9 @@ class DeepSpeedBackend:
         for left, loss in zip(reversed(range(len(losses))), losses, strict=True):
             self.engine.set_gradient_accumulation_boundary(left == 0)
             part = loss()
-            self.engine.backward(part * self.ranks.world)  # it takes the mean over processes
+            self.engine.backward(part * self.process_group.world_size)  # it takes the mean over processes
             total += part.detach().cpu()
-        self.ranks.add([total])
+        self.process_group.all_reduce_sum([total])
         return total
 
     def step(self) -> float:
@@ -120,7 +120,7 @@ class DeepSpeedBackend:
         """The engine writes a part a process, under a name of its own, which counts once it is published."""
         name, parameters = f"step-{step}", self.parameters()
         self.engine.save_checkpoint(str(self.folder), name, save_latest=False, exclude_frozen_parameters=True)
-        if self.ranks.first:
+        if self.process_group.is_first:
             sync_folder(self.folder / name)
             publish({"parameters": parameters, "engine": name, "writer": self.writer})
             for old in self.folder.glob("step-*"):

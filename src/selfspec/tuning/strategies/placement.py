@@ -25,17 +25,17 @@ class Placement:
     """Where the base and the adapter lie."""
 
     strategy: StrategyConfig
-    ranks: ProcessGroup
+    process_group: ProcessGroup
 
     @property
     def sharded(self) -> bool:
         """Whether each process holds a part of the base, by FSDP2."""
-        return self.ranks.world > 1 and self.strategy.name in ("auto", "fsdp")
+        return self.process_group.world_size > 1 and self.strategy.name in ("auto", "fsdp")
 
     @property
     def deepspeed(self) -> bool:
         """Whether DeepSpeed lies over the processes."""
-        return self.ranks.world > 1 and self.strategy.name.startswith("deepspeed")
+        return self.process_group.world_size > 1 and self.strategy.name.startswith("deepspeed")
 
     @property
     def in_step(self) -> bool:
@@ -45,7 +45,7 @@ class Placement:
     @property
     def writer(self) -> list[Any] | None:
         """Who alone can read the checkpoint that these processes write; None: whoever comes."""
-        return [self.strategy.name, self.ranks.world] if self.deepspeed else None
+        return [self.strategy.name, self.process_group.world_size] if self.deepspeed else None
 
     def check(self, state: dict[str, Any], work: Path) -> None:
         """Refuse a checkpoint whose optimizer lies in parts that are not these processes'.
@@ -65,7 +65,7 @@ class Placement:
         """What takes the losses of a step, once `Trainer` has put everything in its place."""
         if self.deepspeed:
             return DeepSpeedBackend(module.model, module.trainer.model, self, module.work)
-        return DDPBackend(module.model, module.optimizers(), self.ranks, module.config.max_grad_norm)
+        return DDPBackend(module.model, module.optimizers(), self.process_group, module.config.max_grad_norm)
 
     def base(self, model: ModelConfig, lora: LoraConfig, paths: PathsConfig, progress: Progress) -> tuple[Any, Any]:
         """(frozen base, tokenizer)."""
@@ -73,7 +73,7 @@ class Placement:
             check_strategy_device(self.strategy)
         if self.sharded:
             check_shardable_adapter(lora)
-            return load_sharded_base(model, paths, self.strategy, self.ranks.world, progress)
+            return load_sharded_base(model, paths, self.strategy, self.process_group.world_size, progress)
         if self.deepspeed and self.strategy.name != "deepspeed_zero2":
             return load_zero3_base(model, paths, self.strategy, progress)
         return load_base(model, paths, progress)
@@ -85,9 +85,12 @@ class Placement:
 
     def trainer(self, tuning: TuningConfig) -> dict[str, Any]:
         """What `Trainer` is told of the processes."""
-        if self.ranks.world == 1:
+        if self.process_group.world_size == 1:
             return {"devices": 1, "plugins": [LightningEnvironment()]}  # not the SLURM one, which requeues by itself
-        shape = {"devices": self.ranks.local_world, "num_nodes": self.ranks.world // self.ranks.local_world}
+        shape = {
+            "devices": self.process_group.local_world_size,
+            "num_nodes": self.process_group.world_size // self.process_group.local_world_size,
+        }
         strategy = (
             ZeroStrategy(self.strategy, tuning.max_grad_norm)
             if self.deepspeed

@@ -4,17 +4,10 @@ from typing import Any
 
 import pytest
 
-from selfspec.data.records import Question
+from questions import FIELDS, YESNO, asked
 from selfspec.evaluation.judgement import is_compliant, judge_reply, lenient_label
 
 CAUSAL = ("causal", "not causal")
-YESNO = ("yes", "no")
-FIELDS = ("infection", "cancer", "heart")
-
-
-def asked(*answers: str, kind: str = "text", options: tuple[str, ...] = ()) -> Question:
-    """A question with these answers."""
-    return Question("q1", "task", kind, "Tell.", "A text.", answers, options=options)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +62,7 @@ def test_labels_count_by_class_or_as_sets_and_entities_as_multisets(
     kind: str, gold: str, reply: str, right: float | None, counts: dict[str, Any]
 ) -> None:
     judged = judge_reply(asked(gold, kind=kind, options=() if kind == "entities" else FIELDS), reply, True)
-    assert (judged.label_correct, judged.counts, judged.proper) == (right, counts, None)
+    assert (judged.label_correct, judged.counts, judged.primary) == (right, counts, None)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +94,7 @@ def test_labels_count_by_class_or_as_sets_and_entities_as_multisets(
 def test_the_proper_metric_is_worked_out_by_hand(gold: str, kind: str, reply: str, value: float) -> None:
     answers = (gold, "Cu") if kind == "short" else (gold,)
     judged = judge_reply(asked(*answers, kind=kind), f" {reply}\n", True)
-    assert judged.proper == pytest.approx(value)
+    assert judged.primary == pytest.approx(value)
     assert (judged.label_correct, judged.counts) == (None, {})
 
 

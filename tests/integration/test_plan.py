@@ -17,7 +17,7 @@ from conftest import Warm
 from selfspec.launch.plan import show_plan
 from selfspec.pipeline.build import build_pipeline
 from selfspec.pipeline.graph import unite_jobs
-from test_config import composed
+from toys import composed
 
 RECORDED = Path(__file__).parent / "plan.txt"
 QUICK = ["debug=smoke", "logger=none", "baselines.seeds_only=false", "baselines.off_domain=false"]

@@ -36,7 +36,6 @@ from selfspec.export.model_card import render_card, without_private_paths
 from selfspec.models.load import load_base, with_adapter
 from selfspec.reporting.finished_run import FinishedRun, read_finished_run
 from selfspec.reporting.results import MEASURES
-from selfspec.runtime import machine
 from selfspec.runtime.progress import Progress
 from selfspec.tuning.lora import add_adapter, save_adapter
 from toys import NAMES, experiment, model_config

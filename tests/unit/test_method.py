@@ -29,7 +29,7 @@ from selfspec.prompts.templates import RESPONSE_STOP, render_prefix, render_task
 from selfspec.retrieval.bm25 import Index
 from toys import experiment, toy
 
-DOMAINS = Path(__file__).parents[1] / "src" / "selfspec" / "domains"
+DOMAINS = Path(__file__).parents[2] / "src" / "selfspec" / "domains"
 TASKS = experiment(Path()).domain.tasks
 SEEDS = read_seeds(DOMAINS / "biomedicine" / "seeds.jsonl", TASKS)
 SMALL = [

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_benchmarks import PAPER, TURN, asked, copied, jsonl
 
 from conftest import PROJECT
 from selfspec.data.reading import read_questions
 from selfspec.errors import UserError
 from selfspec.evaluation.benchmarks.prepare import check_benchmark, prepare_benchmark, prepare_benchmarks
 from selfspec.evaluation.benchmarks.sources import SourceMissing
-from test_benchmarks import PAPER, TURN, asked, copied, jsonl
 
 
 def test_a_known_count_that_differs_is_told(tmp_path: Path) -> None:

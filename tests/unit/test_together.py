@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import PROJECT, Warm
-from test_tuning import check_same
+from tuning_runs import check_same
 
 pytestmark = pytest.mark.slow
 TOY = [

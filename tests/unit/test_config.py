@@ -8,34 +8,21 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import PROJECT
-from selfspec.config.composition import freeze, register_schema
-from selfspec.config.resolvers import register_resolvers
-from selfspec.config.schema import Config
-from selfspec.config.validation import validate
 from selfspec.errors import UserError
 from selfspec.pipeline.build import build_pipeline
 from selfspec.pipeline.keys import key_values
 from selfspec.pipeline.pools import pool_keys
+from toys import CONF, composed
 
-CONF = PROJECT / "conf"
 GROUPS: dict[str, list[str]] = {}
 for path in sorted(CONF.glob("*/**/*.yaml")):
     if path.parent.name == "benchmark":  # not chosen but mounted, by evaluation=paper: tests/test_benchmarks.py
         continue
     GROUPS.setdefault(str(path.parent.relative_to(CONF)), []).append(path.stem)
-
-
-def composed(*overrides: str) -> Config:
-    """The config of some overrides, frozen and checked as a run's."""
-    register_schema()
-    register_resolvers(PROJECT)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return validate(freeze(compose("config", [*overrides, "paths.output=/tmp/selfspec"])))
 
 
 def chosen(group: str, option: str) -> str:

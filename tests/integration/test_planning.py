@@ -14,7 +14,7 @@ from selfspec.config.schema import TaskType
 from selfspec.data.reading import read_seeds
 from selfspec.errors import UserError
 from selfspec.pipeline.build import build_pipeline
-from test_config import composed
+from toys import composed
 
 TASKS = {"t": TaskType("short", "anything")}
 SWEEP = ["-m", "domain=biomedicine,finance", "lora=r8,r16", "plan=true"]

@@ -20,7 +20,6 @@ from selfspec.config.composition import mutable_twin
 from selfspec.config.schema import BenchmarkConfig, EvaluationConfig
 from selfspec.data.reading import read_questions, read_seeds
 from selfspec.data.records import Question
-from selfspec.evaluation.benchmarks import sources
 from selfspec.evaluation.benchmarks.prepare import SHOTS_FILE, check_benchmark, prepare_benchmark, task_types
 from selfspec.evaluation.benchmarks.rows import MAX_LABELS_SHOWN
 

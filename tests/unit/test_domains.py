@@ -19,7 +19,7 @@ from selfspec.data.text import words
 from selfspec.evaluation.metrics import rouge_l
 from selfspec.prompts.templates import INPUT_STOP
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 # The evaluation sets are frozen: they were fixed before the first measured run, and choose nothing.
 # Whoever corrects a question changes its hash here, and must list the correction in docs/.
 FROZEN = {

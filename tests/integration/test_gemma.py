@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+from test_kill import same
 
 from conftest import PROJECT, places
-from test_kill import same
 
 WANTED = [
     *("data_size=6", "evaluation.limit=8", "evaluation.shots=[5]", "domain.seed_count=22", "logger=none"),

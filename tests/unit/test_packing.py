@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import pytest
@@ -14,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.flex_attention import flex_attention
 
+from segment_rows import LENGTHS, SHAPES, check_same, logits, rows, states, texts, tuned, whole
 from selfspec.tuning import packing
 from selfspec.tuning.batches import EncodedExample
 from selfspec.tuning.loss import response_logits, response_loss_sum
@@ -26,50 +25,7 @@ from selfspec.tuning.packing import (
 )
 from toys import NAMES, naive_loss, sharpen, shuffle_adapter, toy
 
-WINDOW = 8  # of Gemma's and Mistral's sliding attention: most rows are longer
 EXCHANGED = [name for name in NAMES if not name.startswith(("falcon", "mpt"))]
-LENGTHS = (26, 3, 8, 41, 150)  # of segments; together more than one block of flex attention
-SHAPES = [(4, 4, None, None), (4, 2, WINDOW, 0.3), (6, 1, 200, None)]  # heads, key heads, window, scaling
-NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-
-
-def rows() -> list[EncodedExample]:
-    """Rows of 3 to 41 tokens; the second is shorter than the window."""
-    draw = torch.Generator().manual_seed(0)
-    lengths = [(20, 6), (2, 1), (7, 1), (30, 11)]
-    numbers = [torch.randint(3, 2000, (sum(pair),), generator=draw).tolist() for pair in lengths]
-    return [EncodedExample(tuple(ids[:n]), tuple(ids[n:])) for ids, (n, _) in zip(numbers, lengths, strict=True)]
-
-
-def texts() -> list[tuple[int, ...]]:
-    """The rows' tokens."""
-    return [(*row.prompt, *row.response) for row in rows()]
-
-
-def whole(text: tuple[int, ...]) -> EncodedExample:
-    """A row that learns every place it can."""
-    return EncodedExample(text[:1], text[1:])
-
-
-def logits(model: Any, text: tuple[int, ...]) -> Tensor:
-    """What predicts each token but the first, by transformers' own attention."""
-    found: Tensor = model(input_ids=torch.tensor([text]), use_cache=False).logits[0, :-1]
-    return found
-
-
-@cache
-def tuned(name: str) -> Any:
-    """A toy whose attention matters, under an adapter that changes it."""
-    changes: dict[str, Any] = {}
-    if name.startswith("gemma"):
-        changes = {
-            "sliding_window": WINDOW,
-            "query_pre_attn_scalar": 50,
-        }  # so that its scores have a scale of their own
-    if name.startswith("mistral"):
-        changes = {"sliding_window": WINDOW}
-    model, _ = toy(name, **changes)
-    return shuffle_adapter(sharpen(model)).eval()
 
 
 @contextmanager
@@ -78,23 +34,6 @@ def packed(model: Any) -> Iterator[SegmentMask]:
     base = model.get_base_model()
     with segmented_attention(base) as mask:
         yield (lambda lengths: mpt_segment_mask(lengths, base.device)) if base.config.model_type == "mpt" else mask
-
-
-def gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:
-    model.zero_grad()
-    loss.backward()
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
-
-
-def check_same(model: Any, loss: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
-    """Equal losses, and equal gradients of every LoRA parameter."""
-    assert loss.item() == pytest.approx(expected.item(), rel=tolerance / 10)
-    found, wanted = gradients(model, loss), gradients(model, expected)
-    assert found and all("lora_" in name for name in found)
-    for name, gradient in wanted.items():
-        scale = float(gradient.abs().max())
-        assert scale > 0
-        torch.testing.assert_close(found[name], gradient, rtol=tolerance, atol=tolerance * scale)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -169,13 +108,6 @@ def test_the_models_own_attention_is_back_afterwards(name: str) -> None:
     assert torch.equal(model(ids).logits, expected)
 
 
-def states(heads: int, key_heads: int, device: str = "cpu", **kind: Any) -> list[Tensor]:
-    """Query, key, value."""
-    torch.manual_seed(0)
-    shapes = [(1, number, sum(LENGTHS), 16) for number in (heads, key_heads, key_heads)]
-    return [torch.randn(shape).to(device, **kind).requires_grad_() for shape in shapes]
-
-
 def written_out(query: Tensor, key: Tensor, value: Tensor, window: int | None, scaling: float | None) -> Tensor:
     """Attention by a table of who sees whom, filled pair by pair."""
     segment = [number for number, length in enumerate(LENGTHS) for _ in range(length)]
@@ -237,30 +169,3 @@ def test_attention_at_once_gives_the_loss_and_gradients_of_single_rows(monkeypat
     expected = torch.stack([naive_loss(model, row) for row in rows()]).sum()
     with packed(model) as mask:
         check_same(model, response_loss_sum(model, rows(), mask), expected)
-
-
-@pytest.mark.gpu
-@NO_GPU
-@pytest.mark.parametrize(("heads", "key_heads", "window", "scaling"), SHAPES)
-def test_on_a_gpu_attention_at_once_is_attention_in_turn(
-    heads: int, key_heads: int, window: int | None, scaling: float | None
-) -> None:
-    parts = states(heads, key_heads, "cuda", dtype=torch.bfloat16)
-    found, expected = (
-        way(*parts, LENGTHS, window=window, scaling=scaling) for way in (flex_segment_attention, sdpa_segment_attention)
-    )
-    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
-    towards = torch.randn_like(expected)
-    wanted = torch.autograd.grad(expected, parts, towards)
-    torch.testing.assert_close(torch.autograd.grad(found, parts, towards), wanted, rtol=5e-2, atol=5e-2)
-
-
-@pytest.mark.gpu
-@NO_GPU
-@pytest.mark.parametrize("name", NAMES)
-def test_on_a_gpu_packed_rows_give_the_loss_and_gradients_of_single_ones(name: str) -> None:
-    model = copy.deepcopy(tuned(name)).to("cuda", torch.bfloat16)
-    expected = response_loss_sum(model, rows(), lambda _: None)  # transformers' own attention, row by row
-    with segmented_attention(model.get_base_model()) as mask:
-        assert mask([3, 4]) is not None
-        check_same(model, response_loss_sum(model, rows(), mask), expected, tolerance=0.2)

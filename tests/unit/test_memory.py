@@ -32,9 +32,8 @@ from selfspec.planning.devices import (
     total_memory,
 )
 from selfspec.planning.stage_memory import STAGE_KINDS, Device, memory_by_part
-from selfspec.runtime import machine
 from selfspec.tuning.strategies.limits import check_strategy_choice
-from test_config import composed
+from toys import composed
 
 README = (PROJECT / "README.md").read_text()
 FALCON = ["domain=finance", "model=falcon-40b", "strategy=fsdp", "quantization=nf4"]

@@ -22,10 +22,10 @@ from conftest import PROJECT, Ended, Warm
 from selfspec.launch.slurm_queue import SlurmQueue
 from selfspec.runtime.store import Store
 from slurm_cluster import REQUEST, SCRIPT, SLURM, Cluster, wait_for
-from test_strategies import MATRIX, cell, overrides, same_steps
-from test_strategies import adapter as tuned
-from test_tuning import tune
+from strategy_cells import MATRIX, cell, overrides, same_steps
+from strategy_cells import adapter as tuned
 from toys import experiment
+from tuning_runs import tune
 
 pytestmark = pytest.mark.slurm
 QUICK = [

@@ -19,30 +19,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import PROJECT
 from selfspec.errors import Interrupted, UserError
-from selfspec.pipeline.build import build_pipeline
 from selfspec.tuning.checkpoints import load_checkpoint
-from test_tuning import StopAfter, check_same, curve, tune, work
+from strategy_cells import MATRIX, ZERO, Cell, adapter, cell, overrides, same_steps
 from toys import experiment, toy
+from tuning_runs import StopAfter, tune, work
 
-# 6 steps, 3 an epoch; a small rate, so that Adam does not make large steps of small differences
-QUICK = (
-    "domain.seed_count=22",
-    "tuning.epochs=2",
-    "tuning.learning_rate=1e-4",
-    "lora.r=4",
-    "tuning.micro_batch_tokens=300",
-)
-ARCHITECTURES = ("llama-2-7b", "falcon-40b", "mpt-30b", "qwen3-8b", "gemma-3-270m")
-ZERO = ("deepspeed_zero2", "deepspeed_zero3", "deepspeed_zero3_offload")
-MATRIX = [(s, q, m) for s in ("ddp", "fsdp", *ZERO) for q in ("none", "nf4") for m in ARCHITECTURES]
 FEW = [("ddp", "none", "llama-2-7b"), ("fsdp", "none", "llama-2-7b"), ("fsdp", "nf4", "falcon-40b")]
 STOPPED = {name: (name, "none", "llama-2-7b") for name in ("ddp", "fsdp")}
-Cell = tuple[str, str, str]
-
-
-def overrides(cell: Cell, *more: str) -> list[str]:
-    strategy, quantization, model = cell
-    return [*QUICK, f"strategy={strategy}", f"quantization={quantization}", f"model={model}", *more]
 
 
 def torchrun(cells: list[dict[str, Any]], folder: Path, processes: int = 2) -> list[str]:
@@ -64,15 +47,6 @@ def run(cells: list[dict[str, Any]], folder: Path, processes: int = 2) -> None:
         assert not errors, f"{cell['overrides']}: {errors}"
 
 
-def cell(folder: Path, settings: list[str], stop_after: int | None = None) -> dict[str, Any]:
-    return {"folder": str(folder), "overrides": settings, "stop_after": stop_after}
-
-
-def adapter(folder: Path, settings: list[str]) -> Path:
-    config = experiment(folder, *settings)
-    return Path(config.paths.store) / "adapter" / build_pipeline(config).adapters["seeds_only"].key
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The adapter of one process."""
@@ -83,16 +57,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Any:
         return tune(experiment(folder, *overrides(("auto", quantization, model))))
 
     return made
-
-
-def same_steps(found: Path, expected: Path) -> None:
-    """Each step's loss and the adapter's tensors within 1e-4."""
-    mine, theirs = curve(found), curve(expected)
-    assert len(mine) == len(theirs) == 6
-    for name in ("loss", "grad_norm", "held_out_loss"):
-        values = [[point[name] for point in points if name in point] for points in (mine, theirs)]
-        assert values[0] == pytest.approx(values[1], abs=1e-4), name
-    check_same(found, expected, 1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,27 +14,22 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
 
 from selfspec.config.schema import Config, StrategyConfig
 from selfspec.data.reading import read_seeds
 from selfspec.data.splits import seed_subset, split_seeds
 from selfspec.errors import Interrupted, UserError
-from selfspec.launch import worker
-from selfspec.launch.worker import run_stage
 from selfspec.models.load import default_device, load_base, with_adapter
-from selfspec.pipeline.build import build_pipeline
 from selfspec.prompts.templates import render_prefix, template_hash
 from selfspec.runtime.distributed import SINGLE_PROCESS
 from selfspec.runtime.progress import Progress
 from selfspec.runtime.signals import StopFlag
-from selfspec.runtime.store import Store
-from selfspec.tuning import checkpoints
 from selfspec.tuning.batches import EncodedExample, OptimizerStep, encode_rows, plan_steps
 from selfspec.tuning.checkpoints import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from selfspec.tuning.module import SpecializationModule, TuningData
 from selfspec.tuning.strategies.placement import Placement
 from toys import experiment, naive_loss, toy, tuning_config
+from tuning_runs import StopAfter, check_same, curve, parameters, tune, work
 
 # 6 steps, 3 an epoch
 QUICK = (
@@ -46,41 +40,6 @@ QUICK = (
 
 # Adam makes large steps of small differences: with a small rate, rounding stays rounding.
 GENTLE = (*QUICK, "lora.dropout=0", "tuning.learning_rate=1e-4")
-
-
-class StopAfter(StopFlag):
-    """A signal comes while step number `steps` (from 1) runs."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.left = steps
-
-    def check(self, save: Callable[[], None] = lambda: None) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.signal = worker.signal.SIGTERM
-        super().check(save)
-
-
-def tune(config: Config, stop: StopFlag | None = None) -> Path:
-    """The folder of the adapter that is tuned on the seeds alone."""
-    wanted = build_pipeline(config).adapters["seeds_only"]
-    store = Store(Path(config.paths.store))
-    with (stop or StopFlag()).listening() as listening:
-        run_stage(wanted, config, store, Progress(), listening)
-    return store.root / "adapter" / wanted.key
-
-
-def work(config: Config) -> Path:
-    return Path(config.paths.store) / "work" / build_pipeline(config).adapters["seeds_only"].key
-
-
-def parameters(adapter: Path) -> dict[str, torch.Tensor]:
-    return dict(load_file(adapter / "adapter_model.safetensors"))
-
-
-def curve(adapter: Path) -> list[dict[str, float]]:
-    return list(json.loads((adapter / "curve.json").read_text()))
 
 
 def held_out_losses(adapter: Path) -> list[float]:
@@ -100,13 +59,6 @@ def data(config: Config, tokenizer: Any) -> tuple[list[EncodedExample], list[Enc
 def token_mean(model: Any, rows: list[EncodedExample]) -> float:
     total = sum(float(naive_loss(model, row)) for row in rows)
     return total / sum(len(row.response) for row in rows)
-
-
-def check_same(one: Path, other: Path, tolerance: float) -> None:
-    found, expected = parameters(one), parameters(other)
-    assert found.keys() == expected.keys()
-    for name in expected:
-        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=tolerance)
 
 
 @pytest.fixture(scope="module")

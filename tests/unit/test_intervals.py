@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from questions import YESNO
 from selfspec.data.records import Question
 from selfspec.evaluation.intervals import (
     Interval,
@@ -22,7 +23,6 @@ from selfspec.evaluation.intervals import (
     widen,
 )
 from selfspec.reporting.results import MEASURES, compute_results, option_margins, score_model
-from test_scoring import YESNO
 
 
 def test_a_margin_is_the_log_odds_of_an_option() -> None:
@@ -110,9 +110,9 @@ def test_each_draw_of_shots_is_measured_by_itself_on_the_same_questions_drawn() 
     found = score_model(rows, asked, 50, {"cause": ("macro F1",)}).by_task
     resampled = bootstrap_draws(6, 50, "cause")
     each = [[macro([gold[i] for i in row], [said[i] for i in row]) for said in SAID] for row in resampled]
-    assert found["proper"]["cause"] == pytest.approx(widen(np.mean(each, axis=1), 6))
+    assert found["primary_metric"]["cause"] == pytest.approx(widen(np.mean(each, axis=1), 6))
     # By hand: F1 of a, b, c is 1, 1, 2/3 in the first draw; 1/2, 4/5, 2/3 in the second; 0, 1, 0 in the third.
-    assert found["proper"]["cause"][0] == pytest.approx((8 / 9 + 59 / 90 + 1 / 3) / 3)
+    assert found["primary_metric"]["cause"][0] == pytest.approx((8 / 9 + 59 / 90 + 1 / 3) / 3)
     right = np.asarray([[float(reply == answer) for reply, answer in zip(said, gold, strict=True)] for said in SAID])
     plain = right.mean(axis=0)[resampled].mean(axis=1)
     assert found["label_accuracy"]["cause"] == pytest.approx(widen(plain, 6))

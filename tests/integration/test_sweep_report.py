@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 import pytest
 from filelock import FileLock
 from playwright.sync_api import Browser, Page, sync_playwright
+from test_sweep import sweep
 
 from selfspec.cli.report import main
 from selfspec.errors import UserError
@@ -23,7 +24,6 @@ from selfspec.reporting.sweep.figures import draw_figures
 from selfspec.reporting.sweep.report import write_sweep_report
 from selfspec.reporting.sweep.state import read_sweep
 from selfspec.reporting.sweep.table import over_seeds, table_of
-from test_sweep import sweep
 
 MODELS = {"base": 0.2, "seeds_only": 0.3}
 HOSTILE = "</script><script>window.owned = 1</script><b>bold</b> | bar"
@@ -245,16 +245,16 @@ def test_half_way_every_job_says_what_it_waits_for(swept: Path, tmp_path: Path) 
 
 def test_why_a_job_is_not_done(tmp_path: Path) -> None:
     told = {
-        "e4": {"state": "running", "told": "", "job": "", "host": "", "seconds": 0.0, "log": ""},  # the store has it
+        "e4": {"state": "running", "message": "", "job": "", "host": "", "seconds": 0.0, "log": ""},  # the store has it
         "a1": {
             "state": "failed",
-            "told": "no memory",
+            "message": "no memory",
             "seconds": 3.0,
             "log": f"{tmp_path}/multirun/day/time/a1/log.txt",
         },
-        "a2": {"state": "failed", "told": "not this", "job": "17", "host": "n1", "seconds": 3.0, "log": "/far/log.txt"},
-        "a3": {"state": "queued", "told": "", "job": "123", "host": "node2", "seconds": 0.0, "log": "/far/3.txt"},
-        "a4": {"state": "done", "told": ""},  # and removed from the store since
+        "a2": {"state": "failed", "message": "not this", "job": "17", "host": "n1", "seconds": 3.0, "log": "/far/log.txt"},
+        "a3": {"state": "queued", "message": "", "job": "123", "host": "node2", "seconds": 0.0, "log": "/far/3.txt"},
+        "a4": {"state": "done", "message": ""},  # and removed from the store since
         "b": {"state": "done"},
     }
     folder = made(tmp_path, {"value": 0.4}, *({} for _ in range(5)), stages=told)
@@ -263,7 +263,7 @@ def test_why_a_job_is_not_done(tmp_path: Path) -> None:
     store.mkdir()
     (store / "manifest.json").write_text(json.dumps({"seconds": 5.0}))
     state = read_sweep(folder)
-    assert [(job.state, job.told, job.log) for job in state.jobs[1:5]] == [
+    assert [(job.state, job.message, job.log) for job in state.jobs[1:5]] == [
         ("failed", "adapter (specialized) failed: no memory", "a1/log.txt"),
         ("failed", "the job's own word", "/far/log.txt"),
         ("waiting", "waiting for adapter (specialized) (queued, job 123 on node2)", "/far/3.txt"),

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from test_engine import ITEMS, LONG, NEVER, SHORT, Spelled, prepared, prompt, tokens
 
 from selfspec.engines.contrastive import ContrastiveEngine
 from selfspec.engines.protocol import PromptBatch, Sampling
 from selfspec.engines.transformers import TransformersEngine
-from test_engine import ITEMS, LONG, NEVER, SHORT, Spelled, prepared, prompt, tokens
 from toys import shuffle_adapter
 
 COUNT = 6

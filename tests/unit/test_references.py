@@ -16,11 +16,11 @@ from seqeval.scheme import IOB2
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
+from questions import FIELDS, YESNO, asked
 from selfspec.data.records import SEPARATOR
 from selfspec.evaluation.intervals import auc_measure, bootstrap_draws, f1_measure
 from selfspec.evaluation.judgement import judge_reply
 from selfspec.evaluation.metrics import normalize_answer, rouge_l, token_f1
-from test_scoring import FIELDS, YESNO, asked
 
 ROUGE = RougeScorer(["rougeL"], use_stemmer=False)
 
@@ -216,7 +216,7 @@ def test_list_f1_is_that_of_sklearn_averaged_over_samples(pairs: list[tuple[set[
     values = [
         judge_reply(
             asked(SEPARATOR.join(sorted(gold)), kind="list"), SEPARATOR.join(sorted(said, reverse=True)), True
-        ).proper
+        ).primary
         for gold, said in pairs
     ]
     table = MultiLabelBinarizer(classes=["copper", "iron", "lead", "zinc"])

@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from conftest import PROJECT, Warm
-from test_config import composed
+from toys import composed
 
 FOLDER = PROJECT / "conf" / "experiment"
 PRESETS = sorted(path.stem for path in FOLDER.glob("*.yaml"))

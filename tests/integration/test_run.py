@@ -32,7 +32,15 @@ def test_a_run_leaves_report_results_config_and_log(smoke: Path) -> None:
     assert {row["model"] for row in report["scores"]} == {"base", "seeds_only", "specialized"}
     assert {row["shots"] for row in report["scores"]} == {0, 5}
     measured = {row["measure"] for row in report["scores"] if row["task"] == "all"}
-    assert {"token_f1", "rouge_l", "proper", "compliant", "label_accuracy", "option_accuracy", "option_auc"} <= measured
+    assert {
+        "token_f1",
+        "rouge_l",
+        "primary_metric",
+        "compliant",
+        "label_accuracy",
+        "option_accuracy",
+        "option_auc",
+    } <= measured
     assert all(row["low"] <= row["value"] <= row["high"] for row in report["scores"])
     assert {(row["model"], row["minus"]) for row in report["differences"]} >= {("specialized", "base")}
     assert report["rounds"] == {"losses": [report["held_out_loss"]], "kept": 1}

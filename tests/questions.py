@@ -1,0 +1,15 @@
+"""Evaluation questions that several tests ask."""
+
+from __future__ import annotations
+
+from selfspec.data.records import Question
+
+YESNO = ("yes", "no")
+
+
+FIELDS = ("infection", "cancer", "heart")
+
+
+def asked(*answers: str, kind: str = "text", options: tuple[str, ...] = ()) -> Question:
+    """A question with these answers."""
+    return Question("q1", "task", kind, "Tell.", "A text.", answers, options=options)

@@ -1,0 +1,57 @@
+"""The cells of the strategy matrix: strategy, quantization, architecture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfspec.pipeline.build import build_pipeline
+from toys import experiment
+from tuning_runs import check_same, curve
+
+ARCHITECTURES = ("llama-2-7b", "falcon-40b", "mpt-30b", "qwen3-8b", "gemma-3-270m")
+
+
+ZERO = ("deepspeed_zero2", "deepspeed_zero3", "deepspeed_zero3_offload")
+
+
+# 6 steps, 3 an epoch; a small rate, so that Adam does not make large steps of small differences
+QUICK = (
+    "domain.seed_count=22",
+    "tuning.epochs=2",
+    "tuning.learning_rate=1e-4",
+    "lora.r=4",
+    "tuning.micro_batch_tokens=300",
+)
+
+
+Cell = tuple[str, str, str]
+
+
+MATRIX = [(s, q, m) for s in ("ddp", "fsdp", *ZERO) for q in ("none", "nf4") for m in ARCHITECTURES]
+
+
+def overrides(cell: Cell, *more: str) -> list[str]:
+    strategy, quantization, model = cell
+    return [*QUICK, f"strategy={strategy}", f"quantization={quantization}", f"model={model}", *more]
+
+
+def cell(folder: Path, settings: list[str], stop_after: int | None = None) -> dict[str, Any]:
+    return {"folder": str(folder), "overrides": settings, "stop_after": stop_after}
+
+
+def adapter(folder: Path, settings: list[str]) -> Path:
+    config = experiment(folder, *settings)
+    return Path(config.paths.store) / "adapter" / build_pipeline(config).adapters["seeds_only"].key
+
+
+def same_steps(found: Path, expected: Path) -> None:
+    """Each step's loss and the adapter's tensors within 1e-4."""
+    mine, theirs = curve(found), curve(expected)
+    assert len(mine) == len(theirs) == 6
+    for name in ("loss", "grad_norm", "held_out_loss"):
+        values = [[point[name] for point in points if name in point] for points in (mine, theirs)]
+        assert values[0] == pytest.approx(values[1], abs=1e-4), name
+    check_same(found, expected, 1e-4)
