@@ -252,7 +252,14 @@ def test_why_a_job_is_not_done(tmp_path: Path) -> None:
             "seconds": 3.0,
             "log": f"{tmp_path}/multirun/day/time/a1/log.txt",
         },
-        "a2": {"state": "failed", "message": "not this", "job": "17", "host": "n1", "seconds": 3.0, "log": "/far/log.txt"},
+        "a2": {
+            "state": "failed",
+            "message": "not this",
+            "job": "17",
+            "host": "n1",
+            "seconds": 3.0,
+            "log": "/far/log.txt",
+        },
         "a3": {"state": "queued", "message": "", "job": "123", "host": "node2", "seconds": 0.0, "log": "/far/3.txt"},
         "a4": {"state": "done", "message": ""},  # and removed from the store since
         "b": {"state": "done"},

@@ -5,14 +5,32 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from selfspec.config.targets import source_hash
+
 
 def key_values(value: Any) -> Any:
-    """`value` as plain data, without its runtime fields: what enters a stage's key."""
+    """`value` as plain data that identifies a result.
+
+    Left out are runtime fields, and fields that have their default: a field that is added with a default that keeps
+    the old behaviour leaves every key as it was. A field whose default changes later names the first one in its
+    metadata (`key_default`). An object named by `_target_` is identified by its arguments and its source file.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [item for item in dataclasses.fields(value) if not item.metadata.get("runtime")]
-        return {item.name: key_values(getattr(value, item.name)) for item in fields}
+        return {
+            item.name: key_values(getattr(value, item.name))
+            for item in dataclasses.fields(value)
+            if _is_in_key(item, value)
+        }
     if isinstance(value, dict):
-        return {name: key_values(item) for name, item in value.items()}
+        values = {str(name): key_values(item) for name, item in value.items()}
+        return {**values, "source": source_hash(value)} if "_target_" in value else values
     if isinstance(value, list | tuple):
         return [key_values(item) for item in value]
     return value
+
+
+def _is_in_key(item: dataclasses.Field[Any], owner: Any) -> bool:
+    if item.metadata.get("runtime"):
+        return False
+    default = item.metadata.get("key_default", item.default)
+    return default is dataclasses.MISSING or getattr(owner, item.name) != default

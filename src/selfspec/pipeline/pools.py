@@ -25,7 +25,7 @@ def pool_keys_from(config: Mapping[str, Any], inputs: Mapping[str, str]) -> dict
     first |= {name: generation[name] for name in ("instructions", "demonstrations")}
     first["seeds"] = inputs["seeds"]
     rounds = dict(config.get("rounds", {}))
-    if rounds.get("decoding") == "plain":
+    if rounds.get("decoding", "plain") == "plain":
         rounds = {name: value for name, value in rounds.items() if name not in ("contrast", "plausible")}
     if rounds.get("instructions") == "new":
         first["round"] = inputs["adapter"]

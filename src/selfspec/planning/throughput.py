@@ -100,7 +100,7 @@ class FinishedRuns:
 def _model(taken: Mapping[str, Any]) -> str:
     """What makes two stages run the same model, as fast."""
     model = taken["model"]
-    numbers = [model["architecture"], model["toy"], model["dtype"], model.get("quantization", "none")]
+    numbers = [model["architecture"], *(model.get(name) for name in ("toy", "dtype", "quantization"))]
     return digest([taken["weights"], *numbers])
 
 

@@ -40,7 +40,12 @@ class DDPBackend:
     """The adapter is whole in each process; gradients meet in one exchange a step, after the last backward."""
 
     def __init__(self, model: nn.Module, optimizer: Any, process_group: ProcessGroup, max_grad_norm: float) -> None:
-        self.model, self.optimizer, self.process_group, self.max_grad_norm = model, optimizer, process_group, max_grad_norm
+        self.model, self.optimizer, self.process_group, self.max_grad_norm = (
+            model,
+            optimizer,
+            process_group,
+            max_grad_norm,
+        )
 
     def backward(self, losses: list[Callable[[], Tensor]]) -> Tensor:
         """See `Gradients`."""
