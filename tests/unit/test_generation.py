@@ -33,11 +33,10 @@ from selfspec.engines.transformers import TransformersEngine
 from selfspec.generation.candidates import CandidateRows, GenerationInputs
 from selfspec.generation.funnel import count_reasons
 from selfspec.generation.instructions import plan_requests
-from selfspec.generation.pools import BLOCK_SIZE, Pool, draw_few_shot, group_into_batches
+from selfspec.generation.pools import BLOCK_SIZE, Pool, draw_few_shot, group_into_batches, pool_keys
 from selfspec.generation.responses import TOKEN_MARGIN, ResponseSettings, draft_as_task, write_responses
 from selfspec.generation.votes import sample_votes
 from selfspec.pipeline.build import build_pipeline
-from selfspec.pipeline.pools import pool_keys
 from selfspec.prompts import templates
 from selfspec.prompts.templates import render_task, template_hash
 from selfspec.retrieval.passage import Passage
@@ -168,7 +167,7 @@ def never() -> Any:
 
 def stored(given_: StageContext, blocks: Mapping[str, Sequence[Mapping[str, Any]]], number: int = 0) -> None:
     """Block `number` of the pools, as if a model had written it."""
-    keys = pool_keys(given_.stage)
+    keys = pool_keys(given_.stage.values, given_.stage.inputs)
     for name, some in blocks.items():
         text = "".join(json.dumps(row) + "\n" for row in some)
         given_.store.make(
@@ -184,7 +183,7 @@ def calibrated(given_: StageContext, wrong: float = -1.0) -> None:
     """Margins of seeds, as if the judge had been asked: right answers get 0."""
     count = len(split_seeds(SEEDS)[0]) - given_.config.generation.judge.shots
     text = "".join(json.dumps({"margin": margin}) + "\n" for margin in [0.0] * count + [wrong] * count)
-    key = f"{pool_keys(given_.stage)['judgements']}-seeds"
+    key = f"{pool_keys(given_.stage.values, given_.stage.inputs)['judgements']}-seeds"
     given_.store.make("judgements", key, {"counts": {}}, lambda _, out: put(out / "rows.jsonl", text))
 
 
@@ -366,7 +365,7 @@ def replies(
     here: StageContext, engine: Scripted, drafts: Sequence[Draft], find: Any, context: int
 ) -> list[dict[str, Any]]:
     domain, generation = here.config.domain, here.config.generation
-    key = pool_keys(here.stage)["responses"]
+    key = pool_keys(here.stage.values, here.stage.inputs)["responses"]
     asked = list(enumerate(drafts))
     made = pool(key, job=here, name="responses", engine=lambda: engine)
     found = write_responses(made, 0, asked, ResponseSettings(generation, domain, split_seeds(SEEDS)[0], find, context))

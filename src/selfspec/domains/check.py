@@ -21,7 +21,6 @@ from selfspec.filters.contamination import Contamination
 from selfspec.filters.duplicate import DuplicateInputs
 from selfspec.filters.novelty import Novelty
 from selfspec.launch.preparation import check_seed_counts
-from selfspec.prompts.templates import INPUT_STOP
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
@@ -89,7 +88,10 @@ def check_domain(config: Config) -> Findings:
     found.complaints += near_duplicates(both, config.generation.filters.novelty_threshold)
     for look in CHECKS:
         found.complaints += [*look(found.seeds), *look(found.questions)]
-    found.complaints += [*answer_ends(found.seeds), *unused_topics_or_types(found.seeds, found.held_out)]
+    found.complaints += [
+        *answer_ends(found.seeds, config.prompts.input_stop),
+        *unused_topics_or_types(found.seeds, found.held_out),
+    ]
     found.notes = [*spans(both), *formula_findings(both), *overlaps(config, found), *missing_formulas(config, found)]
     return found
 
@@ -158,11 +160,11 @@ def entities(some: Sequence[Line]) -> Iterator[str]:
 CHECKS: tuple[Callable[[Sequence[Line]], Iterator[str]], ...] = (balance, forms, options, entities)
 
 
-def answer_ends(seeds: Sequence[Line]) -> Iterator[str]:
+def answer_ends(seeds: Sequence[Line], input_stop: Sequence[str]) -> Iterator[str]:
     """Seeds that hold what ends an input: a prompt that shows them teaches the model to stop early."""
     for line in seeds:
         text = re.sub(r"\n\s*\n", "\n", f" {line.row.input}")
-        for stop in (stop for stop in INPUT_STOP if stop in text):
+        for stop in (stop for stop in input_stop if stop in text):
             yield f"{line.place}: the input has a line that begins with '{stop.strip()}', which ends an input."
 
 

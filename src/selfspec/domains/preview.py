@@ -6,10 +6,11 @@ passages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 from rich.console import Console
@@ -23,15 +24,16 @@ from selfspec.errors import UserError, did_you_mean
 from selfspec.evaluation.few_shot import answer_batch, build_batches
 from selfspec.generation.instructions import draft_from_row, plan_requests, write_instructions
 from selfspec.generation.judgements import Judge
-from selfspec.generation.pools import Pool
-from selfspec.generation.responses import ResponseSettings, draft_as_task, write_responses
+from selfspec.generation.pools import Pool, Row, pool_keys
+from selfspec.generation.responses import ResponseSettings, write_responses
 from selfspec.generation.votes import sample_votes
 from selfspec.launch.preparation import check_seed_counts
 from selfspec.models.toy import build_toy
 from selfspec.pipeline.build import build_pipeline
-from selfspec.pipeline.pools import pool_keys
 from selfspec.prompts.chat import bos_ids, chat_template_of, with_prompt_style
+from selfspec.prompts.templates import PromptRenderer
 from selfspec.retrieval.corpus import split_into_passages
+from selfspec.runtime.context import StageContext
 
 
 @dataclass
@@ -60,16 +62,22 @@ class Recorder:
     def parts(self, batch: PromptBatch) -> tuple[str, str]:
         """The prefix and the first item, in their turns."""
         around = chat_template_of(self.tokenizer)
-        return around.prefix(batch.prefix, batch.begun), around.item(batch.items[0], batch.begun)
+        return around.prefix(batch.prefix, batch.continues_response), around.item(
+            batch.items[0], batch.continues_response
+        )
 
 
 class _FirstBatch(Pool):
     """A pool that makes the first batch of a block, and stores nothing."""
 
     def block(
-        self, number: int, groups: Sequence[Sequence[Any]], make: Callable[[int, Any], list[dict[str, Any]]]
+        self,
+        number: int,
+        groups: Mapping[str, Sequence[Row]],
+        complete: Callable[[str, Sequence[Row]], list[dict[str, Any]]],
     ) -> list[dict[str, Any]]:
-        return make(0, groups[0])
+        task_type, rows = next(iter(groups.items()))
+        return complete(task_type, rows[: self.batch_size])
 
 
 def show_preview(config: Config, task: str | None, console: Console) -> None:
@@ -103,15 +111,19 @@ def _generate(config: Config, recorder: Recorder) -> list[str]:
     check_seed_counts(config, domain)
     shown, _ = split_seeds(seeds)
     shown = seed_subset(shown, domain.seed_count)
-    keys = pool_keys(build_pipeline(config).rounds[0][0])
-    pools = {name: _FirstBatch(cast(Any, None), "", key, lambda: recorder) for name, key in keys.items()}
+    stage = build_pipeline(config).rounds[0][0]
+    keys = pool_keys(stage.values, stage.inputs)
+    context = cast(StageContext, SimpleNamespace(stage=stage))
+    size = generation.instructions.batch_size
+    pools = {name: _FirstBatch(context, name, key, config.seed, size, lambda: recorder) for name, key in keys.items()}
+    prompts = PromptRenderer(config.prompts)
     like = _stand_in(shown, plan_requests(domain, shown, pools["instructions"], 0)[0])
     recorder.replies = [like.instruction, like.input]
-    draft = draft_from_row(write_instructions(pools["instructions"], 0, generation, domain, shown)[0])
+    draft = draft_from_row(write_instructions(pools["instructions"], 0, generation, domain, shown, prompts)[0])
     retrieval, found = config.retrieval, []
     if retrieval.name != "none":
         found = list(islice(split_into_passages(retrieval), retrieval.passages))
-    answering = ResponseSettings(generation, domain, shown, lambda draft: found, config.model.context_length)
+    answering = ResponseSettings(generation, domain, shown, prompts, lambda draft: found, config.model.context_length)
     write_responses(pools["responses"], 0, [(0, draft)], answering)
     wrote = f"what the model will have written is here of seed {like.id}"
     titles = ["Instruction-writing", f"Input-writing ({wrote})", f"Response ({wrote})"]
@@ -121,7 +133,7 @@ def _generate(config: Config, recorder: Recorder) -> list[str]:
         sample_votes(pools["votes"], 0, [(0, asked)], answering)
         titles.append(f"Self-consistency (the same of seed {closed.id})")
     if generation.filters.judge:
-        Judge(pools["judgements"], generation.judge, domain, shown).block(0, [(0, draft_as_task(draft), like.output)])
+        Judge(pools["judgements"], generation.judge, domain, shown, prompts).block(0, [(0, draft, like.output)])
         titles.append(f"Judge ({wrote})")
     return titles
 
@@ -146,7 +158,9 @@ def _evaluate(config: Config, task: str | None, recorder: Recorder) -> list[str]
     sheets = build_batches(questions, shown, config.evaluation, config.seed)
     for shots in config.evaluation.shots:
         sheet = next(sheet for sheet in sheets if (sheet.task_type, sheet.shots) == (task, shots))
-        (first, *_) = answer_batch(recorder, sheet, domain.role, config.model.context_length)
+        (first, *_) = answer_batch(
+            recorder, sheet, domain.role, config.model.context_length, PromptRenderer(config.prompts)
+        )
         titles.append(f"Evaluation of {task}, {first['shots_shown']} shots, question {first['id']}")
     return titles
 

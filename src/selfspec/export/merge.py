@@ -18,6 +18,7 @@ from selfspec.data.splits import round_robin
 from selfspec.errors import UserError
 from selfspec.models.load import default_device, load_network, load_tokenizer, model_files, with_adapter
 from selfspec.models.weights import locate_weights
+from selfspec.prompts.templates import PromptRenderer
 from selfspec.reporting.finished_run import FinishedRun
 from selfspec.runtime.progress import Progress
 from selfspec.tuning.batches import EncodedExample, encode_rows
@@ -81,7 +82,9 @@ def rounding_tolerance(dtype: torch.dtype) -> float:
 
 def _comparison_rows(run: FinishedRun, tokenizer: Any) -> list[EncodedExample]:
     """A few tasks of the domain with the beginnings of their answers."""
-    encoded = encode_rows(round_robin(run.shown, COMPARED_ROWS), run.config.domain.role, tokenizer)
+    encoded = encode_rows(
+        round_robin(run.shown, COMPARED_ROWS), run.config.domain.role, tokenizer, PromptRenderer(run.config.prompts)
+    )
     return [EncodedExample(row.prompt, row.response[:COMPARED_TOKENS]) for row in encoded]
 
 

@@ -53,7 +53,7 @@ def render_card(run: FinishedRun, merged: MergeComparison | None) -> str:
         compared=merge_comparison_text(merged) if merged else "",
         licence=licence_of(config.model.licence),
         hub=None if config.model.toy or config.model.path else config.model.hub,
-        weights=run.manifest["slice"]["weights"],
+        weights=run.manifest["values"]["weights"],
         template=run.template,
         choices=markdown_table(["", ""], _choices(run)),
         funnel=markdown_table(["dropped by", "reason", "rows"], funnel_rows(report["funnel"])),
