@@ -25,14 +25,13 @@ from selfspec.generation.responses import draft_as_task
 from selfspec.models import load
 from selfspec.models.toy import build_toy
 from selfspec.pipeline.build import build_pipeline
-from selfspec.pipeline.stage import stage_sections
-from selfspec.prompts.templates import render_task
 from selfspec.runtime.context import StageContext
 from selfspec.runtime.progress import Progress
 from selfspec.runtime.signals import StopFlag
 from selfspec.runtime.store import Store
 from selfspec.stages.examples import examples
 from selfspec.stages.scores import scores
+from toys import prompts
 
 SHIPPED = sorted(path.stem for path in (PROJECT / "conf" / "domain").glob("*.yaml"))
 YAML = """\
@@ -290,7 +289,7 @@ def sent(settings: Any, folder: Path, tokenizer: Any, replies: list[str], monkey
             stage, Store(folder / "store"), folder / name / "work", folder / name, settings, progress, StopFlag()
         )
         paths: Any = stage.files
-        function(job, **paths, **stage_sections(stage))
+        function(job, **paths, **stage.sections())
     return recorder.batches
 
 
@@ -310,7 +309,7 @@ def test_a_preview_is_what_the_stages_send(tmp_path: Path, monkeypatch: pytest.M
     assert batches[:2] == [instruction, written]
     assert response.prefix == next(b.prefix for b in batches if b.prefix.startswith("You are"))
     draft = Draft(seed.task_type, seed.instruction, seed.input, seed.options)
-    assert response.items == (render_task(draft_as_task(draft)),)
+    assert response.items == (prompts().task(draft_as_task(draft)),)
     assert len(asked) == len(settings.evaluation.shots) == 2
     assert all(batch in batches for batch in asked)
     for (_, prompt, tokens), batch in zip(shown, recorder.batches, strict=True):

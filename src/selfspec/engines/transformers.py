@@ -225,11 +225,17 @@ def sample_next_token(logits: Tensor, sampling: Sampling, numbers: Tensor) -> Te
 
 
 def _sample_from_nucleus(probabilities: Tensor, tokens: Tensor, top_p: float, numbers: Tensor) -> Tensor:
-    """Sample from the nucleus of descending `probabilities` [rows, n] by inverting its distribution function."""
+    """Sample from the nucleus of descending `probabilities` [rows, n] by inverting its distribution function.
+
+    The function runs over token ids, not over ranks: two tokens that are nearly as likely may change ranks by rounding,
+    and that must not change what another batch size samples.
+    """
     before = probabilities.cumsum(-1) - probabilities
-    sums = probabilities.masked_fill(before >= top_p, 0.0).cumsum(-1)
-    places = torch.searchsorted(sums, numbers[:, None] * sums[:, -1:], right=True)
-    return tokens.gather(-1, places.clamp(max=tokens.shape[-1] - 1))[:, 0]
+    ids, order = tokens.sort(-1)
+    sums = probabilities.masked_fill(before >= top_p, 0.0).gather(-1, order).cumsum(-1)
+    total = sums[:, -1:]
+    targets = torch.minimum(numbers[:, None] * total, total.nextafter(torch.zeros_like(total)))  # below the total
+    return ids.gather(-1, torch.searchsorted(sums, targets, right=True))[:, 0]
 
 
 def _cut_at_stop(text: str, stop: tuple[str, ...]) -> str:
