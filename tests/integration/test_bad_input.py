@@ -48,7 +48,7 @@ def refused(tmp_path: Path, *arguments: str, env: dict[str, str] | None = None) 
         ("generation.instructions.top_p=1.5", ["generation.instructions.top_p=1.5", "at most 1"]),
         ("generation.instructions.temperature=0", ["temperature=0", "more than 0"]),
         ("tuning.schedule=cosin", ["tuning.schedule=cosin", "did you mean 'cosine'"]),
-        ("evaluation.shots=[]", ["evaluation.shots=[]", "at least one"]),
+        ("evaluation.shots=[]", ["evaluation.shots=[]", "at least 1 value"]),
         ("evaluation.shots=[400]", ["biomedicine", "evaluation.shots=400", "write at least 408 seeds"]),
         ("evaluation.shots=[60]", ["general/seeds.jsonl", "evaluation.shots=60", "write at least 68 seeds"]),
         ("evaluation.draws=0", ["evaluation.draws=0", "at least 1"]),

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from selfspec.config.fields import runtime_field
+from selfspec.config.fields import PositiveInt, runtime_field
+
+AnswerKind = Literal["label", "labels", "short", "list", "entities", "number", "text"]
 
 
 @dataclass(frozen=True)
 class TaskType:
-    """One type of task in a domain: how its answers look, and what the generator is told of it."""
+    """One type of task in a domain."""
 
-    kind: str  # label, labels, short, list, entities, number, text: chooses filters and scorer
+    kind: AnswerKind  # the form of its answers: it chooses the answer filter and the metric
     about: str  # a few words for the line "Type: ..." of the instruction prompt
 
 
 @dataclass(frozen=True)
 class DomainConfig:
-    """A domain: who the expert is, which tasks it knows, its seeds and its evaluation questions."""
+    """A domain: its task types, its seeds and its evaluation questions."""
 
     name: str
-    role: str  # completes "You are ..."
-    tasks: dict[str, TaskType]
-    seeds: str = runtime_field()  # JSONL; counts by its sha256
-    evaluation: str = runtime_field()  # JSONL; counts by its sha256
-    corpus: str | None = runtime_field(None)  # for retrieval: unlabelled text
-    topics: tuple[str, ...] = ()  # what the model is asked to write about, in equal shares
-    seed_count: int | None = None  # how many seeds a model is shown, a fixed subset; the held-out ones stay
+    role: str  # completes "You are ..." in the prompts
+    tasks: dict[str, TaskType]  # by the name of the task type
+    seeds: str = runtime_field()  # JSONL file; its sha256 enters the keys
+    evaluation: str = runtime_field()  # JSONL file; its sha256 enters the keys
+    corpus: str | None = runtime_field(None)  # unlabelled text for retrieval
+    topics: tuple[str, ...] = ()  # subjects that the model writes about, in equal shares
+    seed_count: PositiveInt | None = None  # size of a fixed subset of the seeds in context; null: all of them

@@ -3,40 +3,51 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from selfspec.config.fields import runtime_field
+from annotated_types import Ge
+
+from selfspec.config.fields import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveFraction,
+    PositiveInt,
+    runtime_field,
+)
 
 
 @dataclass(frozen=True)
 class InstructionsConfig:
-    """How the base model writes instructions with their inputs."""
+    """How the base model samples instructions and their inputs."""
 
-    shots: int
-    temperature: float
-    top_p: float
-    instruction_tokens: int  # the longest instruction
-    input_tokens: int  # the longest input
-    batch_size: int  # attempts that share one draw of seeds
+    shots: PositiveInt  # seeds in context
+    temperature: PositiveFloat
+    top_p: PositiveFraction
+    instruction_tokens: PositiveInt  # the most tokens of an instruction
+    input_tokens: PositiveInt  # the most tokens of an input
+    batch_size: PositiveInt  # attempts that share one draw of seeds
 
 
 @dataclass(frozen=True)
 class ResponsesConfig:
-    """How the base model answers them (greedy)."""
+    """How the base model answers the instructions, by greedy decoding."""
 
-    shots: int
-    max_new_tokens: int
-    batch_size: int
+    shots: PositiveInt  # seed pairs in context
+    max_new_tokens: PositiveInt
+    batch_size: PositiveInt
 
 
 @dataclass(frozen=True)
 class FiltersConfig:
-    """Which filters drop rows. One switched off lets every row through."""
+    """Which filters drop rows; a filter that is switched off passes every row."""
 
     form: bool
     echo: bool
     duplicate: bool
     novelty: bool
-    novelty_threshold: float
+    novelty_threshold: Fraction  # the ROUGE-L F1 with an earlier row from which a row is dropped
     contamination: bool
     answer: bool
     self_consistency: bool
@@ -46,33 +57,33 @@ class FiltersConfig:
 
 @dataclass(frozen=True)
 class ContaminationConfig:
-    """What synthetic inputs may not overlap with."""
+    """The overlap with evaluation questions from which a row is dropped."""
 
-    against: tuple[str, ...] = runtime_field()  # files of evaluation questions; they count by their sha256
-    words: int = 8  # in a row that both have; METHOD looks at 8 and 13
+    against: tuple[str, ...] = runtime_field()  # files of evaluation questions; their sha256 enters the keys
+    words: Annotated[int, Ge(5)] = 8  # length of a shared run of words; docs/method.md compares 8 and 13
 
 
 @dataclass(frozen=True)
 class SelfConsistencyConfig:
-    """Closed labels are answered again and again; the majority's answer stands."""
+    """Questions with closed labels are answered several times; the majority answer is kept."""
 
-    samples: int
-    majority: float  # the least share of the samples
-    temperature: float
+    samples: PositiveInt
+    majority: Fraction  # the least share of the samples that agree
+    temperature: PositiveFloat
 
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """The base model judges its own answers by the log-probability of YES against NO, calibrated on seeds."""
+    """The base model judges its answers by log P(YES) - log P(NO), with a threshold calibrated on seeds."""
 
-    shots: int
-    least_auc: float  # on seeds against corrupted seeds; under it nothing is dropped
-    batch_size: int
+    shots: NonNegativeInt
+    least_auc: Fraction  # of seeds against corrupted seeds; below it the judge drops nothing
+    batch_size: PositiveInt
 
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """Synthetic data: instructions, responses, filters."""
+    """Synthetic data: instructions, responses and filters."""
 
     instructions: InstructionsConfig
     responses: ResponsesConfig
@@ -80,31 +91,31 @@ class GenerationConfig:
     contamination: ContaminationConfig
     self_consistency: SelfConsistencyConfig
     judge: JudgeConfig
-    demonstrations: str  # own_type: seeds of the asked task types come first; random
-    max_attempts: int = runtime_field()
+    demonstrations: Literal["own_type", "random"]  # own_type: seeds of the requested task type come first
+    max_attempts: PositiveInt = runtime_field()
 
 
 @dataclass(frozen=True)
 class RetrievalConfig:
-    """Passages of an unlabelled corpus that the response prompt shows."""
+    """Passages of an unlabelled corpus in the response prompt."""
 
-    name: str  # none, bm25
-    corpus: str | None = runtime_field(None)  # embedded name, folder or file, hub dataset; counts by its identity
+    name: Literal["none", "bm25"]
+    corpus: str | None = runtime_field(None)  # embedded:NAME, a path, or a hub dataset; its identity enters the key
     config: str | None = None  # of a hub dataset
     split: str | None = None  # of a hub dataset
     revision: str | None = None  # of a hub dataset
-    text_field: str | None = None  # of .jsonl and .parquet files, and hub datasets
-    limit: int | None = None  # only the first documents
-    passage_words: int = 100  # a longer document is cut
-    passages: int = 5  # shown to the model
+    text_field: str | None = None  # of .jsonl and .parquet files, and of hub datasets
+    limit: PositiveInt | None = None  # use only the first documents
+    passage_words: PositiveInt = 100  # longer documents are cut into passages of this length
+    passages: PositiveInt = 5  # in each prompt
 
 
 @dataclass(frozen=True)
 class RoundsConfig:
-    """Rounds of self-specialization: the specialized model answers, the base is tuned again."""
+    """Rounds of self-specialization: the specialized model answers, then the base is tuned again."""
 
-    count: int = runtime_field()
-    instructions: str = "same"  # same, new
-    decoding: str = "plain"  # plain, contrastive
-    contrast: float = 0.5  # weight of the amateur's log-probability
-    plausible: float = 0.1  # least probability of a token, as a share of the expert's likeliest
+    count: PositiveInt = runtime_field()
+    instructions: Literal["same", "new"] = "same"
+    decoding: Literal["plain", "contrastive"] = "plain"
+    contrast: NonNegativeFloat = 0.5  # weight of the amateur's log-probability
+    plausible: PositiveFraction = 0.1  # least probability of a token, as a share of the expert's most likely token

@@ -7,7 +7,7 @@ The classes are frozen and typed. Hydra composes mutable copies of them (`compos
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from selfspec.config.domain_schema import (
     DomainConfig,
@@ -18,9 +18,7 @@ from selfspec.config.evaluation_schema import (
     BenchmarkConfig,
     EvaluationConfig,
 )
-from selfspec.config.fields import (
-    runtime_field,
-)
+from selfspec.config.fields import NonNegativeInt, PositiveFloat, PositiveInt, runtime_field
 from selfspec.config.generation_schema import (
     ContaminationConfig,
     FiltersConfig,
@@ -69,53 +67,54 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A base model: where its weights are, and its architecture's numbers (so that a plan needs no weights)."""
+    """A base model: where its weights are, and its architecture (a plan needs no weights)."""
 
-    context_length: int
-    architecture: dict[str, Any]  # transformers config, `model_type` included
-    toy_architecture: dict[str, Any]  # what `toy` changes of it
+    context_length: PositiveInt
+    architecture: dict[str, Any]  # of the transformers config, `model_type` included
+    toy_architecture: dict[str, Any]  # entries of it that `toy` replaces
     name: str = runtime_field()
     licence: str = runtime_field()
     parameters: int = runtime_field()  # published count
-    hub: str | None = runtime_field(None)
-    revision: str | None = runtime_field(None)
-    package: str | None = runtime_field(None)  # a Python package that carries the weights as GGUF
-    path: str | None = runtime_field(None)  # a local folder, before all others
-    dtype: str = "auto"  # auto: bfloat16 where the processor has it, else float32
-    prompt: str = "base"  # chat: prompts stand in the turns of the tokenizer's chat template
-    quantization: str = "none"  # nf4: the frozen linear layers in 4 bits (QLoRA), by the group `quantization`
-    toy: bool = False
+    hub: str | None = runtime_field(None)  # repository
+    revision: str | None = runtime_field(None)  # of the hub's repository; resolved to a commit before it enters a key
+    package: str | None = runtime_field(None)  # Python package that contains the weights as GGUF
+    path: str | None = runtime_field(None)  # local folder, used before package and hub
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"  # resolved before it enters a key
+    is_dtype_auto: bool = runtime_field(False)  # set by the program: dtype was chosen for the machine of the run
+    prompt: Literal["base", "chat"] = "base"  # chat: prompts are written with the tokenizer's chat template
+    quantization: Literal["none", "nf4"] = "none"  # nf4: frozen linear layers in 4 bits (QLoRA)
+    toy: bool = False  # random weights and thin layers
     trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)
 class DataSizeConfig:
-    """How many accepted examples the adapter is tuned on: a view on the pool's first rows."""
+    """How many accepted examples the adapter is tuned on: the first ones of the pool."""
 
-    examples: int
+    examples: PositiveInt
 
 
 @dataclass(frozen=True)
 class EngineConfig:
     """What runs the model in generation and evaluation."""
 
-    name: str
+    name: Literal["transformers"]
 
 
 @dataclass(frozen=True)
 class LoggerConfig:
     """Where curves and results are logged."""
 
-    name: str = runtime_field()  # wandb, csv, none
+    name: Literal["wandb", "csv", "none"] = runtime_field()
     project: str = runtime_field("selfspec")
     entity: str | None = runtime_field(None)
-    mode: str = runtime_field("offline")
-    group: str | None = runtime_field(None)  # set by the run or the sweep
+    mode: Literal["offline", "online"] = runtime_field("offline")
+    group: str | None = runtime_field(None)  # set by the program: one group for each run or sweep
 
 
 @dataclass(frozen=True)
 class PathsConfig:
-    """Folders on this machine. They are in no key."""
+    """Folders on this machine."""
 
     store: str = runtime_field()
     cache: str = runtime_field()
@@ -124,11 +123,11 @@ class PathsConfig:
 
 @dataclass(frozen=True)
 class ThroughputConfig:
-    """Tokens a second of one device, for the hours of a plan; null: as finished runs took."""
+    """Tokens per second of one device, for the hours in a plan; null: as measured in finished runs."""
 
-    generated: float | None = runtime_field(None)  # completed, all rows of a batch together
-    read: float | None = runtime_field(None)  # of prompts
-    tuned: float | None = runtime_field(None)
+    generated: PositiveFloat | None = runtime_field(None)  # new tokens of all rows in a batch
+    read: PositiveFloat | None = runtime_field(None)  # tokens of prompts
+    tuned: PositiveFloat | None = runtime_field(None)
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ class Config:
     """One experiment."""
 
     domain: DomainConfig
-    general: DomainConfig
+    general: DomainConfig  # of the generic baseline and the off-domain scores
     model: ModelConfig
     data_size: DataSizeConfig
     lora: LoraConfig
@@ -151,6 +150,6 @@ class Config:
     logger: LoggerConfig
     paths: PathsConfig
     throughput: ThroughputConfig
-    seed: int
+    seed: NonNegativeInt
     plan: bool = runtime_field(False)  # show what would be done, and do nothing
-    force: bool = runtime_field(False)  # go on with what this machine can't hold; typed plan.force=true
+    force: bool = runtime_field(False)  # run despite the memory check; typed as plan.force=true

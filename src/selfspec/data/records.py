@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, get_args
 
-KINDS = ("label", "labels", "short", "list", "entities", "number", "text")
+from selfspec.config.domain_schema import AnswerKind
+
+KINDS: tuple[AnswerKind, ...] = get_args(AnswerKind)
 
 
 Row = TypeVar("Row")

@@ -23,7 +23,7 @@ from selfspec.config.resolvers import register_resolvers_from_environment
 from selfspec.config.schema import Config
 from selfspec.errors import UserError
 from selfspec.launch.executors import choose_executor
-from selfspec.launch.preparation import prepare_config
+from selfspec.launch.preparation import prepare_config, print_notes
 from selfspec.pipeline.build import build_pipeline
 from selfspec.pipeline.graph import MADE, Node, StageFailed, execute_graph, mark_stored, unite_jobs
 from selfspec.pipeline.stage import Pipeline
@@ -68,7 +68,10 @@ def run_task(composed: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     (folder / "error.json").unlink(missing_ok=True)  # of an earlier try in the same folder
     try:
-        return run_experiment(with_group(prepare_config(composed)), folder)
+        config = with_group(prepare_config(composed))
+        if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep prints the notes of all its jobs
+            print_notes([config])
+        return run_experiment(config, folder)
     except (UserError, OSError) as error:
         log.error(traceback.format_exc())
         told = error_message(error, [])
