@@ -75,7 +75,7 @@ def test_help_shows_every_option_within_six_tenths_of_a_cpu_second() -> None:
         ("tuning.micro_batch_tokens=64", set()),
         ("generation.max_attempts=7", set()),
         ("evaluation.resamples=7", set()),
-        ("rounds.decoding=contrastive", set()),  # in no later round
+        ("rounds.decoding=contrastive", set()),  # there is no later round
         ("lora=r16", {"adapter", "scores", "elsewhere"}),
         ("tuning.epochs=2", {"adapter", "scores", "elsewhere"}),
         ("evaluation.shots=[0]", {"base", "scores", "base elsewhere", "elsewhere"}),
@@ -85,8 +85,11 @@ def test_help_shows_every_option_within_six_tenths_of_a_cpu_second() -> None:
         ("domain.seed_count=20", {"examples", "adapter", "scores", "elsewhere"}),
         ("generation.filters.novelty_threshold=0.6", {"examples", "adapter", "scores", "elsewhere"}),
         ("retrieval=bm25", {"examples", "adapter", "scores", "elsewhere"}),
-        ("rounds.count=2", {"adapter", "scores", "elsewhere"}),  # the first round's examples stay
-        ("domain=finance", {"examples", "adapter", "scores", "base", "elsewhere"}),  # other domains share its base
+        ("rounds.count=2", {"adapter", "scores", "elsewhere"}),  # the examples of the first round are the same
+        (
+            "domain=finance",
+            {"examples", "adapter", "scores", "base", "elsewhere"},
+        ),  # the base has the same off-domain scores
         ("seed=1", {"examples", "adapter", "scores", "base", "elsewhere", "base elsewhere"}),
         ("model.toy=false", {"examples", "adapter", "scores", "base", "elsewhere", "base elsewhere"}),
     ],
@@ -94,7 +97,7 @@ def test_help_shows_every_option_within_six_tenths_of_a_cpu_second() -> None:
 def test_a_key_changes_with_what_changes_the_result_and_with_nothing_else(override: str, changed: set[str]) -> None:
     def keys(*overrides: str) -> dict[str, str]:
         stages = build_pipeline(composed("model.toy=true", *overrides))
-        found = {
+        stage_of = {
             "examples": stages.rounds[0][0],
             "adapter": stages.adapters["specialized"],
             "scores": stages.scores["specialized"],
@@ -102,7 +105,7 @@ def test_a_key_changes_with_what_changes_the_result_and_with_nothing_else(overri
             "elsewhere": stages.off_domain["specialized"],
             "base elsewhere": stages.off_domain["base"],
         }
-        return {name: stage.key for name, stage in found.items()}
+        return {name: stage.key for name, stage in stage_of.items()}
 
     one, other = keys(), keys(override)
     assert {name for name in one if one[name] != other[name]} == changed
@@ -200,16 +203,16 @@ def test_a_changed_default_with_its_first_value_as_key_default_leaves_every_key_
         ("throughput.read", 0.0, "throughput.read=0.0 must be more than 0."),
         ("evaluation.shots", [], "evaluation.shots=[] must have at least 1 value."),
         ("evaluation.shots", [0, -2], "evaluation.shots[1]=-2 must be at least 0."),
-        ("logger.mode", "on", "logger.mode=on is not one of offline, online; did you mean 'online'? choose one."),
+        ("logger.mode", "on", "logger.mode=on is none of offline, online; did you mean 'online'? choose one."),
         (
             "domain.tasks",
             {"x": {"kind": "labl"}},
-            "domain.tasks.x.kind=labl is not one of label, labels, short, list, ",
+            "domain.tasks.x.kind=labl is none of label, labels, short, list, ",
         ),
         (
             "evaluation.sets",
             {"x": {"form": "tag"}},
-            "evaluation.sets.x.form=tag is not one of fields, tags, turns; did ",
+            "evaluation.sets.x.form=tag is none of fields, tags, turns; did ",
         ),
         ("evaluation.domain", {"seed_count": 0}, "evaluation.domain.seed_count=0 must be at least 1."),
     ],

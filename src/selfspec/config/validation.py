@@ -91,7 +91,7 @@ def check_values(values: Any, schema: Any, key: str = "") -> None:
 def _check_choice(value: Any, choices: Sequence[str], key: str) -> None:
     if value not in choices:
         suggestion = did_you_mean(str(value), choices)
-        raise UserError(f"{key}={value} is not one of {', '.join(choices)}; {suggestion}choose one.")
+        raise UserError(f"{key}={value} is none of {', '.join(choices)}; {suggestion}choose one.")
 
 
 def _check_bound(value: Any, bound: Any, key: str) -> None:
