@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 LLAMAS = {  # by millions of parameters
     "125M": (768, 2048, 12, 12, 4, 32000, False),
@@ -174,7 +174,7 @@ def run(case: Case, folder: Path) -> None:
     from selfspec.config.schema import ModelConfig
     from selfspec.models.load import load_network
 
-    packed = "nf4" if case.nf4 else "none"
+    packed: Literal["none", "nf4"] = "nf4" if case.nf4 else "none"
     model = ModelConfig(4096, {}, {}, "measured", "", 0, path=str(folder), dtype="bfloat16", quantization=packed)
     network = load_network(model, folder)
     tune(case, model, network) if case.micro else complete(case, network)

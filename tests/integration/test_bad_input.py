@@ -1,4 +1,4 @@
-"""What users get wrong: one sentence that names it and what to do, exit code 1, no traceback, nothing lost."""
+"""Errors of users: one sentence that names the error and what to do, exit code 1, no traceback, nothing lost."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from selfspec.tuning.strategies.limits import check_deepspeed_installed, check_s
 SEEDS = (PROJECT / "src/selfspec/domains/biomedicine/seeds.jsonl").read_text().splitlines()
 
 
-def refused(tmp_path: Path, *arguments: str, env: dict[str, str] | None = None) -> str:
-    """The one sentence with which a run is refused."""
-    ended = cold(*places(tmp_path), *arguments, env=env, timeout=60)  # what is let through is a whole run
+def refusal(tmp_path: Path, *arguments: str, env: dict[str, str] | None = None) -> str:
+    """The sentence with which a run is refused."""
+    ended = cold(*places(tmp_path), *arguments, env=env, timeout=60)  # a run that is not refused takes longer
     assert ended.code == 1, ended.text
     lines = [line for line in ended.text.splitlines() if line.strip()]
     assert len(lines) == 1 and "Traceback" not in ended.text, ended.text
@@ -30,7 +30,7 @@ def refused(tmp_path: Path, *arguments: str, env: dict[str, str] | None = None) 
 
 
 @pytest.mark.parametrize(
-    ("argument", "told"),
+    ("argument", "parts"),
     [
         ("lora=r9", ["lora=r9", "did you mean 'r", "r16"]),
         ("model=gema-3-270m", ["model=gema-3-270m", "did you mean 'gemma-3-270m'"]),
@@ -48,7 +48,7 @@ def refused(tmp_path: Path, *arguments: str, env: dict[str, str] | None = None) 
         ("generation.instructions.top_p=1.5", ["generation.instructions.top_p=1.5", "at most 1"]),
         ("generation.instructions.temperature=0", ["temperature=0", "more than 0"]),
         ("tuning.schedule=cosin", ["tuning.schedule=cosin", "did you mean 'cosine'"]),
-        ("evaluation.shots=[]", ["evaluation.shots=[]", "at least one"]),
+        ("evaluation.shots=[]", ["evaluation.shots=[]", "at least 1 value"]),
         ("evaluation.shots=[400]", ["biomedicine", "evaluation.shots=400", "write at least 408 seeds"]),
         ("evaluation.shots=[60]", ["general/seeds.jsonl", "evaluation.shots=60", "write at least 68 seeds"]),
         ("evaluation.draws=0", ["evaluation.draws=0", "at least 1"]),
@@ -68,13 +68,13 @@ def refused(tmp_path: Path, *arguments: str, env: dict[str, str] | None = None) 
         ("model=falcon-40b", ["falcon-40b needs about", "model.toy=true", "model=gemma-3-270m", "plan.force"]),
     ],
 )
-def test_a_wrong_argument_is_one_sentence(tmp_path: Path, argument: str, told: list[str]) -> None:
-    sentence = refused(tmp_path, argument)
-    assert all(part in sentence for part in told), sentence
+def test_a_wrong_argument_is_one_sentence(tmp_path: Path, argument: str, parts: list[str]) -> None:
+    sentence = refusal(tmp_path, argument)
+    assert all(part in sentence for part in parts), sentence
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "parts"),
     [
         ([], ["is empty"]),
         (SEEDS[:10], ["10 seeds", "8 are held out", "write at least"]),
@@ -83,24 +83,22 @@ def test_a_wrong_argument_is_one_sentence(tmp_path: Path, argument: str, told: l
         ([*SEEDS, SEEDS[0]], ["line 81", "'id' repeats", "line 1"]),
     ],
 )
-def test_a_bad_seeds_file_is_named_by_file_line_and_field(tmp_path: Path, lines: list[str], told: list[str]) -> None:
-    path = tmp_path / "mine.jsonl"
+def test_a_bad_seeds_file_is_named_by_file_line_and_field(tmp_path: Path, lines: list[str], parts: list[str]) -> None:
+    path = tmp_path / "seeds.jsonl"
     path.write_text("\n".join(lines))
-    sentence = refused(tmp_path, f"domain.seeds={path}")
-    assert str(path) in sentence and all(part in sentence for part in told), sentence
+    sentence = refusal(tmp_path, f"domain.seeds={path}")
+    assert str(path) in sentence and all(part in sentence for part in parts), sentence
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
-@pytest.mark.parametrize("parted", ["strategy=fsdp", "hydra.launcher.devices=2"])  # auto, on several devices
-def test_an_adapter_that_needs_whole_weights_is_refused_where_they_lie_in_parts(
-    tmp_path: Path, quantization: str, parted: str
-) -> None:
-    sentence = refused(tmp_path, "lora=dora", parted, f"quantization={quantization}")
+@pytest.mark.parametrize("sharding", ["strategy=fsdp", "hydra.launcher.devices=2"])  # auto, on several devices
+def test_dora_is_refused_where_the_base_is_sharded(tmp_path: Path, quantization: str, sharding: str) -> None:
+    sentence = refusal(tmp_path, "lora=dora", sharding, f"quantization={quantization}")
     assert all(part in sentence for part in ("lora=dora", "strategy=fsdp", "strategy=ddp", "lora=r8"))
 
 
-def test_deepspeed_and_offloading_are_refused_where_it_can_do_nothing(tmp_path: Path, monkeypatch: Any) -> None:
-    sentence = refused(tmp_path, "strategy=deepspeed_zero3", "quantization=nf4")
+def test_deepspeed_and_offloading_are_refused_without_gpus(tmp_path: Path, monkeypatch: Any) -> None:
+    sentence = refusal(tmp_path, "strategy=deepspeed_zero3", "quantization=nf4")
     assert all(part in sentence for part in ("quantization=nf4", "strategy=fsdp", "strategy=deepspeed_zero2"))
     monkeypatch.setattr(limits, "gpu_count", lambda: 0)
     monkeypatch.setattr(limits.importlib.util, "find_spec", lambda _: None)
@@ -120,20 +118,20 @@ def test_an_answer_outside_its_options_is_named(tmp_path: Path) -> None:
     row = {"id": "q", "task_type": "inference", "instruction": "Do it.", "input": "x", "answers": ["maybe"]}
     path = tmp_path / "questions.jsonl"
     path.write_text(json.dumps({**row, "options": ["yes", "no"]}))
-    sentence = refused(tmp_path, f"domain.evaluation={path}")
+    sentence = refusal(tmp_path, f"domain.evaluation={path}")
     assert f"{path}, line 1" in sentence and "'maybe'" in sentence and "options" in sentence
 
 
 def test_missing_weights_offline_name_the_ways_to_get_them(tmp_path: Path) -> None:
     env = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
-    sentence = refused(tmp_path, "model=gemma-3-270m", "model.package=null", env=env)
+    sentence = refusal(tmp_path, "model=gemma-3-270m", "model.package=null", env=env)
     assert "google/gemma-3-270m" in sentence and "model.path=" in sentence and "HF_HUB_OFFLINE" in sentence
 
 
-def test_an_older_stores_format_is_refused(tmp_path: Path) -> None:
+def test_a_store_of_an_older_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "format.json").write_text('{"format": 0}')
-    sentence = refused(tmp_path, "debug=smoke")
+    sentence = refusal(tmp_path, "debug=smoke")
     assert "format 0" in sentence and "paths.store=" in sentence
 
 
@@ -152,14 +150,14 @@ def test_a_full_disk_loses_nothing_that_was_finished(warm: Warm, tmp_path: Path,
     assert all(path.read_bytes() == data for path, data in kept.items())
 
 
-def test_a_store_that_must_not_be_written_is_told(tmp_path: Path, disk: Path) -> None:
+def test_a_store_that_must_not_be_written_is_reported(tmp_path: Path, disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     ended = cold("debug=smoke", f"paths.store={disk}/store", f"hydra.run.dir={tmp_path}/run")
     assert ended.code == 1 and "Traceback" not in ended.text
     assert "no permission to write" in ended.text and "paths.store=" in ended.text
 
 
-def test_a_run_folder_that_must_not_be_written_is_told(tmp_path: Path, disk: Path) -> None:
+def test_a_run_folder_that_must_not_be_written_is_reported(tmp_path: Path, disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     ended = cold("debug=smoke", f"paths.store={tmp_path}/store", f"hydra.run.dir={disk}/run")
     assert ended.code == 1 and "Traceback" not in ended.text
@@ -171,7 +169,7 @@ def test_full_error_shows_the_traceback(tmp_path: Path) -> None:
     assert ended.code == 1 and "Traceback" in ended.text
 
 
-def test_a_file_in_place_of_the_store_is_told(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_store_is_reported(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file")
     ended = cold("debug=smoke", *places(tmp_path))
     assert ended.code == 1 and "Traceback" not in ended.text and str(tmp_path / "store") in ended.text

@@ -1,4 +1,4 @@
-"""Presets: each opens with what it costs, which its plan confirms, composes in all its jobs, and runs end to end."""
+"""Presets: each opens with its cost, which its plan confirms; all its jobs compose, and it runs end to end."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ QUICK = [
 
 
 def header(preset: str) -> list[str]:
-    """The comment that a preset opens with, line by line."""
+    """The lines of the comment that a preset opens with."""
     first, *lines = (FOLDER / f"{preset}.yaml").read_text().splitlines()
     assert first == "# @package _global_"
     return [line.lstrip("# ") for line in lines[: next(n for n, line in enumerate(lines) if not line.startswith("#"))]]
 
 
 def planned(warm: Warm, folder: Path, *arguments: str) -> tuple[int, int]:
-    """(jobs, distinct stages) that the first plan counts."""
+    """The numbers of jobs and of distinct stages in the first plan."""
     ended = warm("-m", *arguments, "plan=true", f"paths.store={folder}/store", f"hydra.sweep.dir={folder}/sweep")
-    found = COUNTS.search(ended.text)
-    assert found, ended.text
-    return int(found[1]), int(found[2])
+    match = COUNTS.search(ended.text)
+    assert match, ended.text
+    return int(match[1]), int(match[2])
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -50,14 +50,14 @@ def test_a_preset_opens_with_its_command_and_its_cost(preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_job_composes_and_the_opening_counts_them(warm: Warm, tmp_path: Path, preset: str) -> None:
-    whole = ["hydra.sweeper.n_jobs=20"] if preset.startswith("optuna") else []  # the first batch is the whole search
-    if not preset.startswith("ablation"):  # a toy has some filters off, which makes jobs of that sweep alike
-        whole.append("model.toy=true")
-    found = COUNTS.search(" ".join(header(preset)))
-    assert found
-    counted = planned(warm, tmp_path, f"experiment={preset}", *whole)
-    assert counted == (int(found[1]), int(found[2]))
+def test_every_job_composes_and_the_opening_gives_their_number(warm: Warm, tmp_path: Path, preset: str) -> None:
+    overrides = ["hydra.sweeper.n_jobs=20"] if preset.startswith("optuna") else []  # one batch for the whole search
+    if not preset.startswith("ablation"):  # a toy has two filters off, so that two jobs of that sweep are equal
+        overrides.append("model.toy=true")
+    match = COUNTS.search(" ".join(header(preset)))
+    assert match
+    counts = planned(warm, tmp_path, f"experiment={preset}", *overrides)
+    assert counts == (int(match[1]), int(match[2]))
 
 
 @pytest.mark.parametrize(
@@ -71,13 +71,11 @@ def test_every_job_composes_and_the_opening_counts_them(warm: Warm, tmp_path: Pa
         ("experiment=main_table model=gemma-3-270m seed=3", 2),
     ],
 )
-def test_the_command_line_takes_the_place_of_what_a_preset_sweeps(
-    warm: Warm, tmp_path: Path, arguments: str, jobs: int
-) -> None:
+def test_the_command_line_replaces_what_a_preset_sweeps(warm: Warm, tmp_path: Path, arguments: str, jobs: int) -> None:
     assert planned(warm, tmp_path, *arguments.split(), "model.toy=true")[0] == jobs
 
 
-def test_the_command_line_and_debug_win_over_a_preset() -> None:
+def test_the_command_line_and_debug_override_a_preset() -> None:
     assert composed("experiment=main_table").data_size.examples == 5000
     assert composed("experiment=main_table", "data_size=smoke").data_size.examples == 12
     assert composed("experiment=main_table", "debug=smoke").data_size.examples == 12
@@ -86,9 +84,9 @@ def test_the_command_line_and_debug_win_over_a_preset() -> None:
     assert composed("experiment=optuna_lora", "debug=smoke").evaluation.limit == 20
 
 
-def test_a_preset_is_a_sweep_without_m_as_well(warm: Warm, tmp_path: Path) -> None:
-    wanted = ["experiment=lora_rank", "model.toy=true", "plan=true"]
-    ended = warm(*wanted, f"paths.store={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/sweep")
+def test_a_preset_is_a_sweep_without_the_option_m(warm: Warm, tmp_path: Path) -> None:
+    overrides = ["experiment=lora_rank", "model.toy=true", "plan=true"]
+    ended = warm(*overrides, f"paths.store={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/sweep")
     assert "4 jobs" in ended.text, ended.text
 
 
@@ -123,18 +121,18 @@ def sweep(warm: Warm, folder: Path, *arguments: str) -> list[dict[str, Any]]:
     ],
 )
 def test_a_preset_runs_end_to_end(warm: Warm, tmp_path: Path, arguments: str, jobs: int) -> None:
-    found = sweep(warm, tmp_path, *arguments.split(), *QUICK)
-    assert len(found) == len({report["title"] for report in found}) == jobs
+    reports = sweep(warm, tmp_path, *arguments.split(), *QUICK)
+    assert len(reports) == len({report["title"] for report in reports}) == jobs
     assert f"{jobs} of {jobs} jobs done" in (tmp_path / "sweep" / "report.html").read_text()
 
 
 @pytest.mark.slow
 def test_a_search_minimises_the_loss_on_held_out_seeds(warm: Warm, tmp_path: Path) -> None:
     search = ["experiment=optuna_lora", "data_size=smoke", *QUICK, "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2"]
-    found = sweep(warm, tmp_path, *search)
-    losses = [report["held_out_loss"] for report in found]
+    reports = sweep(warm, tmp_path, *search)
+    losses = [report["held_out_loss"] for report in reports]
     assert len(losses) == 3
-    for report in found:
+    for report in reports:
         adapter = tmp_path / "store" / "adapter" / report["keys"]["adapter (specialized)"]
         curve = json.loads((adapter / "curve.json").read_text())
         assert report["held_out_loss"] == min(point["held_out_loss"] for point in curve if "held_out_loss" in point)
@@ -144,18 +142,18 @@ def test_a_search_minimises_the_loss_on_held_out_seeds(warm: Warm, tmp_path: Pat
     job = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["jobs"][losses.index(min(losses))]
     assert {f"{name}={value}" for name, value in best.best_params.items()} <= set(job["overrides"])
 
-    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("*/*/manifest.json")}
-    sweep(warm, tmp_path, *search)  # the same trials, all of them stored
-    assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("*/*/manifest.json")}
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("*/*/manifest.json")}
+    sweep(warm, tmp_path, *search)  # the same trials, whose stages are all stored
+    assert written == {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("*/*/manifest.json")}
 
 
 @pytest.mark.slow
 def test_a_failed_trial_does_not_end_a_search_and_a_failed_batch_does(warm: Warm, tmp_path: Path) -> None:
     places = [f"paths.store={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/sweep"]
     search = ["experiment=optuna_lora", "data_size=smoke", *QUICK, *places, "lora=r8", "tuning.learning_rate=1e-4"]
-    some = warm("-m", *search, "tuning.max_length=choice(1,1024)", "hydra.sweeper.n_trials=2")
-    assert some.code == 0 and "No example has at most" in some.text, some.text
+    ended = warm("-m", *search, "tuning.max_length=choice(1,1024)", "hydra.sweeper.n_trials=2")
+    assert ended.code == 0 and "No example has at most" in ended.text, ended.text
     best: Any = OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml")
     assert best.best_params == {"tuning.max_length": 1024}
-    every = warm("-m", *search, "tuning.max_length=1", "hydra.sweeper.n_trials=2")
-    assert every.code == 1 and every.text.strip().endswith("tuning.max_length=1 tokens; raise it."), every.text
+    ended = warm("-m", *search, "tuning.max_length=1", "hydra.sweeper.n_trials=2")
+    assert ended.code == 1 and ended.text.strip().endswith("tuning.max_length=1 tokens; raise it."), ended.text

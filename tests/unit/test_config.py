@@ -1,11 +1,14 @@
-"""Config: every option composes, `--help` shows them all at once, runtime fields stay out of keys."""
+"""Config: every option composes, values are checked against the schema, and keys hold what changes a result."""
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 import subprocess
 import sys
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -13,20 +16,23 @@ from hypothesis import strategies as st
 
 from conftest import PROJECT
 from selfspec.config.keys import key_values
+from selfspec.config.schema import Config, ModelConfig
+from selfspec.config.validation import check_values
 from selfspec.errors import UserError
 from selfspec.generation.pools import pool_keys
 from selfspec.pipeline.build import build_pipeline
+from selfspec.tuning.strategies.limits import check_strategy_choice
 from toys import CONF, composed
 
 GROUPS: dict[str, list[str]] = {}
 for path in sorted(CONF.glob("*/**/*.yaml")):
-    if path.parent.name == "benchmark":  # not chosen but mounted, by evaluation=paper: tests/test_benchmarks.py
+    if path.parent.name == "benchmark":  # added by evaluation=paper, never chosen alone: test_benchmarks.py
         continue
     GROUPS.setdefault(str(path.parent.relative_to(CONF)), []).append(path.stem)
 
 
 def chosen(group: str, option: str) -> str:
-    """How an option is typed: no variant is chosen without one, so that Hydra wants it added."""
+    """The override that chooses an option. The group `variant` is not in the defaults list, so it is added with `+`."""
     return f"{'+' if group == 'variant' else ''}{group}={option}"
 
 
@@ -42,13 +48,14 @@ def test_every_option_composes_and_opens_with_what_it_is(choice: str) -> None:
 @given(st.fixed_dictionaries({group: st.sampled_from(options) for group, options in GROUPS.items()}))
 def test_any_combination_composes_or_is_refused_with_what_to_choose(choices: dict[str, str]) -> None:
     overrides = [chosen(group, option) for group, option in choices.items()]
-    parted, four_bits = choices["strategy"], choices["quantization"] == "nf4"
-    if (parted.startswith("deepspeed_zero3") and four_bits) or (parted == "fsdp" and choices["lora"] == "dora"):
+    config = composed(*overrides)
+    assert config.domain.name == choices["domain"] and config.model.name == choices["model"]
+    is_nf4, is_dora = choices["quantization"] == "nf4", choices["lora"] == "dora"
+    if (choices["strategy"].startswith("deepspeed_zero3") and is_nf4) or (choices["strategy"] == "fsdp" and is_dora):
         with pytest.raises(UserError, match="choose "):
-            composed(*overrides)
-        return
-    found = composed(*overrides)
-    assert found.domain.name == choices["domain"] and found.model.name == choices["model"]
+            check_strategy_choice(config.strategy, config.model, config.lora)
+    else:
+        check_strategy_choice(config.strategy, config.model, config.lora)
 
 
 def test_help_shows_every_option_within_six_tenths_of_a_cpu_second() -> None:
@@ -68,7 +75,7 @@ def test_help_shows_every_option_within_six_tenths_of_a_cpu_second() -> None:
         ("tuning.micro_batch_tokens=64", set()),
         ("generation.max_attempts=7", set()),
         ("evaluation.resamples=7", set()),
-        ("rounds.decoding=contrastive", set()),  # in no later round
+        ("rounds.decoding=contrastive", set()),  # there is no later round
         ("lora=r16", {"adapter", "scores", "elsewhere"}),
         ("tuning.epochs=2", {"adapter", "scores", "elsewhere"}),
         ("evaluation.shots=[0]", {"base", "scores", "base elsewhere", "elsewhere"}),
@@ -78,8 +85,11 @@ def test_help_shows_every_option_within_six_tenths_of_a_cpu_second() -> None:
         ("domain.seed_count=20", {"examples", "adapter", "scores", "elsewhere"}),
         ("generation.filters.novelty_threshold=0.6", {"examples", "adapter", "scores", "elsewhere"}),
         ("retrieval=bm25", {"examples", "adapter", "scores", "elsewhere"}),
-        ("rounds.count=2", {"adapter", "scores", "elsewhere"}),  # the first round's examples stay
-        ("domain=finance", {"examples", "adapter", "scores", "base", "elsewhere"}),  # other domains share its base
+        ("rounds.count=2", {"adapter", "scores", "elsewhere"}),  # the examples of the first round are the same
+        (
+            "domain=finance",
+            {"examples", "adapter", "scores", "base", "elsewhere"},
+        ),  # the base has the same off-domain scores
         ("seed=1", {"examples", "adapter", "scores", "base", "elsewhere", "base elsewhere"}),
         ("model.toy=false", {"examples", "adapter", "scores", "base", "elsewhere", "base elsewhere"}),
     ],
@@ -87,7 +97,7 @@ def test_help_shows_every_option_within_six_tenths_of_a_cpu_second() -> None:
 def test_a_key_changes_with_what_changes_the_result_and_with_nothing_else(override: str, changed: set[str]) -> None:
     def keys(*overrides: str) -> dict[str, str]:
         stages = build_pipeline(composed("model.toy=true", *overrides))
-        found = {
+        stage_of = {
             "examples": stages.rounds[0][0],
             "adapter": stages.adapters["specialized"],
             "scores": stages.scores["specialized"],
@@ -95,7 +105,7 @@ def test_a_key_changes_with_what_changes_the_result_and_with_nothing_else(overri
             "elsewhere": stages.off_domain["specialized"],
             "base elsewhere": stages.off_domain["base"],
         }
-        return {name: stage.key for name, stage in found.items()}
+        return {name: stage.key for name, stage in stage_of.items()}
 
     one, other = keys(), keys(override)
     assert {name for name in one if one[name] != other[name]} == changed
@@ -139,7 +149,83 @@ def test_a_data_files_contents_are_in_the_key_and_its_path_is_not(tmp_path: Path
     assert keys[0] == keys[1] and all(one != another for one, another in zip(keys[0], keys[2], strict=True))
 
 
-def test_keyed_leaves_runtime_fields_out() -> None:
-    slice_ = key_values(composed())
-    assert "max_attempts" not in slice_["generation"] and "instructions" in slice_["generation"]
-    assert slice_["paths"] == {} and slice_["logger"] == {} and slice_["strategy"] == {}
+def test_runtime_fields_are_in_no_key() -> None:
+    values = key_values(composed())
+    assert "max_attempts" not in values["generation"] and "instructions" in values["generation"]
+    assert values["paths"] == {} and values["logger"] == {} and values["strategy"] == {}
+
+
+def with_model_class(config: Config, cls: type) -> Config:
+    """`config` with its model section as an instance of another version of the schema."""
+    values = {item.name: getattr(config.model, item.name) for item in dataclasses.fields(config.model)}
+    return replace(config, model=cls(**values))
+
+
+def all_keys(config: Config) -> list[tuple[str, str]]:
+    """(label, key) of every stage, and of every pool."""
+    pipeline = build_pipeline(config)
+    pools = pool_keys(pipeline.rounds[0][0])
+    return [*((stage.label, stage.key) for stage in pipeline.stages), *pools.items()]
+
+
+def test_a_new_field_with_a_default_leaves_every_key_unchanged() -> None:
+    new_field = ("attention", str, field(default="eager"))
+    extended = dataclasses.make_dataclass("ModelConfig", [new_field], bases=(ModelConfig,), frozen=True)
+    config = composed("model.toy=true")
+    changed = with_model_class(config, extended)
+    assert key_values(changed.model) == key_values(config.model)
+    assert all_keys(changed) == all_keys(config)
+    other = replace(changed, model=replace(changed.model, attention="flash"))
+    assert not set(all_keys(other)) & set(all_keys(config))  # every stage runs the model
+
+
+@dataclass(frozen=True)
+class ModelConfigWithOtherDefault(ModelConfig):
+    """A later version, in which prompts are in chat form by default."""
+
+    prompt: Literal["base", "chat"] = field(default="chat", metadata={"key_default": "base"})
+
+
+def test_a_changed_default_with_its_first_value_as_key_default_leaves_every_key_unchanged() -> None:
+    config = composed("model.toy=true")
+    changed = with_model_class(config, ModelConfigWithOtherDefault)
+    assert changed.model.prompt == "base" and all_keys(changed) == all_keys(config)
+    chat = replace(config, model=replace(config.model, prompt="chat"))
+    assert all_keys(with_model_class(chat, ModelConfigWithOtherDefault)) == all_keys(chat)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("seed", -1, "seed=-1 must be at least 0."),
+        ("rounds.plausible", 0, "rounds.plausible=0 must be more than 0."),
+        ("lora.dropout", 1.5, "lora.dropout=1.5 must be at most 1."),
+        ("tuning.patience", 0, "tuning.patience=0 must be at least 1."),
+        ("throughput.read", 0.0, "throughput.read=0.0 must be more than 0."),
+        ("evaluation.shots", [], "evaluation.shots=[] must have at least 1 value."),
+        ("evaluation.shots", [0, -2], "evaluation.shots[1]=-2 must be at least 0."),
+        ("logger.mode", "on", "logger.mode=on is none of offline, online; did you mean 'online'? choose one."),
+        (
+            "domain.tasks",
+            {"x": {"kind": "labl"}},
+            "domain.tasks.x.kind=labl is none of label, labels, short, list, ",
+        ),
+        (
+            "evaluation.sets",
+            {"x": {"form": "tag"}},
+            "evaluation.sets.x.form=tag is none of fields, tags, turns; did ",
+        ),
+        ("evaluation.domain", {"seed_count": 0}, "evaluation.domain.seed_count=0 must be at least 1."),
+    ],
+)
+def test_a_value_outside_what_its_field_allows_is_refused(key: str, value: Any, reason: str) -> None:
+    nested = value
+    for name in reversed(key.split(".")):
+        nested = {name: nested}
+    with pytest.raises(UserError) as caught:
+        check_values(nested, Config)
+    assert str(caught.value).startswith(reason)
+
+
+def test_null_is_allowed_where_a_field_is_optional() -> None:
+    check_values({"tuning": {"patience": None}, "evaluation": {"limit": None, "domain": None}}, Config)

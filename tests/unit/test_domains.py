@@ -1,4 +1,4 @@
-"""Held: the embedded domains are whole, balanced and well formed, and no evaluation question leaks from a seed."""
+"""The shipped domains are complete, balanced and well formed, and no evaluation question overlaps with a seed."""
 
 import math
 import re
@@ -21,19 +21,19 @@ from toys import prompts
 
 PROJECT = Path(__file__).parents[2]
 # The evaluation sets are frozen: they were fixed before the first measured run, and choose nothing.
-# Whoever corrects a question changes its hash here, and must list the correction in docs/.
+# A corrected question changes the hash here, and the correction must be listed in docs/.
 FROZEN = {
     "biomedicine": "4791ed8d39cf9189dd57bf9ad35bd3d34b3ea6d981c73a6a11f2b098d09e6816",
     "finance": "736741017c59ee724025f82c6357e105decf1e4fa6f2cdc5883590fd7870c9fa",
     "general": "5fb5e2ebce21e5c4f3ca79b6144388094c62bbe75179cbb926c4eaf4c93bd45f",
 }
 COUNTS = {"biomedicine": (80, 250), "finance": (90, 250), "general": (60, 100)}  # seeds, questions
-RUN = 8  # words in a row that a question and a seed may not share, but for how the question itself is put
+SHARED_WORDS = 8  # consecutive words that a question and a seed may not share, except in the question itself
 
 
 @dataclass(frozen=True)
 class Domain:
-    """An embedded domain, read through its YAML as a run reads it."""
+    """A shipped domain, read from its YAML as in a run."""
 
     name: str
     tasks: dict[str, TaskType]
@@ -41,14 +41,14 @@ class Domain:
     questions: list[Question]
     evaluation: Path
 
-    def answered(self, kind: str) -> list[tuple[Seed | Question, tuple[str, ...]]]:
-        """Seeds and questions of a kind, each with its answers."""
+    def rows_of_kind(self, kind: str) -> list[tuple[Seed | Question, tuple[str, ...]]]:
+        """Seeds and questions of a kind of answers, each with its answers."""
         rows: list[tuple[Seed | Question, tuple[str, ...]]] = [(seed, (seed.output,)) for seed in self.seeds]
         rows += [(question, question.answers) for question in self.questions]
         return [(row, answers) for row, answers in rows if self.tasks[row.task_type].kind == kind]
 
 
-def read(name: str) -> Domain:
+def read_domain(name: str) -> Domain:
     """The domain of that name."""
     register_resolvers(PROJECT)
     config = OmegaConf.load(PROJECT / "conf" / "domain" / f"{name}.yaml")
@@ -59,10 +59,10 @@ def read(name: str) -> Domain:
 
 @pytest.fixture(scope="module", params=sorted(FROZEN))
 def domain(request: pytest.FixtureRequest) -> Domain:
-    return read(request.param)
+    return read_domain(request.param)
 
 
-def test_there_are_as_many_seeds_and_questions_as_are_told(domain: Domain) -> None:
+def test_the_number_of_seeds_and_questions_is_the_documented_one(domain: Domain) -> None:
     assert (len(domain.seeds), len(domain.questions)) == COUNTS[domain.name]
 
 
@@ -89,11 +89,11 @@ def test_every_task_type_and_closed_label_is_among_the_shown_seeds(domain: Domai
     assert {seed.task_type for seed in shown} == set(domain.tasks)
     for name, task in domain.tasks.items():
         if task.kind == "label":
-            said = {seed.output for seed in shown if seed.task_type == name}
-            assert said == {seed.output for seed in domain.seeds if seed.task_type == name}, name
+            labels = {seed.output for seed in shown if seed.task_type == name}
+            assert labels == {seed.output for seed in domain.seeds if seed.task_type == name}, name
 
 
-def test_no_seed_holds_what_would_end_it_in_the_list_of_tasks(domain: Domain) -> None:
+def test_no_seed_contains_a_stop_sequence_of_the_instruction_prompt(domain: Domain) -> None:
     for seed in domain.seeds:
         text = re.sub(r"\n\s*\n", "\n", f" {seed.input}")
         assert [stop for stop in prompts().templates.input_stop if stop in text] == [], seed.id
@@ -103,15 +103,17 @@ def test_closed_labels_are_balanced(domain: Domain) -> None:
     closed = [name for name, task in domain.tasks.items() if task.kind == "label"]
     assert closed
     for name in closed:
-        mine = [question for question in domain.questions if question.task_type == name]
-        said = Counter(question.answers[0] for question in mine)
-        assert max(said.values()) / len(mine) <= 1 / max(len(question.options) for question in mine) + 0.1, name
-        shown = Counter(seed.output for seed in domain.seeds if seed.task_type == name)
-        assert set(shown) == set(said) and max(shown.values()) - min(shown.values()) <= 2, name
+        questions = [question for question in domain.questions if question.task_type == name]
+        labels = Counter(question.answers[0] for question in questions)
+        assert (
+            max(labels.values()) / len(questions) <= 1 / max(len(question.options) for question in questions) + 0.1
+        ), name
+        seed_labels = Counter(seed.output for seed in domain.seeds if seed.task_type == name)
+        assert set(seed_labels) == set(labels) and max(seed_labels.values()) - min(seed_labels.values()) <= 2, name
 
 
-def test_entities_are_typed_and_stand_in_their_inputs(domain: Domain) -> None:
-    rows = domain.answered("entities")
+def test_entities_have_a_type_and_are_in_their_inputs(domain: Domain) -> None:
+    rows = domain.rows_of_kind("entities")
     assert (sum(answers != ("none",) for _, answers in rows) > 20) == (domain.name != "general")
     for row, answers in rows:
         for part in (part for answer in answers if answer != "none" for part in answer.split(SEPARATOR)):
@@ -120,12 +122,12 @@ def test_entities_are_typed_and_stand_in_their_inputs(domain: Domain) -> None:
             assert match[1] in row.input, (row.id, match[1])
 
 
-def test_answers_in_numbers_are_what_their_formulas_give(domain: Domain) -> None:
-    rows = domain.answered("number")
+def test_numeric_answers_equal_the_values_of_their_formulas(domain: Domain) -> None:
+    rows = domain.rows_of_kind("number")
     assert bool(rows) == (domain.name != "biomedicine")
     for row, answers in rows:
         assert row.formula, row.id
-        # Not by the reader, which checks them too: a sum of plain numbers is Python's own.
+        # Evaluated by Python, independently of the reader, which checks formulas too.
         assert re.fullmatch(r"[0-9. ()+*/-]+", row.formula), row.id
         computed = eval(row.formula)
         for answer in answers:
@@ -134,7 +136,7 @@ def test_answers_in_numbers_are_what_their_formulas_give(domain: Domain) -> None
             assert abs(computed - float(answer)) <= 0.5 * 10**-decimals + 1e-9, (row.id, computed, answer)
 
 
-def test_no_two_seeds_and_no_two_questions_have_one_id(domain: Domain) -> None:
+def test_ids_are_unique(domain: Domain) -> None:
     ids = [row.id for row in (*domain.seeds, *domain.questions)]
     assert len(set(ids)) == len(ids)
 
@@ -148,24 +150,26 @@ def test_no_question_repeats_the_input_of_a_seed_or_of_a_question(domain: Domain
 
 def test_no_question_shares_eight_words_in_a_row_with_a_seed(domain: Domain) -> None:
     def runs(text: str) -> set[tuple[str, ...]]:
-        cut = words(text.split("\nQuestion:", maxsplit=1)[0])
-        return {tuple(cut[place : place + RUN]) for place in range(len(cut) - RUN + 1)}
+        text_words = words(text.split("\nQuestion:", maxsplit=1)[0])
+        return {tuple(text_words[start : start + SHARED_WORDS]) for start in range(len(text_words) - SHARED_WORDS + 1)}
 
-    seeds = [seed for name in FROZEN for seed in read(name).seeds]  # of other domains too: they are asked off-domain
+    seeds = [
+        seed for name in FROZEN for seed in read_domain(name).seeds
+    ]  # of all domains: off-domain scores use the questions of another
     seen = {run: seed.id for seed in seeds for run in runs(seed.input)}
     assert len(seen) > 1000
     shared = {(question.id, seen[run]) for question in domain.questions for run in runs(question.input) & set(seen)}
     assert shared == set()
 
 
-def test_no_question_is_near_a_seed_by_rouge_l(domain: Domain) -> None:
-    near = [
+def test_no_question_is_similar_to_a_seed_by_rouge_l(domain: Domain) -> None:
+    similar = [
         (question.id, seed.id)
         for question in domain.questions
         for seed in domain.seeds
         if rouge_l(f"{question.instruction} {question.input}", f"{seed.instruction} {seed.input}") > 0.7
     ]
-    assert near == []
+    assert similar == []
 
 
 def test_the_evaluation_set_is_frozen(domain: Domain) -> None:

@@ -1,4 +1,4 @@
-"""Held: rows survive the disk, a bad line is named by file, line and field, and the seeds' split hangs on ids alone."""
+"""Reading: rows are unchanged by a file, a bad line is named by file, line and field; the split uses ids alone."""
 
 import json
 import random
@@ -24,7 +24,13 @@ TASKS = {
     "summary": TaskType("text", "a summary"),
     "sum": TaskType("number", "a sum"),
 }
-GOOD = {"id": "good-1", "task_type": "verdict", "instruction": "Is it so?", "input": "It is.", "options": ["yes", "no"]}
+VALID_ROW = {
+    "id": "good-1",
+    "task_type": "verdict",
+    "instruction": "Is it so?",
+    "input": "It is.",
+    "options": ["yes", "no"],
+}
 READERS: dict[str, tuple[Callable[..., Sequence[Any]], dict[str, Any]]] = {
     "seeds": (read_seeds, {"output": "yes"}),
     "questions": (read_questions, {"answers": ["yes"]}),
@@ -32,11 +38,11 @@ READERS: dict[str, tuple[Callable[..., Sequence[Any]], dict[str, Any]]] = {
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 
 
-def complaint(folder: Path, which: str, line: str) -> str:
-    """What a reader says of a file whose third line is bad (the second is blank, and counts)."""
+def read_error(folder: Path, which: str, line: str) -> str:
+    """The error of a reader for a file whose third line is bad (the second is blank, and is counted)."""
     read, answer = READERS[which]
-    path = folder / "mine.jsonl"
-    path.write_text(f"{json.dumps({**GOOD, **answer})}\n\n{line}\n", encoding="utf-8")
+    path = folder / "rows.jsonl"
+    path.write_text(f"{json.dumps({**VALID_ROW, **answer})}\n\n{line}\n", encoding="utf-8")
     with pytest.raises(UserError) as caught:
         read(path, TASKS)
     assert str(caught.value).startswith(f"{path}, line 3: ")
@@ -48,7 +54,7 @@ def complaint(folder: Path, which: str, line: str) -> str:
 @example("two\u2028lines")
 @example("next\x85line")
 @given(TEXT)
-def test_seeds_and_questions_come_back_as_they_were_written(tmp_path: Path, text: str) -> None:
+def test_seeds_and_questions_are_read_as_they_were_written(tmp_path: Path, text: str) -> None:
     seeds = [
         Seed("s1", "verdict", text, text, "yes", topic=text, options=("yes", "no")),
         Seed("s2", "summary", text, "", text),
@@ -70,10 +76,12 @@ def test_seeds_and_questions_come_back_as_they_were_written(tmp_path: Path, text
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @example("two\u2028lines")
 @given(TEXT)
-def test_examples_come_back_as_they_were_written_and_write_the_same_bytes(tmp_path: Path, text: str) -> None:
-    past: dict[str, Any] = {"seeds": ("s1", "s2"), "response_seeds": ("s3",), "sampler_seed": 7, "prompt": "0f"}
+def test_examples_are_read_as_they_were_written_and_give_the_same_bytes(tmp_path: Path, text: str) -> None:
+    provenance: dict[str, Any] = {"seeds": ("s1", "s2"), "response_seeds": ("s3",), "sampler_seed": 7, "prompt": "0f"}
     rows = [
-        Example("0-1", "verdict", text, text, "yes", ("yes", "no"), text, **past, verdicts={"form": "", "echo": text}),
+        Example(
+            "0-1", "verdict", text, text, "yes", ("yes", "no"), text, **provenance, verdicts={"form": "", "echo": text}
+        ),
         Example("0-2", "summary", text, "", text),
     ]
     one, other = tmp_path / "one.jsonl", tmp_path / "other.jsonl"
@@ -85,7 +93,7 @@ def test_examples_come_back_as_they_were_written_and_write_the_same_bytes(tmp_pa
 
 @pytest.mark.parametrize("which", READERS)
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"id": None}, "field 'id' must be a string that is not empty"),
         ({"id": 7}, "field 'id' must be a string that is not empty"),
@@ -111,12 +119,12 @@ def test_examples_come_back_as_they_were_written_and_write_the_same_bytes(tmp_pa
     ],
     ids=str,
 )
-def test_a_bad_field_is_named(tmp_path: Path, which: str, change: dict[str, Any], said: str) -> None:
-    assert said in complaint(tmp_path, which, json.dumps({**GOOD, **READERS[which][1], "id": "bad", **change}))
+def test_a_bad_field_is_named(tmp_path: Path, which: str, change: dict[str, Any], message: str) -> None:
+    assert message in read_error(tmp_path, which, json.dumps({**VALID_ROW, **READERS[which][1], "id": "bad", **change}))
 
 
 @pytest.mark.parametrize(
-    ("which", "change", "said"),
+    ("which", "change", "message"),
     [
         ("seeds", {"output": ""}, "field 'output' must be a string that is not empty"),
         ("seeds", {"output": ["yes"]}, "field 'output' must be a string that is not empty"),
@@ -138,56 +146,58 @@ def test_a_bad_field_is_named(tmp_path: Path, which: str, change: dict[str, Any]
         ("seeds", {"task_type": "sum", "output": "3.1", "formula": "1 + 2"}, "is '3.1', which is not what the formula"),
         ("seeds", {"formula": "1 + 2"}, "field 'output' is 'yes', which is not what the formula 1 + 2 gives"),
         ("seeds", {"task_type": "sum", "output": "3", "formula": 3}, "field 'formula' must be a string"),
-        ("seeds", {"task_type": "sum", "output": "3", "formula": "abs(3)"}, "'abs(3)' is no sum that can be computed"),
+        ("seeds", {"task_type": "sum", "output": "3", "formula": "abs(3)"}, "'abs(3)' is not a formula that can be"),
         ("questions", {"task_type": "sum", "answers": ["3", "4"], "formula": "3"}, "is '4', which is not what the"),
     ],
     ids=str,
 )
-def test_a_bad_answer_is_named(tmp_path: Path, which: str, change: dict[str, Any], said: str) -> None:
-    assert said in complaint(tmp_path, which, json.dumps({**GOOD, **READERS[which][1], "id": "bad", **change}))
+def test_a_bad_answer_is_named(tmp_path: Path, which: str, change: dict[str, Any], message: str) -> None:
+    assert message in read_error(tmp_path, which, json.dumps({**VALID_ROW, **READERS[which][1], "id": "bad", **change}))
 
 
 @pytest.mark.parametrize("which", READERS)
 @pytest.mark.parametrize("name", ["id", "task_type", "instruction", "answer"])
 def test_a_missing_field_is_named(tmp_path: Path, which: str, name: str) -> None:
-    row = {**GOOD, **READERS[which][1], "id": "bad"}
-    gone = next(iter(READERS[which][1])) if name == "answer" else name
-    del row[gone]
-    assert f"field '{gone}'" in complaint(tmp_path, which, json.dumps(row))
+    row = {**VALID_ROW, **READERS[which][1], "id": "bad"}
+    missing = next(iter(READERS[which][1])) if name == "answer" else name
+    del row[missing]
+    assert f"field '{missing}'" in read_error(tmp_path, which, json.dumps(row))
 
 
 @pytest.mark.parametrize("which", READERS)
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [("{'id': 'x'}", "not valid JSON"), ('{"id": ', "not valid JSON"), ('["id"]', "not a JSON object")],
 )
-def test_a_line_that_is_no_object_is_named(tmp_path: Path, which: str, line: str, said: str) -> None:
-    assert said in complaint(tmp_path, which, line)
+def test_a_line_that_is_not_an_object_is_named(tmp_path: Path, which: str, line: str, message: str) -> None:
+    assert message in read_error(tmp_path, which, line)
 
 
 @pytest.mark.parametrize("which", READERS)
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [(None, "does not exist"), (b"", "is empty"), (b"\n \n", "is empty"), (b'{"id": "\xff"}', "UTF-8")],
 )
-def test_a_file_without_rows_is_named(tmp_path: Path, which: str, content: bytes | None, said: str) -> None:
-    path = tmp_path / "mine.jsonl"
+def test_a_file_without_rows_is_named(tmp_path: Path, which: str, content: bytes | None, message: str) -> None:
+    path = tmp_path / "rows.jsonl"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         READERS[which][0](path, TASKS)
     assert str(path) in str(caught.value)
 
 
 @given(st.integers(0, 250), st.text(max_size=6), st.randoms(use_true_random=False))
-def test_a_tenth_but_at_least_eight_is_held_out_by_ids_alone(count: int, name: str, chance: random.Random) -> None:
+def test_a_tenth_but_at_least_eight_of_the_seeds_are_held_out_by_ids_alone(
+    count: int, name: str, rng: random.Random
+) -> None:
     ids = [f"{name}{number}" for number in range(count)]
     seeds = [Seed(each, "summary", "Shorten it.", "A text.", "Text.") for each in ids]
     shown, held_out = split_seeds(seeds)
     assert len(held_out) == min(len(seeds), max(8, len(seeds) // 10))
     assert sorted(seed.id for seed in shown + held_out) == sorted(ids)
     others = [replace(seed, instruction=f"Shorten {place}.") for place, seed in enumerate(seeds)]
-    chance.shuffle(others)
+    rng.shuffle(others)
     assert {seed.id for seed in split_seeds(others)[1]} == {seed.id for seed in held_out}
 
 
@@ -196,7 +206,7 @@ def rows(*types: str) -> list[Seed]:
     return [Seed(f"s{place}", name, "Shorten it.", "A text.", "Text.") for place, name in enumerate(types)]
 
 
-def test_task_types_take_turns_until_the_count_is_full() -> None:
+def test_round_robin_takes_task_types_in_turn_up_to_the_count() -> None:
     seeds = rows("a", "a", "a", "b", "c", "b")
     assert [seed.id for seed in round_robin(seeds, None)] == ["s0", "s3", "s4", "s1", "s5", "s2"]
     assert [seed.id for seed in round_robin(seeds, 4)] == ["s0", "s3", "s4", "s1"]
@@ -204,26 +214,26 @@ def test_task_types_take_turns_until_the_count_is_full() -> None:
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=40), st.randoms(use_true_random=False))
-def test_fewer_seeds_are_a_part_of_more_seeds_and_every_type_has_its_share(
-    types: list[str], chance: random.Random
+def test_a_smaller_seed_subset_is_part_of_a_larger_one_and_every_type_has_its_share(
+    types: list[str], rng: random.Random
 ) -> None:
     seeds = rows(*types)
-    shuffled = chance.sample(seeds, len(seeds))
+    shuffled = rng.sample(seeds, len(seeds))
     assert seed_subset(seeds, None) == seeds
     smaller: set[str] = set()
     for count in range(1, len(seeds) + 1):
-        found = seed_subset(seeds, count)
-        assert [seed for seed in seeds if seed in found] == found and len(found) == count  # in the file's order
-        assert smaller < {seed.id for seed in found} == {seed.id for seed in seed_subset(shuffled, count)}
-        smaller = {seed.id for seed in found}
-        shares = {name: sum(seed.task_type == name for seed in found) for name in set(types)}
+        subset = seed_subset(seeds, count)
+        assert [seed for seed in seeds if seed in subset] == subset and len(subset) == count  # in the file's order
+        assert smaller < {seed.id for seed in subset} == {seed.id for seed in seed_subset(shuffled, count)}
+        smaller = {seed.id for seed in subset}
+        shares = {name: sum(seed.task_type == name for seed in subset) for name in set(types)}
         assert all(shares[name] >= min(types.count(name), max(shares.values()) - 1) for name in shares)
 
 
-def test_an_id_of_two_files_is_named_with_both(tmp_path: Path) -> None:
+def test_an_id_in_two_files_is_refused_with_both_names(tmp_path: Path) -> None:
     one, other = tmp_path / "one.jsonl", tmp_path / "other.jsonl"
     for path, names in ((one, ("q1", "q2")), (other, ("q3", "q2"))):
-        write_jsonl(path, [{**GOOD, "answers": ["yes"], "id": name} for name in names])
+        write_jsonl(path, [{**VALID_ROW, "answers": ["yes"], "id": name} for name in names])
     assert [question.id for question in read_all_questions([one], TASKS)] == ["q1", "q2"]
     with pytest.raises(UserError) as caught:
         read_all_questions([one, other], TASKS)
@@ -231,10 +241,10 @@ def test_an_id_of_two_files_is_named_with_both(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ['{"id": "q1"}', "[1]", "3", "{", '{"instruction": "Do it."}'])
-def test_of_questions_that_may_not_be_overlapped_only_id_and_text_are_read(tmp_path: Path, line: str) -> None:
+def test_only_id_and_text_of_contamination_questions_are_read(tmp_path: Path, line: str) -> None:
     path = tmp_path / "any.jsonl"
-    path.write_text('{"id": 1, "input": "A text.", "mine": 2}\n\n{"id": "b", "instruction": "Do it.", "input": ""}\n')
+    path.write_text('{"id": 1, "input": "A text.", "own": 2}\n\n{"id": "b", "instruction": "Do it.", "input": ""}\n')
     assert read_question_texts(path) == [("1", "A text."), ("b", "Do it.")]
     path.write_text(f'{{"id": 1, "input": "A text."}}\n\n{line}\n')
-    with pytest.raises(UserError, match="line 3: no question"):
+    with pytest.raises(UserError, match="line 3: not a question"):
         read_question_texts(path)

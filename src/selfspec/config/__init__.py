@@ -1,1 +1,1 @@
-"""The schema of an experiment, its validation, and how it is composed. Nothing heavy is imported."""
+"""The config of an experiment: schema, composition and validation. Nothing heavy is imported."""

@@ -1,4 +1,4 @@
-"""From a composed Hydra config to the frozen, typed one; the schema that Hydra checks it against."""
+"""Composition: the schema that Hydra checks `conf/` against, and the frozen config built from a composed one."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import dataclasses
 import types
 import typing
 from dataclasses import field
-from typing import Any
+from typing import Any, Literal
 
 import dacite
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
 from selfspec.config.schema import Config
+from selfspec.config.validation import check_unknown_keys, check_values
+from selfspec.errors import UserError
 
 
 def mutable_twin(cls: type) -> type:
-    """A mutable dataclass with the fields of the frozen `cls`, nested ones included (Hydra refuses frozen ones)."""
+    """A mutable dataclass with the fields of the frozen `cls`: Hydra accepts no frozen ones.
+
+    OmegaConf has no `Literal` and no `Annotated`: a choice becomes a string, and bounds are left out.
+    """
     hints = typing.get_type_hints(cls)
     fields = []
     for item in dataclasses.fields(cls):
@@ -32,19 +38,31 @@ def _twin_annotation(hint: Any) -> Any:
     if dataclasses.is_dataclass(hint):
         return mutable_twin(typing.cast(type, hint))
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
-        return typing.Optional[_twin_annotation(arguments[0])]  # noqa: UP045 (`X | None` is the only union in the schema)
+    if origin is Literal:
+        return str
+    if origin in (types.UnionType, typing.Union):  # `X | None` is the only union in the schema
+        return typing.Optional[_twin_annotation(arguments[0])]  # noqa: UP045
     if origin is dict:
         return types.GenericAlias(dict, (arguments[0], _twin_annotation(arguments[1])))
     return hint
 
 
 def register_schema() -> None:
-    """Put the schema where Hydra finds it: `config.yaml` and every group's options are checked against it."""
+    """Register the schema with Hydra, which checks `config.yaml` and every group's options against it."""
     ConfigStore.instance().store(name="schema", node=mutable_twin(Config))
 
 
 def freeze(config: DictConfig) -> Config:
-    """The frozen, typed copy of a composed and resolved config."""
-    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    return dacite.from_dict(Config, typing.cast(dict[str, Any], plain), dacite.Config(cast=[tuple], strict=True))
+    """The frozen, typed copy of a composed config, resolved and checked.
+
+    Raises:
+        UserError: an unknown key, a missing value, or a value that its field does not allow.
+    """
+    try:
+        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        check_unknown_keys(OmegaConf.to_container(config), Config)  # a mistyped key is why another is missing
+        raise UserError(f"{error.full_key} has no value; give one with {error.full_key}=....") from None
+    check_unknown_keys(plain, Config)
+    check_values(plain, Config)
+    return dacite.from_dict(Config, plain, dacite.Config(cast=[tuple], strict=True))

@@ -16,51 +16,73 @@ from selfspec.errors import UserError, did_you_mean
 from selfspec.runtime.files import explain_disk_errors
 
 
-def error_message(error: Exception, folders: list[Path]) -> str:  # noqa: PLR0911 (a ladder of kinds of errors)
-    """One sentence for an error on the way to the experiment: the key, the value, what is allowed, what to type."""
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, MissingConfigException):
-        return _unknown_option(error, folders)
-    if isinstance(error, OverrideParseException):
-        return (
-            f"'{error.override}' can't be read as an override; write key=value, with quotes around special characters."
-        )
-    cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
-    if isinstance(cause, OmegaConfBaseException):
-        return _config_error(cause)
-    if isinstance(error, HydraException):
-        return " ".join(str(error).split())
+def error_message(error: Exception, config_folders: list[Path]) -> str:
+    """One sentence for an error of a command.
+
+    Args:
+        error: As it was caught.
+        config_folders: The folders of options, searched for names near to a mistyped one.
+    """
+    if isinstance(error, ConfigCompositionException) and isinstance(error.__cause__, OmegaConfBaseException):
+        error = error.__cause__
+    match error:
+        case UserError():
+            message = str(error)
+        case MissingConfigException():
+            message = _unknown_option_message((error.missing_cfg_file or "").removesuffix(".yaml"), config_folders)
+        case OverrideParseException():
+            message = f"'{error.override}' can't be read as an override; write key=value, special characters in quotes."
+        case OmegaConfBaseException():
+            message = _config_error_message(error)
+        case HydraException():
+            message = _one_line(error)
+        case _:
+            message = _unexpected_error_message(error)
+    return message
+
+
+def _unknown_option_message(name: str, config_folders: list[Path]) -> str:
+    """For a group or an option that does not exist, such as `lora/r9`."""
+    if name == "hydra/sweeper/optuna":
+        return "hydra/sweeper=optuna is not installed; get it with: pip install -e '.[optuna]' -c constraints.txt"
+    group, _, option = name.rpartition("/")
+    options = sorted({path.stem for folder in config_folders for path in (folder / group).glob("*.yaml")})
+    if group and options:
+        return f"There is no {group}={option}; {did_you_mean(option, options)}{group} is one of {', '.join(options)}."
+    groups = sorted({path.name for folder in config_folders for path in folder.iterdir() if path.is_dir()})
+    return f"There is no group or file '{name}'; {did_you_mean(name, groups)}groups are {', '.join(groups)}."
+
+
+def _config_error_message(error: OmegaConfBaseException) -> str:
+    """For a key that the schema does not have, or a value of another type."""
+    key = error.full_key or str(error.key or "")
+    section = _section_schema(key)
+    if isinstance(error, ConfigAttributeError | ConfigKeyError) and section:
+        return unknown_key_message(key, [item.name for item in dataclasses.fields(section)])
+    reason = _one_line(error.msg or error).split(" full_key")[0]
+    return f"{key}: {reason}; give another value with {key}=...."
+
+
+def _section_schema(key: str) -> Any:
+    """The dataclass of the section that a key is in; None if the schema has no such section."""
+    schema: Any = Config
+    for name in key.split(".")[:-1]:
+        schema = typing.get_type_hints(schema).get(name)
+        if not dataclasses.is_dataclass(schema):
+            return None
+    return schema
+
+
+def _unexpected_error_message(error: Exception) -> str:
+    """For an error of the disk, or of selfspec itself."""
     try:
         with explain_disk_errors(Path()):
             raise error
-    except UserError as told:
-        return str(told)
-    except Exception as unknown:
-        return f"{type(unknown).__name__}: {unknown} (this is a fault of selfspec; HYDRA_FULL_ERROR=1 shows where)"
+    except UserError as disk_error:
+        return str(disk_error)
+    except Exception:
+        return f"{type(error).__name__}: {error} (this is a fault of selfspec; HYDRA_FULL_ERROR=1 shows where)"
 
 
-def _unknown_option(error: MissingConfigException, folders: list[Path]) -> str:
-    missing = (error.missing_cfg_file or "").removesuffix(".yaml")
-    if missing == "hydra/sweeper/optuna":
-        return "hydra/sweeper=optuna is not installed; get it with: pip install -e '.[optuna]' -c constraints.txt"
-    group, _, option = missing.rpartition("/")
-    options = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
-    if not group or not options:
-        groups = sorted({path.name for folder in folders for path in folder.iterdir() if path.is_dir()})
-        return f"There is no group or file '{missing}'; {did_you_mean(missing, groups)}groups are {', '.join(groups)}."
-    return f"There is no {group}={option}; {did_you_mean(option, options)}{group} is one of {', '.join(options)}."
-
-
-def _config_error(error: OmegaConfBaseException) -> str:
-    key = error.full_key or str(error.key or "")
-    if isinstance(error, ConfigAttributeError | ConfigKeyError):
-        schema: Any = Config
-        *above, _ = key.split(".")
-        for name in above:
-            schema = typing.get_type_hints(schema).get(name) if dataclasses.is_dataclass(schema) else None
-        if dataclasses.is_dataclass(schema):
-            names = [item.name for item in dataclasses.fields(schema)]
-            return unknown_key_message(key, names, ".".join(above) + "." if above else "")
-    problem = " ".join(str(error.msg or error).split("full_key")[0].split())
-    return f"{key}: {problem}; give another value with {key}=...."
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())

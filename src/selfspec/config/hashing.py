@@ -17,11 +17,11 @@ def file_hash(path: Path) -> str:
 
 
 def digest(value: Any) -> str:
-    """A short hash of plain data: equal data, equal hash, on every machine."""
+    """A short hash of plain data: equal data gives an equal hash on every machine."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def hash_files(files: Files) -> str:
-    """What a file of the user, or several, count by: their contents."""
+def hash_files(files: Path | tuple[Path, ...]) -> str:
+    """A hash of the contents of a user's file, or of several."""
     return file_hash(files) if isinstance(files, Path) else digest([file_hash(path) for path in files])

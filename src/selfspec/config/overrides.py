@@ -1,15 +1,15 @@
-"""Shorthand overrides, expanded to the ones that Hydra parses."""
+"""Shorthand overrides, expanded to overrides that Hydra parses."""
 
 from __future__ import annotations
 
 
 def expand_shorthand(argument: str) -> list[str]:
-    """What users type, as Hydra spells it.
+    """The overrides that a typed argument stands for.
 
-    `data_size=100` is `data_size.examples=100`, `rounds=2` is `rounds.count=2`: Hydra takes no number for an option. A
-    size's option is named beside it: it takes the place of the sizes that an experiment sweeps.
-    `evaluation.domain=finance` is the group `domain`, put where the scores look. `plan.force=true` is a key of its own,
-    since `plan` is one.
+    Hydra accepts no number as an option, so `data_size=100` becomes `data_size.examples=100`, and `rounds=2` becomes
+    `rounds.count=2`. The option `data_size=default` is added to replace the sizes that an experiment sweeps.
+    `evaluation.domain=finance` places an option of the group `domain` at that key. `plan.force=true` becomes
+    `force=true`, since `plan` is a single value.
     """
     group, _, values = argument.partition("=")
     sizes = values.split(",")
@@ -21,5 +21,5 @@ def expand_shorthand(argument: str) -> list[str]:
         return [f"rounds.count={values}"]
     if group != "data_size" or not any(size.isdigit() for size in sizes):
         return [argument]
-    plain = [f"{size[:-1]}000" if size[:-1].isdigit() and size.endswith("k") else size for size in sizes]
-    return ["data_size=default", f"data_size.examples={','.join(plain)}"]
+    numbers = [f"{size[:-1]}000" if size[:-1].isdigit() and size.endswith("k") else size for size in sizes]
+    return ["data_size=default", f"data_size.examples={','.join(numbers)}"]

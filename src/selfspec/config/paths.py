@@ -1,4 +1,4 @@
-"""Paths of a config, made absolute against the folder where the command was typed."""
+"""Paths of a config, made absolute: relative ones start at the folder where the command was typed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from selfspec.config.schema import Config, DomainConfig
 
 
 def make_paths_absolute(config: Config) -> Config:
-    """Paths as a user typed them are relative to where they were typed."""
+    """The config with absolute paths."""
     evaluation = replace(
         config.evaluation,
         files=tuple(str(_path(file)) for file in config.evaluation.files),
@@ -17,7 +17,7 @@ def make_paths_absolute(config: Config) -> Config:
         sets={name: replace(item, path=_optional_path(item.path)) for name, item in config.evaluation.sets.items()},
     )
     retrieval = config.retrieval
-    if retrieval.corpus and _path(retrieval.corpus).exists():  # not a hub's name, nor an embedded one
+    if retrieval.corpus and _path(retrieval.corpus).exists():  # else it names a hub dataset or embedded corpus
         retrieval = replace(retrieval, corpus=_optional_path(retrieval.corpus))
     if evaluation.domain:
         evaluation = replace(evaluation, domain=_absolute_domain(evaluation.domain))

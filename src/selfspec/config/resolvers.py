@@ -1,4 +1,4 @@
-"""What `conf/` may ask for with `${selfspec....:}`; registered before Hydra starts."""
+"""Resolvers that `conf/` uses as `${selfspec.NAME:}`, registered before Hydra starts."""
 
 from __future__ import annotations
 
@@ -9,21 +9,16 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-PROJECT_VARIABLE = "SELFSPEC_PROJECT"  # for processes that another launcher (joblib, submitit) starts
+from selfspec.config.hashing import digest
+
+PROJECT_VARIABLE = "SELFSPEC_PROJECT"  # tells processes of other launchers (joblib, submitit) where conf/ is
 
 
-SECTIONS_NOT_IN_SLUG = (
-    "hydra",
-    "paths",
-    "logger",
-    "plan",
-    "force",
-    "throughput",
-)  # sections that don't tell one experiment from another
+SECTIONS_NOT_IN_SLUG = ("hydra", "paths", "logger", "plan", "force", "throughput")  # the same experiment without them
 
 
 def register_resolvers(project: Path) -> None:
-    """Register all resolvers; `project` is the folder that holds conf/."""
+    """Register all resolvers; `project` is the folder that contains conf/."""
     os.environ[PROJECT_VARIABLE] = str(project)
     domains = Path(__file__).parents[1] / "domains"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selfspec"
@@ -37,15 +32,13 @@ def register_resolvers(project: Path) -> None:
 
 
 def register_resolvers_from_environment() -> None:
-    """In a process that was handed a config by one that had them."""
+    """Register the resolvers in a process that another launcher started, which has a config but no project folder."""
     if project := os.environ.get(PROJECT_VARIABLE):
         register_resolvers(Path(project))
 
 
 def slug(*, _root_: DictConfig) -> str:
-    """`biomedicine-gemma-3-270m-64-r8-1f0e9c2a`: what was chosen, and a hash of everything chosen."""
-    from selfspec.config.hashing import digest
-
+    """`biomedicine-gemma-3-270m-64-r8-1f0e9c2a`: the main choices, and a hash of all values."""
     chosen = {name: _root_[name] for name in _root_ if name not in SECTIONS_NOT_IN_SLUG}
     plain: dict[str, Any] = {
         str(name): OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

@@ -1,1 +1,1 @@
-"""Seeds, questions and examples: their types, files, splits and words."""
+"""Seeds, questions and examples: their types, files and splits, and functions on their texts."""

@@ -1,4 +1,4 @@
-"""Numbers in texts: a formula is computed, and a computed value compared with a number as somebody wrote it."""
+"""Numbers in texts: evaluate a formula, and compare the value with a number as it is written."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _OPERATIONS: dict[type, Callable[[float, float], float]] = {
 
 
 def evaluate_formula(formula: str) -> float:
-    """The value of numbers, + - * / **, and parentheses.
+    """The value of a formula of numbers, + - * / **, and parentheses.
 
     Raises:
-        ValueError: it is anything else, or has no finite value.
+        ValueError: the formula has anything else in it, or no finite value.
     """
     try:
         return _value(ast.parse(formula, mode="eval").body)
     except (SyntaxError, ArithmeticError, RecursionError, TypeError):
-        raise ValueError(f"'{formula}' is no sum that can be computed") from None
+        raise ValueError(f"'{formula}' is not a formula that can be computed") from None
 
 
 def agrees_with_written(computed: float, written: str) -> bool:
-    """Whether a value, rounded to the decimals that `written` shows, is `written` (a tie may go either way)."""
-    half = 0.5 * 10.0 ** min(0, _exponent(written))
-    return abs(computed - float(written)) <= half * (1 + 1e-9)
+    """Whether a value, rounded to the decimals of `written`, equals `written` (a tie may be rounded either way)."""
+    tolerance = 0.5 * 10.0 ** min(0, _exponent(written))
+    return abs(computed - float(written)) <= tolerance * (1 + 1e-9)
 
 
 def _exponent(written: str) -> int:

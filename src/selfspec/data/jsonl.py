@@ -17,7 +17,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Rows (dataclasses or plain objects) as JSONL: the same rows give the same bytes."""
+    """Write rows (dataclasses or dictionaries) as JSONL: the same rows give the same bytes."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:
             plain = row if isinstance(row, dict) else asdict(row)

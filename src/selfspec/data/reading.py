@@ -12,7 +12,7 @@ from typing import Any
 from selfspec.config.schema import TaskType
 from selfspec.data.arithmetic import agrees_with_written, evaluate_formula
 from selfspec.data.jsonl import read_jsonl
-from selfspec.data.records import KINDS, SEPARATOR, Example, Question, Row, Seed, _tuples, example_from_row
+from selfspec.data.records import KINDS, SEPARATOR, Example, Question, Row, Seed, example_from_row, with_tuples
 from selfspec.data.text import words
 from selfspec.errors import UserError, did_you_mean
 
@@ -20,34 +20,46 @@ Build = Callable[[dict[str, Any], Mapping[str, TaskType]], Row]
 
 
 def read_seeds(path: Path, tasks: Mapping[str, TaskType]) -> list[Seed]:
-    """Seeds of a JSONL file, checked against the domain's task types; a bad line is named by file, line and field."""
+    """Seeds of a JSONL file, checked against the domain's task types.
+
+    Raises:
+        UserError: a line that is not a valid seed, by file, line and field.
+    """
     return _read_unique(path, _seed, "seeds", "output", tasks)
 
 
 def read_questions(path: Path, tasks: Mapping[str, TaskType]) -> list[Question]:
-    """Evaluation questions of a JSONL file; every answer is checked against the options."""
+    """Evaluation questions of a JSONL file, checked against the domain's task types and their own options.
+
+    Raises:
+        UserError: a line that is not a valid question, by file, line and field.
+    """
     return _read_unique(path, _question, "evaluation questions", "answers", tasks)
 
 
 def read_all_questions(paths: Sequence[Path], tasks: Mapping[str, TaskType]) -> list[Question]:
-    """Questions of several files; an id names one question alone."""
-    first: dict[str, Path] = {}
+    """Questions of several files.
+
+    Raises:
+        UserError: a line that is not a valid question, or an id that is in two files.
+    """
+    file_of_id: dict[str, Path] = {}
     questions = []
     for path in paths:
         for question in read_questions(path, tasks):
-            if first.setdefault(question.id, path) != path:
-                raise UserError(f"{path}: the id '{question.id}' is also in {first[question.id]}; rename one.")
+            if file_of_id.setdefault(question.id, path) != path:
+                raise UserError(f"{path}: the id '{question.id}' is also in {file_of_id[question.id]}; rename one.")
             questions.append(question)
     return questions
 
 
 def read_few_shot_examples(path: Path) -> list[Seed]:
-    """Solved tasks that this program prepared from a public set."""
-    return [Seed(**_tuples(row)) for row in read_jsonl(path)]
+    """Few-shot examples that this program prepared from a public set."""
+    return [Seed(**with_tuples(row)) for row in read_jsonl(path)]
 
 
 def read_question_texts(path: Path) -> list[tuple[str, str]]:
-    """(id, what it is about) of a file of questions of any domain, checked no further."""
+    """(id, input or instruction) of the questions in a file of any domain; nothing else is checked."""
     texts = []
     for number, line in enumerate(_read_lines(path, "evaluation questions"), start=1):
         if not line.strip():
@@ -56,7 +68,9 @@ def read_question_texts(path: Path) -> list[tuple[str, str]]:
             row = json.loads(line)
             texts.append((str(row["id"]), str(row.get("input") or row["instruction"])))
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{path}, line {number}: no question, a JSON object with id, instruction, input.") from None
+            raise UserError(
+                f"{path}, line {number}: not a question, which is a JSON object with id, instruction and input."
+            ) from None
     return texts
 
 
@@ -66,7 +80,7 @@ def read_examples(path: Path) -> list[Example]:
 
 
 def _read_unique(path: Path, build: Build[Row], what: str, answer: str, tasks: Mapping[str, TaskType]) -> list[Row]:
-    """Every row of a user's file, with complaints that name file, line and field."""
+    """The rows of a user's file, whose ids must be unique."""
     rows = _parse_lines(path, tuple(_read_lines(path, what)), build, answer, tuple(tasks.items()))
     if not rows:
         raise UserError(f"The file of {what} {path} is empty; it needs one JSON object a line.")
@@ -74,7 +88,7 @@ def _read_unique(path: Path, build: Build[Row], what: str, answer: str, tasks: M
 
 
 def _read_lines(path: Path, what: str) -> list[str]:
-    """Lines of a user's file; JSON strings may hold other line separators."""
+    """Lines of a user's file, split at newlines alone: JSON strings may contain other line separators."""
     try:
         return path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
@@ -83,7 +97,7 @@ def _read_lines(path: Path, what: str) -> list[str]:
         raise UserError(f"The file of {what} {path} can't be read as UTF-8 text ({error}).") from None
 
 
-@lru_cache(maxsize=32)  # the jobs of a sweep read the same few files; another text is another entry
+@lru_cache(maxsize=32)  # the jobs of a sweep read the same few files; a changed file is another entry
 def _parse_lines(
     path: Path, lines: tuple[str, ...], build: Build[Any], answer: str, tasks: tuple[tuple[str, TaskType], ...]
 ) -> tuple[Any, ...]:
@@ -126,7 +140,7 @@ def _parse_object(line: str, answer: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
     allowed = {"id", "task_type", "topic", "instruction", "input", "options", "formula", answer}
-    if answer == "answers":  # a user's questions may be of task types that no domain knows
+    if answer == "answers":  # questions may be of task types that the domain does not have
         allowed.add("kind")
     for name in row:
         if name not in allowed:
@@ -137,7 +151,7 @@ def _parse_object(line: str, answer: str) -> dict[str, Any]:
 
 
 def _kind_of_task(row: dict[str, Any], tasks: Mapping[str, TaskType]) -> str:
-    """The kind that the domain says a row's task type has."""
+    """The kind of answers that the domain declares for the task type of a row."""
     name = _required_text(row, "task_type")
     if name not in tasks:
         raise ValueError(f"field 'task_type' is '{name}'; {did_you_mean(name, tasks)}the domain has {', '.join(tasks)}")

@@ -1,26 +1,24 @@
-"""Row types: seeds, questions, synthetic examples, and what generation asks the model for."""
+"""Types of rows: seeds, questions, synthetic examples, and the requests and drafts of generation."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, get_args
 
-KINDS = ("label", "labels", "short", "list", "entities", "number", "text")
+from selfspec.config.domain_schema import AnswerKind
 
-
+KINDS: tuple[AnswerKind, ...] = get_args(AnswerKind)
+CLOSED_KINDS = ("label", "labels")  # kinds whose answers are chosen from options
 Row = TypeVar("Row")
 
-
 ENTITY = re.compile(r"\s*(.+?)\s*\(([^()]+)\)\s*")  # mention (type)
-
-
 SEPARATOR = "; "  # between the parts of an answer: list items, labels, entities
 
 
 class Task(Protocol):
-    """What every row has: a task that can be shown to a model."""
+    """The part of a row that a prompt shows."""
 
     @property
     def instruction(self) -> str: ...  # noqa: D102
@@ -43,16 +41,16 @@ class Seed:
     output: str
     topic: str = ""
     options: tuple[str, ...] = ()
-    formula: str = ""  # of a number, so that it can be computed again
+    formula: str = ""  # of an answer that is a number, to check it
 
 
 @dataclass(frozen=True)
 class Question:
-    """An evaluation item; any of `answers` is right, the first is the canonical one."""
+    """An evaluation item; any of `answers` is correct, and the first is the canonical one."""
 
     id: str
     task_type: str
-    kind: str  # of its domain's task type, or its own
+    kind: str  # of the answer: of its domain's task type, or given in its file
     instruction: str
     input: str
     answers: tuple[str, ...]
@@ -63,35 +61,36 @@ class Question:
 
 @dataclass(frozen=True)
 class Example:
-    """A synthetic task with its output and its past: where it came from, and what each filter said."""
+    """A synthetic task with its output and its provenance."""
 
-    id: str  # block and attempt, so the place in its pool
+    id: str  # block and attempt: its position in the pool
     task_type: str
     instruction: str
     input: str
     output: str
     options: tuple[str, ...] = ()
     topic: str = ""
-    seeds: tuple[str, ...] = ()  # ids of the seeds that the instruction's prompt showed
-    response_seeds: tuple[str, ...] = ()
-    documents: tuple[str, ...] = ()  # ids of the passages that the response's prompt showed
+    seeds: tuple[str, ...] = ()  # ids of the seeds in the instruction prompt
+    response_seeds: tuple[str, ...] = ()  # ids of the seeds in the response prompt
+    documents: tuple[str, ...] = ()  # ids of the passages in the response prompt
     sampler_seed: int = 0
     prompt: str = ""  # hash of the prompt templates
     verdicts: Mapping[str, str] = field(default_factory=dict)  # filter -> "" (passed) or the reason
 
 
 def example_from_row(row: dict[str, Any]) -> Example:
-    """An example from its plain form (JSON has no tuples)."""
-    return Example(**_tuples(row))
+    """An example from a row of JSON, whose lists become tuples."""
+    return Example(**with_tuples(row))
 
 
-def _tuples(row: dict[str, Any]) -> dict[str, Any]:
+def with_tuples(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of JSON with tuples in place of lists."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
 
 
 @dataclass(frozen=True)
 class TaskRequest:
-    """What the next task of the list shall be: the model writes its instruction and input."""
+    """A task that the model is asked to write."""
 
     task_type: str
     topic: str = ""
@@ -100,13 +99,10 @@ class TaskRequest:
 
 @dataclass(frozen=True)
 class Draft:
-    """A task that the model wrote, before anybody answered it."""
+    """A task that the model wrote, without an answer."""
 
     task_type: str
     instruction: str
     input: str
     options: tuple[str, ...]
     topic: str = ""
-
-
-CLOSED_KINDS = ("label", "labels")

@@ -1,4 +1,4 @@
-"""Splits of the seeds: shown in context or held out, fixed subsets, round robin over task types."""
+"""Splits of the seeds: shown in context or held out; fixed subsets; round robin over task types."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from selfspec.data.records import Row, Seed
 
 
 def split_seeds(seeds: Sequence[Seed]) -> tuple[list[Seed], list[Seed]]:
-    """(shown, held out): a tenth, at least 8, is never shown to a model.
+    """Split seeds into (shown, held out): a tenth of them, at least 8, is held out and in no prompt.
 
-    Which ones is fixed by the seeds alone: again and again the task type and label that has most seeds left gives one,
-    chosen by its id's hash. So what is shown keeps every label for as long as any has two.
+    The split depends on the seeds alone. One seed after another is held out from the largest remaining group of the
+    same task type and label, in the order of the hashes of their ids. So the shown seeds keep every label for as long
+    as any label has two seeds.
     """
-    left: dict[tuple[str, str], list[Seed]] = {}
+    groups: dict[tuple[str, str], list[Seed]] = {}
     for seed in sorted(seeds, key=lambda seed: hashlib.sha256(seed.id.encode()).hexdigest()):
-        left.setdefault((seed.task_type, seed.output if seed.options else ""), []).append(seed)
-    hidden = set()
+        groups.setdefault((seed.task_type, seed.output if seed.options else ""), []).append(seed)
+    held_out = set()
     for _ in range(min(len(seeds), max(8, len(seeds) // 10))):
-        most = max(left.values(), key=lambda group: (len(group), group[0].id if group else ""))
-        hidden.add(most.pop(0).id)
-    return [s for s in seeds if s.id not in hidden], [s for s in seeds if s.id in hidden]
+        largest = max(groups.values(), key=lambda group: (len(group), group[0].id if group else ""))
+        held_out.add(largest.pop(0).id)
+    return [s for s in seeds if s.id not in held_out], [s for s in seeds if s.id in held_out]
 
 
 def seed_subset(seeds: Sequence[Seed], count: int | None) -> list[Seed]:
-    """The first `count` of seeds in a fixed order, task types in turn: a smaller subset is part of a larger one."""
+    """A fixed subset of `count` seeds, with task types in turn: a smaller subset is part of every larger one."""
     order = sorted(seeds, key=lambda seed: hashlib.sha256(seed.id.encode()).hexdigest())
-    chosen = {row.id for row in round_robin(order, count)}
-    return [seed for seed in seeds if seed.id in chosen]
+    ids = {row.id for row in round_robin(order, count)}
+    return [seed for seed in seeds if seed.id in ids]
 
 
 def round_robin(rows: Sequence[Row], count: int | None) -> list[Row]:
-    """The first `count` rows when task types take turns (all rows without a count), each type's in their order."""
+    """The first `count` rows with task types in turn (all rows if None); rows of one type keep their order."""
     types: dict[str, list[Row]] = {}
     for row in rows:
         types.setdefault(row.task_type, []).append(row)  # type: ignore[attr-defined]
-    turns = [row for turn in zip_longest(*types.values()) for row in turn if row is not None]
-    return turns[:count]
+    in_turn = [row for turn in zip_longest(*types.values()) for row in turn if row is not None]
+    return in_turn[:count]

@@ -23,7 +23,7 @@ from selfspec.config.resolvers import register_resolvers_from_environment
 from selfspec.config.schema import Config
 from selfspec.errors import UserError
 from selfspec.launch.executors import choose_executor
-from selfspec.launch.preparation import prepare_config
+from selfspec.launch.preparation import prepare_config, print_notes
 from selfspec.pipeline.build import Pipeline, build_pipeline
 from selfspec.pipeline.graph import Node, Outcomes, StageFailed, execute_graph, mark_stored, unite_jobs
 from selfspec.reporting.board import node_line
@@ -69,7 +69,10 @@ def run_task(composed: DictConfig, outcomes: Outcomes | None = None) -> float | 
     folder = Path(HydraConfig.get().runtime.output_dir)
     (folder / "error.json").unlink(missing_ok=True)  # of an earlier try in the same folder
     try:
-        return run_experiment(with_group(prepare_config(composed)), folder, outcomes or Outcomes())
+        config = with_group(prepare_config(composed))
+        if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep prints the notes of all its jobs
+            print_notes([config])
+        return run_experiment(config, folder, outcomes or Outcomes())
     except (UserError, OSError) as error:
         log.error(traceback.format_exc())
         message = error_message(error, [])

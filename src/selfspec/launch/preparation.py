@@ -1,19 +1,23 @@
-"""Everything that is checked, and prepared, before any work: values, data, weights, devices."""
+"""Preparation of an experiment: its config is frozen, completed and checked before any work.
+
+The checks come in this order: values, public sets, data files, seeds, packages, devices, weights. A plan ends after the
+seeds: it may be for another machine.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf import DictConfig
 
 from selfspec.config.composition import freeze
 from selfspec.config.schema import Config, DomainConfig
-from selfspec.config.validation import check_unknown_keys, validate
+from selfspec.config.validation import validate
 from selfspec.data.reading import read_all_questions, read_question_texts, read_questions, read_seeds
 from selfspec.data.splits import split_seeds
 from selfspec.engines.build import build_engine
@@ -22,98 +26,125 @@ from selfspec.evaluation.benchmarks.prepare import prepare_benchmarks
 from selfspec.evaluation.harness import check_harness
 from selfspec.launch.resources import devices_of
 from selfspec.models.nf4 import check_bitsandbytes
+from selfspec.models.revision import resolve_revision
 from selfspec.models.weights import check_weights
 from selfspec.planning.devices import check_devices, processes_here
 from selfspec.prompts.templates import check_prompts
-from selfspec.tuning.strategies.limits import check_deepspeed_installed, check_strategy_device
-
-
-@cache
-def _print_once(note: str) -> None:
-    """Say something once, also when a sweep's jobs all come to it."""
-    print(note, file=sys.stderr)
+from selfspec.runtime.machine import has_native_bf16
+from selfspec.tuning.strategies.limits import check_deepspeed_installed, check_strategy_choice, check_strategy_device
 
 
 def prepare_config(composed: DictConfig) -> Config:
-    """The frozen config of one experiment, checked.
+    """The frozen and checked config of one experiment, with everything resolved that its keys need.
 
     Raises:
         UserError: the first thing that is wrong, in one sentence.
     """
-    try:
-        config = freeze(composed)
-    except Exception as error:
-        check_unknown_keys(OmegaConf.to_container(composed), Config, "")  # an unknown key is told before anything else
-        if isinstance(error, MissingMandatoryValue):
-            raise UserError(f"{error.full_key} has no value; give one with {error.full_key}=....") from None
-        raise
     launcher = HydraConfig.get().launcher if HydraConfig.initialized() else {}
-    config = _with_prepared_data(validate(config, devices_of("adapter", launcher)))
+    config = _with_concrete_dtype(validate(freeze(composed)), launcher)
+    check_strategy_choice(config.strategy, config.model, config.lora, devices_of("adapter", launcher))
     check_prompts(config.prompts)
     build_engine(config.engine)
-    _check_data(config)
-    if config.plan:  # of what may be done elsewhere
-        return config
-    sharing, neighbours = processes_here(launcher)
-    if sharing:  # else each stage looks at its own node
-        check_devices(config, processes=sharing, neighbours=neighbours)
-        check_strategy_device(config.strategy)
-    check_weights(config.model)
-    if config.model.quantization == "nf4":
-        check_bitsandbytes()
-    check_deepspeed_installed(config.strategy)
-    return config
-
-
-def _with_prepared_data(config: Config) -> Config:
-    """With the files of the public sets that `evaluation.sets` names, and the corpus and the harness at hand."""
     check_harness(config.evaluation)
+    config = _with_benchmark_files(config)
+    _check_data_files(config)
+    for domain in _domains(config):
+        check_seed_counts(config, domain)
+    if not config.plan:
+        _check_packages(config)
+        _check_devices(config, launcher)
+        check_weights(config.model)
+    revision = resolve_revision(config.model, ask_hub=not config.plan)
+    return replace(config, model=replace(config.model, revision=revision))
+
+
+def print_notes(configs: Iterable[Config]) -> None:
+    """Print what was noted about the public sets of these experiments, each note once."""
+    for note in dict.fromkeys(note for config in configs for note in config.evaluation.notes):
+        print(note, file=sys.stderr)
+
+
+def _with_concrete_dtype(config: Config, launcher: Mapping[str, Any]) -> Config:
+    """`model.dtype=auto` as the type that the stages will use: it changes their results, so it is in their keys."""
+    model = config.model
+    if model.dtype != "auto":
+        return config
+    has_bf16 = not model.toy and (_requests_gpus(launcher) or has_native_bf16())
+    model = replace(model, dtype="bfloat16" if has_bf16 else "float32", is_dtype_auto=True)
+    return replace(config, model=model)
+
+
+def _requests_gpus(launcher: Mapping[str, Any]) -> bool:
+    """Whether stages run as SLURM jobs with GPUs."""
+    return any(request.get("gpus") for request in launcher.get("resources", {}).values())
+
+
+def _with_benchmark_files(config: Config) -> Config:
+    """The config with the questions and few-shot examples of the public sets in `evaluation.sets`."""
     evaluation, domain = config.evaluation, config.evaluation.domain
     if not evaluation.sets or domain is None:
         return config
     sets, notes = prepare_benchmarks(evaluation, domain.name, Path(config.paths.cache))
-    for note in notes:
-        _print_once(note)
     files = (*evaluation.files, *(str(item.questions) for item in sets))
-    shown = tuple(str(item.shots) for item in sets if item.shots)
-    return replace(config, evaluation=replace(evaluation, files=files, shot_files=shown, notes=tuple(notes)))
+    shot_files = tuple(str(item.shots) for item in sets if item.shots)
+    return replace(config, evaluation=replace(evaluation, files=files, shot_files=shot_files, notes=tuple(notes)))
 
 
-def _check_data(config: Config) -> None:
-    """Seeds and questions are read once now, so that a bad line stops nobody halfway."""
-    for path in map(Path, config.generation.contamination.against):
-        read_question_texts(path)
-    for domain in {id(domain): domain for domain in _domains(config)}.values():
+def _check_data_files(config: Config) -> None:
+    """Read every file of questions once: a bad line is reported now and not after hours of work."""
+    for path in config.generation.contamination.against:
+        read_question_texts(Path(path))
+    for domain in _domains(config):
         read_questions(Path(domain.evaluation), domain.tasks)
-        check_seed_counts(config, domain)
-    if config.evaluation.domain and config.evaluation.files:
+    if config.evaluation.domain:
         read_all_questions([Path(file) for file in config.evaluation.files], config.evaluation.domain.tasks)
 
 
 def _domains(config: Config) -> list[DomainConfig]:
-    """Those whose files a run reads."""
+    """The domains whose files a run reads."""
     general = [config.general] if config.baselines.generic or config.baselines.off_domain else []
     return [config.domain, *([config.evaluation.domain] if config.evaluation.domain else []), *general]
 
 
 def check_seed_counts(config: Config, domain: DomainConfig) -> None:
-    """Refuse fewer shown seeds than a prompt needs."""
+    """Refuse a domain with fewer seeds than a prompt shows.
+
+    Raises:
+        UserError: the number of shots that the seeds are too few for.
+    """
     seeds = read_seeds(Path(domain.seeds), domain.tasks)
     shown, held_out = split_seeds(seeds)
-    written = {
+    generation_shots = {
         "generation.instructions.shots": config.generation.instructions.shots,
         "generation.responses.shots": config.generation.responses.shots,
     }
-    most = max(written, key=lambda key: written[key])
-    if len(shown) >= written[most] > (domain.seed_count or len(shown)):
+    key, shots = _largest(generation_shots)
+    if len(shown) >= shots > (domain.seed_count or len(shown)):
         raise UserError(
-            f"domain.seed_count={domain.seed_count} is fewer than {most}={written[most]} needs; raise it, or lower the "
-            "shots."
+            f"domain.seed_count={domain.seed_count} is fewer than {key}={shots} needs; raise it, or lower the shots."
         )
-    shots = {**written, "evaluation.shots": max(config.evaluation.shots)}
-    most = max(shots, key=lambda key: shots[key])
-    if len(shown) < shots[most]:
+    key, shots = _largest({**generation_shots, "evaluation.shots": max(config.evaluation.shots)})
+    if len(shown) < shots:
         raise UserError(
-            f"{domain.seeds} has {len(seeds)} seeds, of which {len(held_out)} are held out and {len(shown)} "
-            f"shown, fewer than {most}={shots[most]} needs; write at least {shots[most] + len(held_out)} seeds."
+            f"{domain.seeds} has {len(seeds)} seeds, of which {len(held_out)} are held out and {len(shown)} can be "
+            f"shown, fewer than {key}={shots} needs; write at least {shots + len(held_out)} seeds."
         )
+
+
+def _largest(counts: Mapping[str, int]) -> tuple[str, int]:
+    return max(counts.items(), key=lambda item: item[1])
+
+
+def _check_packages(config: Config) -> None:
+    """Refuse options that need an optional package which is not installed."""
+    if config.model.quantization == "nf4":
+        check_bitsandbytes()
+    check_deepspeed_installed(config.strategy)
+
+
+def _check_devices(config: Config, launcher: Mapping[str, Any]) -> None:
+    """Refuse what this machine can't hold. Stages that run on other machines check those when they start."""
+    processes, neighbours = processes_here(launcher)
+    if processes:
+        check_devices(config, processes=processes, neighbours=neighbours)
+        check_strategy_device(config.strategy)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, open_dict
 
 from selfspec.config.schema import Config
 from selfspec.launch.experiment import with_group
-from selfspec.launch.preparation import prepare_config
+from selfspec.launch.preparation import prepare_config, print_notes
 from selfspec.pipeline.build import Pipeline, build_pipeline
 from selfspec.pipeline.graph import Graph
 from selfspec.runtime.files import write_atomic
@@ -58,6 +58,7 @@ def prepare_jobs(composed: Sequence[DictConfig], job_overrides: Sequence[Sequenc
     state = Singleton.get_state()
     jobs = [_prepare_job(one, list(overrides)) for one, overrides in zip(composed, job_overrides, strict=True)]
     Singleton.set_state(state)
+    print_notes(job.config for job in jobs)
     return jobs
 
 

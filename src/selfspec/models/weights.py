@@ -48,6 +48,11 @@ def weights_identity(model: ModelConfig) -> str:
     return f"{model.hub}@{model.revision}"
 
 
+def is_from_hub(model: ModelConfig) -> bool:
+    """Whether the weights come from the hub: no local folder and no installed package has them."""
+    return bool(model.hub) and not (model.toy or model.path or (model.package and _installed(model.package)))
+
+
 def check_weights(model: ModelConfig) -> None:
     """Whether the weights can be had, before any work.
 

@@ -89,7 +89,8 @@ def _base(config: Config, device: Device, processes: int) -> BaseOnDevice | None
     found = model_shape(model)
     if found is None:
         return None
-    short = not model.toy and (device.gpu or device.halves) if model.dtype == "auto" else model.dtype != "float32"
+    is_auto = model.dtype == "auto" or model.is_dtype_auto  # of another machine it would be another type
+    short = not model.toy and (device.gpu or device.halves) if is_auto else model.dtype != "float32"
     shards = processes if strategy.name in SHARDED else 1
     offload = strategy.cpu_offload or strategy.name == "deepspeed_zero3_offload"
     return BaseOnDevice(found, 2 if short else 4, model.quantization == "nf4", device.gpu, shards, offload)
