@@ -164,7 +164,8 @@ def with_model_class(config: Config, cls: type) -> Config:
 def all_keys(config: Config) -> list[tuple[str, str]]:
     """(label, key) of every stage, and of every pool."""
     pipeline = build_pipeline(config)
-    pools = pool_keys(pipeline.rounds[0][0])
+    stage = pipeline.rounds[0][0]
+    pools = pool_keys(stage.values, stage.inputs)
     return [*((stage.label, stage.key) for stage in pipeline.stages), *pools.items()]
 
 
