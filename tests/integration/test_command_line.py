@@ -88,7 +88,7 @@ def test_a_user_error_is_one_sentence_and_exit_code_1(arguments: list[str], mess
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["exprot"], "Did you mean 'export'"), (["export", "run"], "Missing argument"), (["store", "rm"], "'rm'")],
+    [(["exports"], "Did you mean 'export'"), (["export", "run"], "Missing argument"), (["store", "rm"], "'rm'")],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_wrong_command_line_shows_the_usage_and_exits_with_2(arguments: list[str], message: str) -> None:
