@@ -14,7 +14,7 @@ from default_model import default
 from selfspec.data.reading import read_questions
 from selfspec.engines.protocol import PromptBatch, Sampling
 from selfspec.engines.transformers import TransformersEngine
-from selfspec.prompts.templates import RESPONSE_STOP, render_prefix, render_task
+from selfspec.prompts.templates import PromptRenderer
 
 TOKENS = 32
 
@@ -22,22 +22,23 @@ TOKENS = 32
 def main() -> None:
     config, shown, model, tokenizer = default()
     questions = read_questions(Path(config.domain.evaluation), config.domain.tasks)[:16]
-    prefix = render_prefix(config.domain.role, shown[:5])
-    items = tuple(render_task(question) for question in questions)
+    prompts, stop = PromptRenderer(config.prompts), config.prompts.response_stop
+    prefix = prompts.prefix(config.domain.role, shown[:5])
+    items = tuple(prompts.task(question) for question in questions)
     engine = TransformersEngine(model, tokenizer)
 
     started = time.monotonic()
-    mine = [c.text for c in engine.complete(PromptBatch(prefix, items, Sampling(TOKENS), RESPONSE_STOP))]
+    mine = [c.text for c in engine.complete(PromptBatch(prefix, items, Sampling(TOKENS), stop))]
     seconds = time.monotonic() - started
 
-    rows = [engine.start + engine._encode(prefix) + engine._encode(item) for item in items]
+    rows = [engine.bos_ids + engine._encode(prefix) + engine._encode(item) for item in items]
     longest = max(map(len, rows))
     ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
     started = time.monotonic()
     output = model.generate(ids, attention_mask=mask, max_new_tokens=TOKENS, do_sample=False)
     plain = time.monotonic() - started
-    theirs = [tokenizer.decode(row[longest:], skip_special_tokens=True).split(RESPONSE_STOP[0])[0] for row in output]
+    theirs = [tokenizer.decode(row[longest:], skip_special_tokens=True).split(stop[0])[0] for row in output]
 
     equal = sum(one == other for one, other in zip(mine, theirs, strict=True))
     print(f"{len(items)} questions, {longest} prompt tokens, {equal} equal texts (bf16 rounds differently by shape)")

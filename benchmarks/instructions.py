@@ -15,7 +15,7 @@ from default_model import default
 from selfspec.data.records import TaskRequest
 from selfspec.engines.protocol import PromptBatch, Sampling
 from selfspec.engines.transformers import TransformersEngine
-from selfspec.prompts.templates import INPUT_STOP, render_list_item, render_list_prefix
+from selfspec.prompts.templates import PromptRenderer
 
 OPERATIONS = ("linear", "scaled_dot_product_attention", "topk", "sort", "cat")
 
@@ -26,13 +26,14 @@ def main() -> None:
     kind = next(iter(config.domain.tasks))
     seeds = [seed for seed in shown if seed.task_type == kind][:3]
     requests = [TaskRequest(kind, topic) for topic in config.domain.topics[:4]] * 4
-    prefix = render_list_prefix(config.domain, seeds)
-    items = tuple(render_list_item(4, request, config.domain) for request in requests)
-    sampling = Sampling(settings.input_tokens, settings.temperature, settings.top_p, 0)
+    prompts = PromptRenderer(config.prompts)
+    prefix, stop = prompts.list_prefix(config.domain, seeds), config.prompts.input_stop
+    items = tuple(prompts.list_task(4, request, config.domain) for request in requests)
+    sampling, row_seeds = Sampling(settings.input_tokens, settings.temperature, settings.top_p), tuple(range(16))
     profile, started = cProfile.Profile(), time.monotonic()
-    completions = profile.runcall(engine.complete, PromptBatch(prefix, items, sampling, INPUT_STOP))
+    completions = profile.runcall(engine.complete, PromptBatch(prefix, items, sampling, stop, row_seeds))
     seconds = time.monotonic() - started
-    tokens = sum(completion.tokens for completion in completions)
+    tokens = sum(completion.num_tokens for completion in completions)
     print(f"{len(items)} rows, {tokens} tokens in {seconds:.1f} s: {tokens / seconds:.0f} tokens/s")
     spent = {name: row[2] for (_, _, name), row in pstats.Stats(profile).stats.items()}  # type: ignore[attr-defined]
     for operation in OPERATIONS:

@@ -227,11 +227,12 @@ def complete(case: Case, network: Any) -> None:
         return " ".join(str(first + place) for place in range(count))
 
     engine = TransformersEngine(network, Numbers())
-    engine.ends = set()  # every row goes on to its limit
+    engine.end_ids = set()  # every row continues to its limit
     items = tuple(text(7 * row, case.item) for row in range(case.rows))
     options = tuple(tuple(text(row + n, case.options) for n in range(3)) for row in range(case.rows))
-    sampling = Sampling(case.new, 0.0 if case.options else 0.7, 0.95, 1)
-    engine.complete(PromptBatch(text(0, case.prefix), items, sampling, (), options if case.options else ()))
+    sampling = Sampling(case.new, 0.0 if case.options else 0.7, 0.95)
+    row_seeds = tuple(range(case.rows))
+    engine.complete(PromptBatch(text(0, case.prefix), items, sampling, (), row_seeds, options if case.options else ()))
 
 
 def _status(name: str) -> int:

@@ -23,7 +23,7 @@ from selfspec.config.composition import register_schema
 from selfspec.config.resolvers import register_resolvers
 from selfspec.launch.experiment import run_task
 from selfspec.launch.sweep_jobs import compose_jobs, prepare_jobs, write_sweep_record
-from selfspec.pipeline.graph import mark_stored, unite_jobs
+from selfspec.pipeline.graph import Outcomes, mark_stored, unite_jobs
 from selfspec.runtime.store import Store
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -64,7 +64,7 @@ def plan(overrides: list[list[str]], folder: Path) -> tuple[int, float]:
     composed = timed("Hydra composes", compose_jobs, launcher(folder), overrides, 0)
     entered = timed("checked, typed, keys", prepare_jobs, composed, overrides)
     nodes = timed("one graph", lambda: unite_jobs((job.config, job.stages) for job in entered))
-    timed("what is stored", mark_stored, nodes, Store(folder / "store"))
+    timed("what is stored", mark_stored, nodes, Store(folder / "store"), Outcomes())
     timed("sweep.json", write_sweep_record, folder / "sweep.json", entered, nodes)
     return len(nodes), sum(spent[1:])
 

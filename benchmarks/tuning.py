@@ -13,6 +13,7 @@ from default_model import default
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 
+from selfspec.prompts.templates import PromptRenderer
 from selfspec.tuning.batches import EncodedExample, encode_rows
 from selfspec.tuning.loss import response_loss_sum
 from selfspec.tuning.packing import segmented_attention
@@ -42,7 +43,7 @@ def timed(way: Callable[[], torch.Tensor], model: torch.nn.Module) -> tuple[floa
 
 def main() -> None:
     config, shown, base, tokenizer = default()
-    rows = encode_rows(shown[:8], config.domain.role, tokenizer)
+    rows = encode_rows(shown[:8], config.domain.role, tokenizer, PromptRenderer(config.prompts))
     model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"))
     model.train()
     naive_loss, naive = timed(lambda: padded(model, rows), model)

@@ -14,9 +14,10 @@ from omegaconf import OmegaConf
 from conftest import PROJECT
 from selfspec.config.composition import freeze, register_schema
 from selfspec.config.resolvers import register_resolvers
-from selfspec.config.schema import Config, ModelConfig, TuningConfig
+from selfspec.config.schema import Config, ModelConfig, PromptsConfig, TuningConfig
 from selfspec.config.validation import validate
 from selfspec.models.toy import build_toy
+from selfspec.prompts.templates import PromptRenderer
 from selfspec.tuning.batches import EncodedExample
 
 CONF = PROJECT / "conf"
@@ -38,6 +39,12 @@ def tuning_config(**changes: Any) -> TuningConfig:
     """`conf/tuning/default.yaml` with `changes`."""
     plain: Any = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf" / "tuning" / "default.yaml"))
     return replace(dacite.from_dict(TuningConfig, plain), **changes)
+
+
+def prompts(**changes: Any) -> PromptRenderer:
+    """The renderer of `conf/prompts/default.yaml` with `changes`."""
+    plain: Any = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf" / "prompts" / "default.yaml"))
+    return PromptRenderer(replace(dacite.from_dict(PromptsConfig, plain, dacite.Config(cast=[tuple])), **changes))
 
 
 def toy(name: str, **architecture: Any) -> tuple[Any, Any]:

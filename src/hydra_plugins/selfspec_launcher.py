@@ -79,7 +79,10 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
         """Settings are read from the composed config (`launch.executors.choose`), as a plain run does it."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what Hydra hands over."""
+        """Keep what Hydra hands over; stages that fail in one batch of jobs are not run again in the next."""
+        from selfspec.pipeline.graph import Outcomes
+
+        self.outcomes = Outcomes()
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:

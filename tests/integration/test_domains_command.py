@@ -23,12 +23,10 @@ from selfspec.domains import preview
 from selfspec.domains.check import check_domain
 from selfspec.domains.preview import Recorder, collect_prompts, load_preview_tokenizer
 from selfspec.engines.protocol import PromptBatch
-from selfspec.generation.responses import draft_as_task
 from selfspec.models import load
 from selfspec.models.toy import build_toy
 from selfspec.pipeline.build import build_pipeline
-from selfspec.pipeline.stage import stage_sections
-from selfspec.prompts.templates import render_task
+from selfspec.prompts.templates import PromptRenderer
 from selfspec.runtime.context import StageContext
 from selfspec.runtime.progress import Progress
 from selfspec.runtime.signals import StopFlag
@@ -304,7 +302,7 @@ def record_stages(
             stage, Store(folder / "store"), folder / name / "work", folder / name, config, progress, StopFlag()
         )
         inputs: Any = stage.files
-        function(context, **inputs, **stage_sections(stage))
+        function(context, **inputs, **stage.sections())
     return recorder.batches
 
 
@@ -325,7 +323,7 @@ def test_a_preview_is_what_the_stages_send(tmp_path: Path, monkeypatch: pytest.M
     assert batches[:2] == [instruction, input_writing]
     assert response.prefix == next(batch.prefix for batch in batches if batch.prefix.startswith("You are"))
     draft = Draft(seed.task_type, seed.instruction, seed.input, seed.options)
-    assert response.items == (render_task(draft_as_task(draft)),)
+    assert response.items == (PromptRenderer(config.prompts).task(draft),)
     assert len(evaluation) == len(config.evaluation.shots) == 2
     assert all(batch in batches for batch in evaluation)
     for (_, prompt, num_tokens), batch in zip(prompts, recorder.batches, strict=True):

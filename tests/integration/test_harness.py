@@ -22,12 +22,12 @@ from selfspec.config.schema import EvaluationConfig, PathsConfig
 from selfspec.errors import Interrupted, UserError
 from selfspec.evaluation.harness import check_harness, harness_identity, measure_task, task_index, wrap_for_harness
 from selfspec.models.load import load_base, with_adapter
-from selfspec.pipeline.stage import Stage
 from selfspec.prompts.chat import chat_template_of
 from selfspec.reporting.harness_table import compare_harness_results, harness_html, harness_table
 from selfspec.runtime.context import StageContext
 from selfspec.runtime.progress import Progress
 from selfspec.runtime.signals import StopFlag
+from selfspec.runtime.stage import Stage
 from selfspec.runtime.store import Store
 from selfspec.stages.harness import harness
 from toys import PROJECT, model_config, shuffle_adapter

@@ -18,7 +18,7 @@ from selfspec.engines.protocol import Completion, PromptBatch, Sampling
 from selfspec.engines.transformers import TransformersEngine
 from selfspec.evaluation.few_shot import EvaluationBatch, answer_batch
 from selfspec.tuning.batches import encode_rows, plan_steps
-from toys import bracketed, experiment, toy, tuning_config
+from toys import bracketed, experiment, prompts, toy, tuning_config
 
 LENGTHS = st.lists(
     st.tuples(st.integers(1, 300), st.integers(1, 50)).map(lambda pair: (pair[0] + pair[1], pair[1])),
@@ -109,15 +109,15 @@ def test_the_response_and_the_end_token_are_learnt_behind_the_prompt_of_evaluati
     rows = read_seeds(Path(domain.seeds), domain.tasks)
     rows.append(Seed("without input", rows[0].task_type, "Name a protein.", "", "p53"))
     assert any(row.options for row in rows) and any(row.input for row in rows)
-    for row, found in zip(rows, encode_rows(rows, domain.role, tokenizer), strict=True):
+    for row, found in zip(rows, encode_rows(rows, domain.role, tokenizer, prompts()), strict=True):
         assert found.response[-1] == tokenizer.eos_token_id
         assert list(found.response[:-1]) == tokenizer(row.output, add_special_tokens=False).input_ids
         read.clear()
         question = Question(
             row.id, row.task_type, "text", row.instruction, row.input, (row.output,), options=row.options
         )
-        sheet = EvaluationBatch(0, row.task_type, 0, 0, (), (question,))
-        answer_batch(OneToken(TransformersEngine(model, tokenizer)), sheet, domain.role, context=4096)
+        sheet = EvaluationBatch(row.task_type, 0, 0, (), (question,))
+        answer_batch(OneToken(TransformersEngine(model, tokenizer)), sheet, domain.role, 4096, prompts())
         assert list(found.prompt) == read
         assert (read[0] == tokenizer.bos_token_id) == special
         assert len(found) == len(read) + len(found.response)

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import PROJECT
+from selfspec.config.keys import key_values
 from selfspec.errors import UserError
+from selfspec.generation.pools import pool_keys
 from selfspec.pipeline.build import build_pipeline
-from selfspec.pipeline.keys import key_values
-from selfspec.pipeline.pools import pool_keys
 from toys import CONF, composed
 
 GROUPS: dict[str, list[str]] = {}
@@ -103,7 +103,8 @@ def test_a_key_changes_with_what_changes_the_result_and_with_nothing_else(overri
 
 def test_filters_and_sizes_share_the_pools_before_them() -> None:
     def pools(*overrides: str) -> dict[str, str]:
-        return pool_keys(build_pipeline(composed("model.toy=true", *overrides)).rounds[0][0])
+        stage = build_pipeline(composed("model.toy=true", *overrides)).rounds[0][0]
+        return pool_keys(stage.values, stage.inputs)
 
     usual = pools()
 

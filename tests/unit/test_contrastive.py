@@ -108,8 +108,8 @@ def test_rows_that_end_early_leave_expert_and_amateur_together() -> None:
     engine = contrasted("llama-2-7b", 2.0, 1e-6)
     closed = (False, False, True, False)
     free = written(engine, batch(closed=closed))
-    engine.ends = {free[0][2], free[2][5]}
-    expected = [row[: next((n for n, token in enumerate(row) if token in engine.ends), COUNT)] for row in free]
+    engine.end_ids = {free[0][2], free[2][5]}
+    expected = [row[: next((n for n, token in enumerate(row) if token in engine.end_ids), COUNT)] for row in free]
     assert len({len(row) for row in expected}) >= 3
     completions = engine.complete(batch(closed=closed))
     assert [tokens(completion) for completion in completions] == expected

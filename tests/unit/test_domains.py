@@ -17,7 +17,7 @@ from selfspec.data.records import KINDS, SEPARATOR, Question, Seed
 from selfspec.data.splits import split_seeds
 from selfspec.data.text import words
 from selfspec.evaluation.metrics import rouge_l
-from selfspec.prompts.templates import INPUT_STOP
+from toys import prompts
 
 PROJECT = Path(__file__).parents[2]
 # The evaluation sets are frozen: they were fixed before the first measured run, and choose nothing.
@@ -96,7 +96,7 @@ def test_every_task_type_and_closed_label_is_among_the_shown_seeds(domain: Domai
 def test_no_seed_holds_what_would_end_it_in_the_list_of_tasks(domain: Domain) -> None:
     for seed in domain.seeds:
         text = re.sub(r"\n\s*\n", "\n", f" {seed.input}")
-        assert [stop for stop in INPUT_STOP if stop in text] == [], seed.id
+        assert [stop for stop in prompts().templates.input_stop if stop in text] == [], seed.id
 
 
 def test_closed_labels_are_balanced(domain: Domain) -> None:

@@ -1,6 +1,4 @@
-"""The engine: whatever it shares, pads or drops, each row's completion is what its prompt alone would give; sampling
-follows the nucleus' distribution; completions end at the stop text and at end tokens.
-"""
+"""The transformers engine: each row is what its prompt alone gives; sampling follows the nucleus."""
 
 from __future__ import annotations
 
@@ -15,9 +13,8 @@ from selfspec.data.records import Seed
 from selfspec.engines import transformers
 from selfspec.engines.protocol import Completion, PromptBatch, Sampling
 from selfspec.engines.transformers import TransformersEngine, sample_next_token
-from selfspec.prompts.templates import render_prefix, render_task
 from selfspec.tuning.batches import encode_rows
-from toys import NAMES, bracketed, sharpen, shuffle_adapter, toy
+from toys import NAMES, bracketed, prompts, sharpen, shuffle_adapter, toy
 
 LONG = "You are an expert. " + "The trial compared two drugs in adults with asthma; the first lowered the risk. " * 4
 SHORT = "Answer. "
@@ -29,6 +26,7 @@ ITEMS = (
 )
 OPTIONS = (("yes", "no"), (), ("the receptor of the first drug", "p53", "asthma"), ("positive", "negative outcome"))
 NEVER = ("\0never",)
+SEEDS = (5, 6, 7, 8)  # of the rows' random streams
 
 
 def prepared(name: str) -> tuple[Any, Any]:
@@ -71,49 +69,51 @@ def check_against_plain_passes(model: Any, tokenizer: Any, prefix: str, completi
         ids = prompt(tokenizer, prefix, item)
         expected = generated(model, ids, 8)
         assert completion.text == tokenizer.decode(expected, skip_special_tokens=True)
-        assert (completion.tokens, completion.finished) == (8, False)
+        assert (completion.num_tokens, completion.finished) == (8, False)
         scores = [logprob(model, ids, encoded(tokenizer, option)) for option in options]
         assert completion.option_logprobs == pytest.approx(scores, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_rows_and_options_are_those_of_each_prompt_alone(name: str) -> None:
+def test_rows_and_options_equal_plain_forward_passes_of_each_prompt(name: str) -> None:
     model, tokenizer = prepared(name)
     engine = TransformersEngine(model, tokenizer)
     lengths = [engine.count(item) for item in ITEMS]
     assert engine.count(SHORT) < max(lengths) - min(lengths) < engine.count(LONG)
     assert engine.count(LONG) > 16
     for prefix in (LONG, SHORT, LONG):  # the last time, the first prefix's cache was replaced in between
-        completions = engine.complete(PromptBatch(prefix, ITEMS, Sampling(8), NEVER, OPTIONS))
+        completions = engine.complete(PromptBatch(prefix, ITEMS, Sampling(8), NEVER, options=OPTIONS))
         check_against_plain_passes(model, tokenizer, prefix, completions)
 
 
 @pytest.mark.parametrize("name", ["llama-2-7b", "mpt-30b"])
-def test_rows_and_options_are_those_of_each_prompt_alone_under_an_adapter(name: str) -> None:
+def test_rows_and_options_equal_plain_forward_passes_with_an_adapter(name: str) -> None:
     model, tokenizer = prepared(name)
-    plain = TransformersEngine(model, tokenizer).complete(PromptBatch(LONG, ITEMS, Sampling(8), NEVER, OPTIONS))
+    plain = TransformersEngine(model, tokenizer).complete(PromptBatch(LONG, ITEMS, Sampling(8), NEVER, options=OPTIONS))
     model = shuffle_adapter(model).eval()
-    completions = TransformersEngine(model, tokenizer).complete(PromptBatch(LONG, ITEMS, Sampling(8), NEVER, OPTIONS))
+    completions = TransformersEngine(model, tokenizer).complete(
+        PromptBatch(LONG, ITEMS, Sampling(8), NEVER, options=OPTIONS)
+    )
     assert completions != plain
     check_against_plain_passes(model, tokenizer, LONG, completions)
 
 
-def test_begin_tokens_stand_once_before_the_prefix_and_end_tokens_nowhere() -> None:
+def test_the_begin_token_precedes_the_prefix_once() -> None:
     model, tokenizer = prepared("llama-2-7b")
-    plain = TransformersEngine(model, tokenizer).complete(PromptBatch(LONG, ITEMS, Sampling(8), NEVER, OPTIONS))
+    plain = TransformersEngine(model, tokenizer).complete(PromptBatch(LONG, ITEMS, Sampling(8), NEVER, options=OPTIONS))
     engine = TransformersEngine(model, bracketed(tokenizer))
     assert prompt(tokenizer, "a", "b")[0] == tokenizer.bos_token_id
     assert engine.count("a") == 1
-    completions = engine.complete(PromptBatch(LONG, ITEMS, Sampling(8), NEVER, OPTIONS))
+    completions = engine.complete(PromptBatch(LONG, ITEMS, Sampling(8), NEVER, options=OPTIONS))
     assert completions != plain
     check_against_plain_passes(model, tokenizer, LONG, completions)
 
 
-def test_a_batch_leaves_the_cached_prefix_as_it_was() -> None:
+def test_a_batch_does_not_change_the_cached_prefix() -> None:
     model, tokenizer = prepared("gemma-3-270m")
     engine = TransformersEngine(model, tokenizer)
-    engine.complete(PromptBatch(LONG, ITEMS[:1], Sampling(8), NEVER, OPTIONS[:1]))
-    batch = PromptBatch(LONG, ITEMS, Sampling(8), NEVER, OPTIONS)
+    engine.complete(PromptBatch(LONG, ITEMS[:1], Sampling(8), NEVER, options=OPTIONS[:1]))
+    batch = PromptBatch(LONG, ITEMS, Sampling(8), NEVER, options=OPTIONS)
     assert engine.complete(batch) == engine.complete(batch) == TransformersEngine(model, tokenizer).complete(batch)
 
 
@@ -142,41 +142,57 @@ def tokens(completion: Completion) -> list[int]:
 
 
 @pytest.mark.parametrize("name", ["llama-2-7b", "gemma-3-270m", "mpt-30b"])
-def test_a_rows_sampled_tokens_do_not_depend_on_rows_that_end_early(name: str) -> None:
+def test_sampled_tokens_of_a_row_do_not_depend_on_rows_that_end_early(name: str) -> None:
     model, tokenizer = prepared(name)
     engine = TransformersEngine(model, Spelled(tokenizer))
-    batch = PromptBatch(LONG, ITEMS, Sampling(24, temperature=1.0, top_p=0.95, seed=5), NEVER)
-    engine.ends = set()
+    batch = PromptBatch(LONG, ITEMS, Sampling(24, temperature=1.0, top_p=0.95), NEVER, SEEDS)
+    engine.end_ids = set()
     free = [tokens(completion) for completion in engine.complete(batch)]
     assert [len(row) for row in free] == [24] * len(ITEMS)
-    engine.ends = {free[0][2], free[1][9], free[3][20]}
-    expected = [list(takewhile(lambda token: token not in engine.ends, row)) for row in free]
+    engine.end_ids = {free[0][2], free[1][9], free[3][20]}
+    expected = [list(takewhile(lambda token: token not in engine.end_ids, row)) for row in free]
     assert len({len(row) for row in expected}) >= 3  # rows end at different steps
     for row, completion in zip(expected, engine.complete(batch), strict=True):
         assert tokens(completion) == row
-        assert (completion.tokens, completion.finished) == (len(row), len(row) < 24)
+        assert (completion.num_tokens, completion.finished) == (len(row), len(row) < 24)
 
 
-def test_the_seed_alone_decides_what_is_sampled() -> None:
+@pytest.mark.parametrize("name", ["llama-2-7b", "gemma-3-270m", "mpt-30b"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_batch_sizes_change_neither_texts_nor_option_logprobs(name: str, temperature: float) -> None:
+    model, tokenizer = prepared(name)
+    engine = TransformersEngine(model, tokenizer)
+    sampling = Sampling(16, temperature, 0.95)
+
+    def complete(size: int) -> list[Completion]:
+        parts = [slice(start, start + size) for start in range(0, 4, size)]
+        batches = (PromptBatch(LONG, ITEMS[p], sampling, NEVER, SEEDS[p], OPTIONS[p]) for p in parts)
+        return [completion for batch in batches for completion in engine.complete(batch)]
+
+    together = complete(4)
+    for size in (1, 2, 3):
+        for one, other in zip(complete(size), together, strict=True):
+            assert (one.text, one.num_tokens, one.finished) == (other.text, other.num_tokens, other.finished)
+            assert one.option_logprobs == pytest.approx(other.option_logprobs, abs=1e-5)
+
+
+def test_a_row_samples_from_its_own_stream() -> None:
     model, tokenizer = prepared("llama-2-7b")
 
-    def sample(seed: int, rows: int = len(ITEMS)) -> list[Completion]:
-        batch = PromptBatch(LONG, ITEMS[:rows], Sampling(12, temperature=1.0, top_p=0.95, seed=seed), NEVER)
+    def sample(*seeds: int) -> list[Completion]:
+        batch = PromptBatch(LONG, ITEMS[: len(seeds)], Sampling(12, temperature=1.0, top_p=0.95), NEVER, seeds)
         return TransformersEngine(model, tokenizer).complete(batch)
 
     torch.manual_seed(1)
-    first = sample(5)
+    first = sample(5, 6, 7, 8)
     torch.manual_seed(2)
-    assert sample(5) == first
-    assert sample(5, rows=2) == first[:2]  # a row's numbers are its own
-    assert all(one.text != other.text for one, other in zip(first, sample(6), strict=True))
-    same = TransformersEngine(model, tokenizer).complete(
-        PromptBatch(LONG, ("x", "x"), Sampling(12, 1.0, 1.0, 5), NEVER)
-    )
-    assert same[0].text != same[1].text
+    assert sample(5, 6, 7, 8) == first
+    assert sample(5, 6) == first[:2]
+    assert sample(5, 9, 7, 8)[1].text != first[1].text
+    assert [sample(5, 9, 7, 8)[row] for row in (0, 2, 3)] == [first[row] for row in (0, 2, 3)]
 
 
-def test_stop_texts_cut_and_finish_a_completion() -> None:
+def test_a_stop_text_ends_a_completion_and_is_left_out() -> None:
     model, tokenizer = prepared("llama-2-7b")
     engine = TransformersEngine(model, Spelled(tokenizer))
     free = [tokens(completion) for completion in engine.complete(PromptBatch(LONG, ITEMS, Sampling(12), NEVER))]
@@ -199,7 +215,7 @@ def test_stop_texts_cut_and_finish_a_completion() -> None:
         )
 
 
-def test_the_models_end_tokens_end_a_completion_and_are_left_out() -> None:
+def test_an_end_token_ends_a_completion_and_is_left_out() -> None:
     model, tokenizer = prepared("llama-2-7b")
     spelling = Spelled(tokenizer)
     free = [
@@ -213,7 +229,9 @@ def test_the_models_end_tokens_end_a_completion_and_are_left_out() -> None:
     model.generation_config.eos_token_id = None
     with torch.no_grad():  # the tokenizer's end token becomes likelier than the likeliest
         model.lm_head.weight[tokenizer.eos_token_id] = 2 * model.lm_head.weight[free[2][0]]
-    assert TransformersEngine(model, tokenizer).complete(PromptBatch(LONG, ITEMS, Sampling(12), NEVER))[2].tokens == 0
+    assert (
+        TransformersEngine(model, tokenizer).complete(PromptBatch(LONG, ITEMS, Sampling(12), NEVER))[2].num_tokens == 0
+    )
 
 
 def nucleus(logits: Any, temperature: float, top_p: float) -> Any:
@@ -230,13 +248,13 @@ def nucleus(logits: Any, temperature: float, top_p: float) -> Any:
 @pytest.mark.parametrize("first_looked_at", [4, 4096])
 @pytest.mark.parametrize("top_p", [0.3, 0.9, 1.0])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
-def test_choices_follow_the_distribution_of_the_nucleus(
+def test_sampling_follows_the_distribution_of_the_nucleus(
     monkeypatch: Any, first_looked_at: int, top_p: float, temperature: float
 ) -> None:
     monkeypatch.setattr(transformers, "TOP_K_FIRST", first_looked_at)
     count = 4000
     numbers = (torch.arange(count) + 0.5) / count  # evenly spread, so that frequencies are exact to 1 / count
-    # Rows from flat to peaked: with NUCLEUS at 4, one call has rows of either way.
+    # Rows from flat to peaked: with TOP_K_FIRST at 4, one call has rows of either way.
     logits = np.random.default_rng(3).normal(size=(6, 13)) * np.array([[0.1], [0.5], [1.0], [2.0], [4.0], [8.0]])
     sampling = Sampling(1, temperature, top_p)
     rows = torch.tensor(logits, dtype=torch.float32).repeat_interleave(count, 0)
@@ -250,23 +268,34 @@ def test_choices_follow_the_distribution_of_the_nucleus(
 
 
 @pytest.mark.parametrize("first_looked_at", [4, 4096])
-def test_the_smallest_and_the_largest_number_stay_in_the_nucleus(monkeypatch: Any, first_looked_at: int) -> None:
+def test_extreme_uniform_numbers_stay_in_the_nucleus(monkeypatch: Any, first_looked_at: int) -> None:
     monkeypatch.setattr(transformers, "TOP_K_FIRST", first_looked_at)
     logits = np.random.default_rng(4).normal(size=(500, 13)) * 2
     rows = torch.tensor(logits, dtype=torch.float32)
-    for number in (0.0, 1 - 2**-24):  # the largest that torch.rand draws
+    for number, place in ((0.0, 0), (1 - 2**-24, -1)):  # the smallest and the largest that torch.rand draws
         chosen = sample_next_token(rows, Sampling(1, 1.0, 0.8), torch.full((500,), number))
         for row, token in zip(logits, chosen.tolist(), strict=True):
-            kept = nucleus(row, 1.0, 0.8)
-            assert kept[token] == (kept.max() if number == 0 else kept[kept > 0].min())
+            assert token == nucleus(row, 1.0, 0.8).nonzero()[0][place]
 
 
-def test_numbers_on_a_border_are_shared_out_evenly() -> None:
+def test_rounding_that_swaps_ranks_does_not_change_what_is_sampled() -> None:
+    rng = np.random.default_rng(6)
+    logits = torch.tensor(rng.normal(size=(1, 2000)) * 1e-3, dtype=torch.float32)
+    swapped = logits + torch.tensor(rng.normal(size=(1, 2000)) * 1e-6, dtype=torch.float32)
+    assert not torch.equal(logits.argsort(), swapped.argsort())
+    numbers = torch.rand(5000, generator=torch.Generator().manual_seed(0))
+    one, other = (
+        sample_next_token(each.expand(5000, -1), Sampling(1, 1.0, 1.0), numbers) for each in (logits, swapped)
+    )
+    assert (one != other).float().mean() < 0.01  # ranks alone would change most of them
+
+
+def test_equally_likely_tokens_share_the_unit_interval_evenly() -> None:
     chosen = sample_next_token(torch.zeros(4, 2), Sampling(1, 1.0, 1.0), torch.tensor([0.0, 0.25, 0.5, 0.75]))
     assert chosen[0] == chosen[1] != chosen[2] == chosen[3]
 
 
-def test_a_temperature_of_zero_takes_the_likeliest_whatever_the_number() -> None:
+def test_a_temperature_of_zero_takes_the_likeliest_token() -> None:
     logits = torch.tensor(np.random.default_rng(5).normal(size=(50, 13)))
     chosen = sample_next_token(
         logits, Sampling(1, 0.0, 0.1), torch.rand(50, generator=torch.Generator().manual_seed(0))
@@ -280,26 +309,26 @@ GEMMA_CHAT = (
 )
 
 
-def test_a_model_that_converses_reads_what_its_template_renders_in_use_and_in_tuning() -> None:
+def test_a_chat_model_reads_its_rendered_template_in_generation_and_tuning() -> None:
     model, tokenizer = prepared("llama-2-7b")
     tokenizer.chat_template = GEMMA_CHAT
     seed = Seed("s", "t", "Say yes or no.", "Is it so?", "yes")
-    said = render_prefix("an expert", ()) + render_task(seed)
+    said = prompts().prefix("an expert", ()) + prompts().task(seed)
     rendered = tokenizer.apply_chat_template(
         [{"role": "user", "content": said}], tokenize=False, add_generation_prompt=True
     )
-    (row,) = encode_rows([seed], "an expert", tokenizer)
+    (row,) = encode_rows([seed], "an expert", tokenizer, prompts())
     assert tokenizer.decode(row.prompt) == rendered  # its begin token once, though the tokenizer adds one as well
     engine = TransformersEngine(model, tokenizer)
-    batch = PromptBatch(render_prefix("an expert", ()), (render_task(seed),), Sampling(6), NEVER)
+    batch = PromptBatch(prompts().prefix("an expert", ()), (prompts().task(seed),), Sampling(6), NEVER)
     assert engine.complete(batch)[0].text == tokenizer.decode(generated(model, list(row.prompt), 6))
     assert engine.count(said) == len(row.prompt)
 
 
-def test_a_list_goes_on_in_the_models_own_turn() -> None:
+def test_an_item_that_continues_the_response_is_in_the_models_turn() -> None:
     model, tokenizer = prepared("llama-2-7b")
     tokenizer.chat_template = GEMMA_CHAT
-    batch = PromptBatch(LONG, ("Task 2\nInstruction:",), Sampling(6), NEVER, begun=True)
+    batch = PromptBatch(LONG, ("Task 2\nInstruction:",), Sampling(6), NEVER, continues_response=True)
     ids = encoded(tokenizer, f"{tokenizer.bos_token}<turn>user\n{LONG}</turn>\n<turn>model\n")
     ids += encoded(tokenizer, "Task 2\nInstruction:")
     assert TransformersEngine(model, tokenizer).complete(batch)[0].text == tokenizer.decode(generated(model, ids, 6))

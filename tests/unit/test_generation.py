@@ -1,5 +1,5 @@
-"""Held: what is asked for is dealt out evenly, a row goes down the ladder of filters in its order and no further than
-where it falls, passages make way for shots, and a kill changes no byte of a block.
+"""Generation: requests are spread evenly, candidates pass the filters in order, passages give way to shots, and
+neither a kill nor a batch size changes a block.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from rich.console import Console
 from conftest import Warm, places
 from selfspec.config.schema import DomainConfig, TaskType
 from selfspec.config.validation import validate
+from selfspec.data.few_shot import draw_few_shot
 from selfspec.data.reading import read_examples, read_seeds
 from selfspec.data.records import Draft, Example, Seed
 from selfspec.data.splits import split_seeds
@@ -33,19 +35,17 @@ from selfspec.engines.transformers import TransformersEngine
 from selfspec.generation.candidates import CandidateRows, GenerationInputs
 from selfspec.generation.funnel import count_reasons
 from selfspec.generation.instructions import plan_requests
-from selfspec.generation.pools import BLOCK_SIZE, Pool, draw_few_shot, group_into_batches
-from selfspec.generation.responses import TOKEN_MARGIN, ResponseSettings, draft_as_task, write_responses
+from selfspec.generation.pools import BLOCK_SIZE, Pool, pool_keys
+from selfspec.generation.responses import TOKEN_MARGIN, ResponseSettings, write_responses
 from selfspec.generation.votes import sample_votes
 from selfspec.pipeline.build import build_pipeline
-from selfspec.pipeline.pools import pool_keys
-from selfspec.prompts import templates
-from selfspec.prompts.templates import render_task, template_hash
+from selfspec.prompts.templates import prompts_hash
 from selfspec.retrieval.passage import Passage
 from selfspec.runtime.context import StageContext
 from selfspec.runtime.progress import Progress
 from selfspec.runtime.signals import StopFlag
 from selfspec.runtime.store import Store
-from toys import experiment, sharpen, shuffle_adapter, toy
+from toys import PROJECT, experiment, prompts, sharpen, shuffle_adapter, toy
 
 LADDER = ("form", "echo", "duplicate", "novelty", "contamination", "answer", "self_consistency", "judge", "balance")
 
@@ -59,9 +59,11 @@ def job(folder: Path, *overrides: str) -> StageContext:
     return StageContext(stage, Store(folder / "store"), folder / "work", folder / "output", config, quiet, StopFlag())
 
 
-def pool(key: str, **parts: Any) -> Pool:
-    """A pool that is only asked for its random states, or that has what `parts` say."""
-    return Pool(**{"job": None, "name": "instructions", "key": key, "engine": None, **parts})
+def pool(seed: int = 0, **parts: Any) -> Pool:
+    """A pool that is used for its random streams alone, or that has these parts."""
+    context = SimpleNamespace(stage=SimpleNamespace(values={}))
+    defaults = {"context": context, "name": "instructions", "key": "key", "batch_size": 16, "load_engine": never}
+    return Pool(**{**defaults, "seed": seed, **parts})
 
 
 # What is asked for
@@ -81,14 +83,14 @@ def domain_of(types: int, topics: int) -> tuple[DomainConfig, list[Seed]]:
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(1, 12), st.integers(0, 15), st.integers(1, 6), st.text(max_size=4))
-def test_over_blocks_every_task_type_meets_every_topic_equally_often(
-    types: int, topics: int, blocks: int, key: str
+@given(st.integers(1, 12), st.integers(0, 15), st.integers(1, 6), st.integers(0, 99))
+def test_every_task_type_is_combined_with_every_topic_equally_often(
+    types: int, topics: int, blocks: int, seed: int
 ) -> None:
     domain, seeds = domain_of(types, topics)
     pairs = {(f"type {n}", topic): 0 for n in range(types) for topic in domain.topics or ("",)}
     for number in range(blocks):
-        asked = plan_requests(domain, seeds, pool(key), number)
+        asked = plan_requests(domain, seeds, pool(seed), number)
         assert len(asked) == BLOCK_SIZE
         shares = Counter(request.task_type for request in asked)
         assert len(shares) == types and max(shares.values()) - min(shares.values()) <= 1
@@ -99,26 +101,13 @@ def test_over_blocks_every_task_type_meets_every_topic_equally_often(
         assert {(request.task_type, request.options) for request in asked} <= allowed
 
 
-def test_a_plan_hangs_on_the_pools_key_and_the_block_alone() -> None:
+def test_requests_depend_on_the_experiment_seed_and_the_block_alone() -> None:
     domain, seeds = domain_of(4, 7)
-    plans = [plan_requests(domain, seeds, pool(key), number) for key in ("one", "other") for number in (0, 1, 2)]
+    plans = [plan_requests(domain, seeds, pool(seed, key="one"), number) for seed in (0, 1) for number in (0, 1, 2)]
     random.seed(7)
-    again = [plan_requests(domain, seeds, pool(key), number) for key in ("one", "other") for number in (0, 1, 2)]
+    again = [plan_requests(domain, seeds, pool(seed, key="other"), number) for seed in (0, 1) for number in (0, 1, 2)]
     assert plans == again
     assert all(one != other for place, one in enumerate(plans) for other in plans[:place])
-
-
-ROWS = st.lists(st.tuples(st.sampled_from("abc"), st.integers()), max_size=40)
-
-
-@given(ROWS, st.integers(1, 9))
-def test_a_batch_holds_one_kind_and_every_row_stands_in_one(some: list[tuple[str, int]], size: int) -> None:
-    batches = group_into_batches(some, lambda row: row[0], size)
-    assert all(len({kind for kind, _ in batch}) == 1 and len(batch) <= size for batch in batches)
-    for kind in "abc":
-        assert [row for batch in batches for row in batch if row[0] == kind] == [row for row in some if row[0] == kind]
-    fewest = sum(-(-count // size) for count in Counter(kind for kind, _ in some).values())
-    assert len(batches) == fewest
 
 
 @given(st.integers(0, 6), st.integers(0, 6), st.integers(0, 15), st.booleans(), st.integers(0, 99))
@@ -168,7 +157,7 @@ def never() -> Any:
 
 def stored(given_: StageContext, blocks: Mapping[str, Sequence[Mapping[str, Any]]], number: int = 0) -> None:
     """Block `number` of the pools, as if a model had written it."""
-    keys = pool_keys(given_.stage)
+    keys = pool_keys(given_.stage.values, given_.stage.inputs)
     for name, some in blocks.items():
         text = "".join(json.dumps(row) + "\n" for row in some)
         given_.store.make(
@@ -184,7 +173,7 @@ def calibrated(given_: StageContext, wrong: float = -1.0) -> None:
     """Margins of seeds, as if the judge had been asked: right answers get 0."""
     count = len(split_seeds(SEEDS)[0]) - given_.config.generation.judge.shots
     text = "".join(json.dumps({"margin": margin}) + "\n" for margin in [0.0] * count + [wrong] * count)
-    key = f"{pool_keys(given_.stage)['judgements']}-seeds"
+    key = f"{pool_keys(given_.stage.values, given_.stage.inputs)['judgements']}-seeds"
     given_.store.make("judgements", key, {"counts": {}}, lambda _, out: put(out / "rows.jsonl", text))
 
 
@@ -194,13 +183,14 @@ def ladder(given_: StageContext, **changes: Any) -> CandidateRows:
     seeds = read_seeds(Path(domain.seeds), domain.tasks)
     find = changes.pop("find", lambda draft: ())
     material = GenerationInputs(seeds, split_seeds(seeds)[0], QUESTIONS, find)
-    return replace(CandidateRows(given_, domain, generation, material, 1000, never, never), **changes)
+    return replace(
+        CandidateRows(given_, domain, generation, material, 1000, never, never, prompts(), given_.config.seed),
+        **changes,
+    )
 
 
 QUESTIONS = [("asked-1", "Grey herons in the northern delta have begun to nest a full month before their usual time.")]
-SEEDS = read_seeds(
-    Path(templates.__file__).parents[1] / "domains/biomedicine/seeds.jsonl", experiment(Path()).domain.tasks
-)
+SEEDS = read_seeds(PROJECT / "src/selfspec/domains/biomedicine/seeds.jsonl", experiment(Path()).domain.tasks)
 BY_TYPE = {seed.task_type: seed for seed in split_seeds(SEEDS)[0]}  # one shown seed of each type
 WORD = "amber birch cedar delta ember fjord grove heath inlet jetty knoll ledge marsh north ocean plain quarry ridge"
 
@@ -255,7 +245,7 @@ def told_blocks(off: str = "") -> dict[str, list[dict[str, Any]]]:
     shots = {"finished": True, "response_seeds": [SEEDS[0].id], "documents": ["d1"]}
     closed = [n for n in reached("self_consistency") if TOLD[n][0]["request"]["task_type"] in CLOSED]
     blocks: dict[str, list[dict[str, Any]]] = {
-        "instructions": [told[0] for told in TOLD],
+        "instructions": [{"place": n, **told[0]} for n, told in enumerate(TOLD)],
         "responses": [{"place": n, "text": TOLD[n][1], **shots} for n in reached("answer")],
         "votes": [{"place": n, "samples": TOLD[n][2]} for n in closed],
         "judgements": [{"place": n, "margin": TOLD[n][3]} for n in reached("judge")],
@@ -281,7 +271,7 @@ def test_a_row_falls_where_it_must_and_nothing_looks_at_it_afterwards(tmp_path: 
         assert row.documents == (("d1",) if answered else ())
         assert row.response_seeds == ((SEEDS[0].id,) if answered else ())
         assert bool(row.output) == (answered and bool(reply.strip()))
-        assert row.topic == "cardiology" and row.sampler_seed == 7 and row.prompt == template_hash()
+        assert row.topic == "cardiology" and row.sampler_seed == 7 and row.prompt == prompts_hash(prompts().templates)
     outputs = {place: made[place].output for place in (0, 8, 13, 15)}
     assert outputs == {0: "yes", 8: "Short.", 13: "yes", 15: "no"}
 
@@ -343,7 +333,7 @@ def test_labels_are_balanced_in_a_block_and_rows_of_earlier_blocks_count_for_nov
         answered = [0, 1, 2]
         past = {"finished": True, "response_seeds": [], "documents": []}
         stored(here, {
-            "instructions": block,
+            "instructions": [{"place": n, **raw} for n, raw in enumerate(block)],
             "responses": [{"place": n, "text": "yes", **past} for n in answered],
             "votes": [{"place": n, "samples": ["yes"] * 5} for n in answered],
             "judgements": [{"place": n, "margin": 1.0} for n in answered],
@@ -366,10 +356,11 @@ def replies(
     here: StageContext, engine: Scripted, drafts: Sequence[Draft], find: Any, context: int
 ) -> list[dict[str, Any]]:
     domain, generation = here.config.domain, here.config.generation
-    key = pool_keys(here.stage)["responses"]
+    key = pool_keys(here.stage.values, here.stage.inputs)["responses"]
     asked = list(enumerate(drafts))
-    made = pool(key, job=here, name="responses", engine=lambda: engine)
-    found = write_responses(made, 0, asked, ResponseSettings(generation, domain, split_seeds(SEEDS)[0], find, context))
+    made = pool(key=key, context=here, name="responses", load_engine=lambda: engine)
+    settings = ResponseSettings(generation, domain, split_seeds(SEEDS)[0], prompts(), find, context)
+    found = write_responses(made, 0, asked, settings)
     return [found[place] for place in range(len(drafts))]
 
 
@@ -382,7 +373,7 @@ def test_passages_are_left_out_from_the_last_where_the_context_is_short_and_shot
         return row, engine.asked[-1]
 
     bare, without = asked(10_000, (), "bare")
-    items = [render_task(draft_as_task(DRAFT), [passage.text for passage in PASSAGES[:n]]) for n in range(5)]
+    items = [prompts().task(DRAFT, [passage.text for passage in PASSAGES[:n]]) for n in range(5)]
     assert without.items == (items[0],)
     answer = here.config.generation.responses.max_new_tokens + TOKEN_MARGIN
     for count, item in enumerate(items):
@@ -415,7 +406,7 @@ def test_the_passage_of_an_evaluation_question_is_never_shown(tmp_path: Path) ->
         Passage("too little", "Grey herons in the northern delta have flown away."),
     ]
     here, engine = job(tmp_path), Scripted("An answer.")
-    stored(here, {"instructions": [attempt("summarization", text_of(n)) for n in range(3)]})
+    stored(here, {"instructions": [{"place": n, **attempt("summarization", text_of(n))} for n in range(3)]})
     made = ladder(here, reply=lambda: engine, find=lambda draft: planted, context=10_000).block(0)
     assert [row.documents for row in made] == [("clean", "too little")] * 3
     shown = "".join(item for batch in engine.asked for item in batch.items)
@@ -434,9 +425,9 @@ def test_votes_on_labels_are_sampled_from_the_expert_alone_under_contrastive_dec
     told = []
     for place, engine in enumerate(engines):
         here = job(tmp_path / str(place), "generation.responses.shots=1", "generation.self_consistency.samples=2")
-        mine = pool("votes", job=here, name="votes", engine=lambda engine=engine: engine)
+        mine = pool(key="votes", context=here, name="votes", load_engine=lambda engine=engine: engine)
         settings = ResponseSettings(
-            here.config.generation, here.config.domain, split_seeds(SEEDS)[0], lambda draft: (), 10_000
+            here.config.generation, here.config.domain, split_seeds(SEEDS)[0], prompts(), lambda draft: (), 10_000
         )
         told.append(sample_votes(mine, 0, drafts, settings))
     assert told[0] == told[1]
@@ -490,11 +481,12 @@ def test_a_batch_of_a_model_s_instructions_shows_seeds_of_its_own_type(judged: P
     raw = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(raw) == BLOCK_SIZE
     by_id = {seed.id: seed for seed in split_seeds(SEEDS)[0]}  # nothing held out was shown
-    draws: dict[int, set[tuple[str, ...]]] = {}
+    draws: dict[str, set[tuple[str, ...]]] = {}
     for row in raw:
         assert {by_id[seed].task_type for seed in row["seeds"]} == {row["request"]["task_type"]}
-        draws.setdefault(row["sampler_seed"], set()).add(tuple(row["seeds"]))
-    assert all(len(shown) == 1 for shown in draws.values()) and len(draws) == 10  # a draw a batch, a batch a type
+        draws.setdefault(row["request"]["task_type"], set()).add(tuple(row["seeds"]))
+    assert all(len(shown) == 1 for shown in draws.values()) and len(draws) == 10  # one draw for a type of a block
+    assert len({row["sampler_seed"] for row in raw}) == BLOCK_SIZE  # a stream for each row
     for row in all_rows(judged):
         if row.response_seeds:
             assert len(row.response_seeds) == 5
@@ -511,7 +503,7 @@ def test_kills_among_votes_and_judgements_change_no_byte(warm: Warm, judged: Pat
         work = tmp_path / "store" / "work" / folder.name
 
         def kill(pid: int) -> None:
-            while not list(work.glob("batch-*.jsonl")):
+            while not list(work.glob("*/batch-*.jsonl")):
                 time.sleep(0.002)
             os.kill(pid, signal.SIGKILL)
 
@@ -530,3 +522,44 @@ def test_kills_among_votes_and_judgements_change_no_byte(warm: Warm, judged: Pat
 def paths_of(folder: Path, name: str) -> list[Path]:
     """What a pool or stage made, but for the manifests, which tell the time."""
     return sorted(path for path in (folder / "store" / name).glob("*/*") if path.name != "manifest.json")
+
+
+# Common random numbers, whatever the batch size
+
+
+def raw_rows(folder: Path, name: str, *texts: str) -> list[list[Any]]:
+    """The raw texts of a pool's first block, with their places."""
+    (path,) = (folder / "store" / name).glob("*-00000/rows.jsonl")
+    return [[row["place"], *(row[text] for text in texts)] for row in map(json.loads, path.read_text().splitlines())]
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_batch_sizes_change_no_generated_text(warm: Warm, judged: Path, tmp_path: Path, size: int) -> None:
+    sizes = [f"generation.{part}.batch_size={size}" for part in ("instructions", "responses", "judge")]
+    ended = warm(*SMALL, *places(tmp_path), *sizes, f"evaluation.batch_size={size}")
+    assert ended.code == 0, ended.text
+    keys = [json.loads((folder / "run" / "stages.json").read_text()) for folder in (judged, tmp_path)]
+    assert keys[0] == keys[1]  # a batch size is no part of the experiment
+    for name, *texts in (
+        ("instructions", "instruction", "input", "seeds"),
+        ("responses", "text"),
+        ("votes", "samples"),
+    ):
+        assert raw_rows(judged, name, *texts) == raw_rows(tmp_path, name, *texts)
+    margins = [raw_rows(folder, "judgements", "margin") for folder in (judged, tmp_path)]
+    assert [[place, pytest.approx(margin, abs=1e-5)] for place, margin in margins[0]] == margins[1]
+
+
+def test_a_filter_changes_no_draw_before_and_behind_it(warm: Warm, judged: Path, tmp_path: Path) -> None:
+    """Two variants with the same seeds share every draw: their difference is the filter's."""
+    ended = warm(*SMALL, *places(tmp_path), "generation.filters.novelty=false", "generation.filters.duplicate=false")
+    assert ended.code == 0, ended.text
+    assert raw_rows(judged, "instructions", "instruction", "input") == raw_rows(
+        tmp_path, "instructions", "instruction", "input"
+    )
+    with_filters, without = (
+        {place: rest for place, *rest in raw_rows(folder, "responses", "text", "response_seeds")}
+        for folder in (judged, tmp_path)
+    )
+    assert set(with_filters) <= set(without) and with_filters
+    assert all(without[place] == rest for place, rest in with_filters.items())

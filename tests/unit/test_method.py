@@ -25,9 +25,8 @@ from selfspec.data.splits import seed_subset, split_seeds
 from selfspec.engines.protocol import PromptBatch, Sampling
 from selfspec.engines.transformers import TransformersEngine
 from selfspec.models.load import with_adapter
-from selfspec.prompts.templates import RESPONSE_STOP, render_prefix, render_task
 from selfspec.retrieval.bm25 import Index
-from toys import experiment, toy
+from toys import experiment, prompts, toy
 
 DOMAINS = Path(__file__).parents[2] / "src" / "selfspec" / "domains"
 TASKS = experiment(Path()).domain.tasks
@@ -170,8 +169,10 @@ def test_in_a_contrastive_round_the_expert_alone_names_labels_and_other_answers_
     with with_adapter(network, run.output("adapter (specialized)")) as expert:
         engine = TransformersEngine(expert, tokenizer)
         for row in run.rows("examples (round 2)"):
-            prefix = render_prefix(config.domain.role, [by_id[name] for name in row.response_seeds])
-            (reply,) = engine.complete(PromptBatch(prefix, (render_task(row),), Sampling(8), RESPONSE_STOP))
+            prefix = prompts().prefix(config.domain.role, [by_id[name] for name in row.response_seeds])
+            (reply,) = engine.complete(
+                PromptBatch(prefix, (prompts().task(row),), Sampling(8), prompts().templates.response_stop)
+            )
             closed = TASKS[row.task_type].kind in ("label", "labels")
             differ[closed] += reply.text.strip() != row.output
     assert not differ[True] and differ[False]

@@ -1,30 +1,25 @@
-"""Held: what the renderer writes the parser reads, every template has its exact form, and the hash knows them all."""
+"""Prompts: what the renderer writes is parsed back, every template has its exact form, and the hash covers them all."""
 
+import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfspec.config.schema import DomainConfig, TaskType
+from conftest import Warm, places
+from selfspec.config.schema import DomainConfig, PromptsConfig, TaskType
 from selfspec.data.records import Question, Seed, TaskRequest
-from selfspec.prompts import templates
-from selfspec.prompts.templates import (
-    INPUT_STOP,
-    INSTRUCTION_STOP,
-    RESPONSE_STOP,
-    render_input_item,
-    render_judge_prefix,
-    render_judged_answer,
-    render_list_item,
-    render_list_prefix,
-    render_prefix,
-    render_task,
-    template_hash,
-)
+from selfspec.errors import UserError
+from selfspec.prompts.templates import check_prompts, prompts_hash
+from toys import prompts
+
+PROMPTS = prompts()
+TEMPLATES = PROMPTS.templates
 
 TASKS = {"verdict": TaskType("label", "a yes-or-no question"), "summary": TaskType("text", "summarising a text")}
 DOMAIN = DomainConfig("law", "an expert in law", TASKS, seeds="", evaluation="", topics=("contracts", "torts"))
@@ -33,74 +28,76 @@ OPEN = Seed("s2", "summary", "Shorten it.", "", "Short.")
 
 
 def cut(text: str, stops: tuple[str, ...]) -> str:
-    """What is left of a text when a model is stopped at the first of `stops`."""
+    """The text up to the first of `stops`."""
     return min((text.split(stop, maxsplit=1)[0] for stop in stops), key=len)
 
 
 LINE = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"])).map(str.strip).filter(bool)
 INSTRUCTION = LINE.map(lambda text: " ".join(text.split())).filter(bool)
-PASSAGE = st.lists(LINE, min_size=1, max_size=3).map("\n".join).filter(lambda text: cut(text, INPUT_STOP) == text)
+PASSAGE = (
+    st.lists(LINE, min_size=1, max_size=3).map("\n".join).filter(lambda text: cut(text, TEMPLATES.input_stop) == text)
+)
 
 
 @given(st.sampled_from(sorted(TASKS)), INSTRUCTION, PASSAGE, st.lists(LINE, max_size=4), LINE | st.just(""))
-def test_what_the_list_shows_is_what_is_read_back_step_by_step(
+def test_what_the_list_shows_is_parsed_back_step_by_step(
     task: str, instruction: str, text: str, options: list[str], topic: str
 ) -> None:
     seed = Seed("s", task, instruction, text, "unseen", topic=topic, options=tuple(options))
     request = TaskRequest(task, topic, tuple(options))
-    before, listed = render_list_prefix(DOMAIN, [CLOSED]), render_list_prefix(DOMAIN, [CLOSED, seed])
-    asked = before + render_list_item(2, request, DOMAIN)
+    before, listed = PROMPTS.list_prefix(DOMAIN, [CLOSED]), PROMPTS.list_prefix(DOMAIN, [CLOSED, seed])
+    asked = before + PROMPTS.list_task(2, request, DOMAIN)
     assert listed.startswith(asked)
-    assert cut(listed.removeprefix(asked), INSTRUCTION_STOP).strip() == instruction
-    asked = before + render_input_item(2, request, instruction, DOMAIN)
+    assert cut(listed.removeprefix(asked), TEMPLATES.instruction_stop).strip() == instruction
+    asked = before + PROMPTS.list_input(2, request, instruction, DOMAIN)
     assert listed.startswith(asked)
-    assert cut(listed.removeprefix(asked), INPUT_STOP).strip() == text
+    assert cut(listed.removeprefix(asked), TEMPLATES.input_stop).strip() == text
 
 
-def test_an_item_ends_where_its_answer_begins() -> None:
+def test_a_task_ends_where_its_answer_begins() -> None:
     closed = (
         "### Instruction:\nIs it so?\nOptions: yes; no\n\n### Input:\nIt is.\n\nQuestion: Is it?\n\n### Response:\n"
     )
-    assert render_task(CLOSED) == closed
-    assert render_task(OPEN) == "### Instruction:\nShorten it.\n\n### Response:\n"
+    assert PROMPTS.task(CLOSED) == closed
+    assert PROMPTS.task(OPEN) == "### Instruction:\nShorten it.\n\n### Response:\n"
     asked = Question("q1", "verdict", "label", CLOSED.instruction, CLOSED.input, ("no",), options=CLOSED.options)
-    assert render_task(asked) == closed
+    assert PROMPTS.task(asked) == closed
 
 
-def test_passages_stand_between_the_instruction_and_the_input() -> None:
+def test_passages_are_between_the_instruction_and_the_input() -> None:
     found = "### Background:\n- One.\n- Two.\n\n"
-    assert render_task(CLOSED, ["One.", "Two."]) == render_task(CLOSED).replace("### Input:", f"{found}### Input:")
-    assert render_task(OPEN, ["One.", "Two."]) == render_task(OPEN).replace("### Response:", f"{found}### Response:")
+    assert PROMPTS.task(CLOSED, ["One.", "Two."]) == PROMPTS.task(CLOSED).replace("### Input:", f"{found}### Input:")
+    assert PROMPTS.task(OPEN, ["One.", "Two."]) == PROMPTS.task(OPEN).replace("### Response:", f"{found}### Response:")
 
 
-def test_what_is_judged_is_the_item_with_its_answer_and_a_verdict_behind_it() -> None:
-    judged = f"{render_task(CLOSED)}no\n\n### Right:\n"
-    assert render_judged_answer(CLOSED, "no") == judged
-    text = render_judge_prefix(DOMAIN.role, [(CLOSED, "no", False), (OPEN, "Short.", True)])
+def test_the_judge_reads_the_task_with_its_answer_and_writes_a_verdict() -> None:
+    judged = f"{PROMPTS.task(CLOSED)}no\n\n### Right:\n"
+    assert PROMPTS.judged_answer(CLOSED, "no") == judged
+    text = PROMPTS.judge_prefix(DOMAIN.role, [(CLOSED, "no", False), (OPEN, "Short.", True)])
     assert text.startswith("You are an expert in law, and you check answers.")
-    assert text.endswith(f"\n\n{judged}NO\n\n{render_task(OPEN)}Short.\n\n### Right:\nYES\n\n")
+    assert text.endswith(f"\n\n{judged}NO\n\n{PROMPTS.task(OPEN)}Short.\n\n### Right:\nYES\n\n")
     assert "{" not in text
 
 
-def test_a_prefix_is_the_role_and_the_shots_solved() -> None:
+def test_a_prefix_is_the_role_and_the_solved_shots() -> None:
     header = "You are an expert in law. Give each task the best answer you can, in the form that it asks for.\n\n"
-    assert render_prefix(DOMAIN.role, []) == header
-    shots = f"{render_task(CLOSED)}yes\n\n{render_task(OPEN)}Short.\n\n"
-    assert render_prefix(DOMAIN.role, [CLOSED, OPEN]) == header + shots
+    assert PROMPTS.prefix(DOMAIN.role, []) == header
+    shots = f"{PROMPTS.task(CLOSED)}yes\n\n{PROMPTS.task(OPEN)}Short.\n\n"
+    assert PROMPTS.prefix(DOMAIN.role, [CLOSED, OPEN]) == header + shots
 
 
-def test_a_model_is_stopped_where_the_next_shot_would_begin() -> None:
-    after = render_prefix(DOMAIN.role, [OPEN, CLOSED]).split("### Response:\n", 1)[1]
-    assert cut(after, RESPONSE_STOP).strip() == OPEN.output
+def test_a_response_stops_where_the_next_shot_would_begin() -> None:
+    after = PROMPTS.prefix(DOMAIN.role, [OPEN, CLOSED]).split("### Response:\n", 1)[1]
+    assert cut(after, TEMPLATES.response_stop).strip() == OPEN.output
 
 
 @pytest.mark.parametrize("more", ["\nAnswer: b", "\n\nTask 5\nType: x", "\nOptions: b", "\nInput: b"])
-def test_what_a_model_adds_behind_its_input_is_left_out(more: str) -> None:
-    assert cut(f" a{more}", INPUT_STOP).strip() == "a"
+def test_what_a_model_adds_after_its_input_is_left_out(more: str) -> None:
+    assert cut(f" a{more}", TEMPLATES.input_stop).strip() == "a"
 
 
 def test_the_list_numbers_its_seeds_and_shows_no_output() -> None:
-    text = render_list_prefix(DOMAIN, [CLOSED, OPEN])
+    text = PROMPTS.list_prefix(DOMAIN, [CLOSED, OPEN])
     assert "written by an expert in law.\n" in text
     assert "Each task says its type and its topic;" in text
     assert text.endswith(
@@ -112,44 +109,58 @@ def test_the_list_numbers_its_seeds_and_shows_no_output() -> None:
     assert "Short." not in text
 
 
-def test_a_domain_without_topics_names_none() -> None:
+def test_prompts_of_a_domain_without_topics_name_none() -> None:
     plain = replace(DOMAIN, topics=())
-    text = render_list_prefix(plain, [CLOSED]) + render_list_item(2, TaskRequest("summary", "torts"), plain)
+    text = PROMPTS.list_prefix(plain, [CLOSED]) + PROMPTS.list_task(2, TaskRequest("summary", "torts"), plain)
     assert "topic" not in text.casefold()
     assert "Each task says its type;" in text
     assert text.endswith("\n\nTask 2\nType: summarising a text\nInstruction:")
 
 
 def test_the_hash_of_the_templates_is_the_same_in_every_process() -> None:
-    asked = [sys.executable, "-c", "from selfspec.prompts.templates import template_hash; print(template_hash())"]
-    other = subprocess.run(
-        asked, env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True
-    ).stdout
-    assert other.strip() == template_hash()
+    code = "import toys; from selfspec.prompts.templates import prompts_hash as h; print(h(toys.prompts().templates))"
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)}
+    other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == prompts_hash(TEMPLATES)
 
 
-TEMPLATES = ["HEADER", "RESPONSE_STOP", "LIST_HEADER", "INSTRUCTION_STOP", "INPUT_STOP", "SEPARATOR"]
-
-
-@pytest.mark.parametrize("name", [*TEMPLATES, "JUDGE_HEADER", "YES", "NO"])
-def test_a_changed_template_changes_the_hash(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    before, template = template_hash(), getattr(templates, name)
-    monkeypatch.setattr(templates, name, template + (" " if isinstance(template, str) else (" ",)))
-    assert template_hash() != before
+@pytest.mark.parametrize("name", [item.name for item in fields(PromptsConfig)])
+def test_a_changed_template_changes_the_hash(name: str) -> None:
+    value = getattr(TEMPLATES, name)
+    changed = replace(TEMPLATES, **{name: value + " " if isinstance(value, str) else (*value, "END")})
+    check_prompts(changed)
+    assert prompts_hash(changed) != prompts_hash(TEMPLATES)
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "value", "message"),
     [
-        "render_task",
-        "render_list_item",
-        "render_input_item",
-        "render_prefix",
-        "render_judge_prefix",
-        "render_judged_answer",
+        ("role", "You are {who}.", r"prompts.role uses {who}, and can use {role}; write {{ for a brace"),
+        ("task", "{instruction}", r"prompts.task lacks {input}"),
+        ("list_input", "{task", r"prompts.list_input can't be read"),
+        ("judge_yes", "{yes}", r"prompts.judge_yes uses {yes}, and can use no placeholder"),
+        ("input_stop", ("\n\n", ""), r"prompts.input_stop holds an empty stop text"),
     ],
 )
-def test_a_changed_renderer_changes_the_hash(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    before, render = template_hash(), getattr(templates, name)
-    monkeypatch.setattr(templates, name, lambda *values: f"{render(*values)} ")
-    assert template_hash() != before
+def test_a_template_with_a_wrong_placeholder_is_refused(name: str, value: object, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check_prompts(replace(TEMPLATES, **{name: value}))
+    assert message in str(caught.value)
+
+
+def test_braces_in_a_task_are_text_and_doubled_braces_in_a_template_are_braces() -> None:
+    seed = replace(CLOSED, input="a {role} in {braces}")
+    assert "a {role} in {braces}" in PROMPTS.prefix("an expert", [seed])
+    assert prompts(role="{{{role}}}").prefix("x", []) == "{x}"
+
+
+def test_a_changed_template_is_another_experiment_and_reaches_the_adapter(warm: Warm, tmp_path: Path) -> None:
+    quick = ["debug=smoke", "logger=none", "evaluation.limit=1", "evaluation.shots=[0]", "baselines.off_domain=false"]
+    role = "prompts.role='{role}, answer.\n\n'"
+    for name, *changes in (("one",), ("other", role)):
+        ended = warm(*quick, "baselines.seeds_only=false", *changes, *places(tmp_path, name))
+        assert ended.code == 0, ended.text
+    one, other = (json.loads((tmp_path / name / "stages.json").read_text()) for name in ("one", "other"))
+    assert all(one[label] != other[label] for label in one)
+    template = json.loads((tmp_path / "store" / other["adapter (specialized)"] / "prompt.json").read_text())["template"]
+    assert template.startswith("an expert in biomedicine, answer.\n\n### Instruction:")

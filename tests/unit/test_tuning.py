@@ -20,7 +20,7 @@ from selfspec.data.reading import read_seeds
 from selfspec.data.splits import seed_subset, split_seeds
 from selfspec.errors import Interrupted, UserError
 from selfspec.models.load import default_device, load_base, with_adapter
-from selfspec.prompts.templates import render_prefix, template_hash
+from selfspec.prompts.templates import prompts_hash
 from selfspec.runtime.distributed import SINGLE_PROCESS
 from selfspec.runtime.progress import Progress
 from selfspec.runtime.signals import StopFlag
@@ -28,7 +28,7 @@ from selfspec.tuning.batches import EncodedExample, OptimizerStep, encode_rows, 
 from selfspec.tuning.checkpoints import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from selfspec.tuning.module import SpecializationModule, TuningData
 from selfspec.tuning.strategies.placement import Placement
-from toys import experiment, naive_loss, toy, tuning_config
+from toys import experiment, naive_loss, prompts, toy, tuning_config
 from tuning_runs import StopAfter, check_same, curve, parameters, tune, work
 
 # 6 steps, 3 an epoch
@@ -51,7 +51,7 @@ def data(config: Config, tokenizer: Any) -> tuple[list[EncodedExample], list[Enc
     """What is learnt, what is held out, and the plan."""
     shown, held_out = split_seeds(read_seeds(Path(config.domain.seeds), config.domain.tasks))
     shown = seed_subset(shown, config.domain.seed_count)
-    learnt, watched = (encode_rows(rows, config.domain.role, tokenizer) for rows in (shown, held_out))
+    learnt, watched = (encode_rows(rows, config.domain.role, tokenizer, prompts()) for rows in (shown, held_out))
     return learnt, watched, plan_steps([(len(row), len(row.response)) for row in learnt], config.tuning, config.seed)
 
 
@@ -234,8 +234,8 @@ def test_tuning_asks_for_no_address_on_the_network(tmp_path: Path, monkeypatch: 
 
 def test_the_adapter_names_the_prompt_template_that_it_was_tuned_under(undisturbed: Any) -> None:
     kept = json.loads((undisturbed[1] / "prompt.json").read_text())
-    assert kept["hash"] == template_hash()
-    shown = render_prefix(undisturbed[0].domain.role, ())
+    assert kept["hash"] == prompts_hash(prompts().templates)
+    shown = prompts().prefix(undisturbed[0].domain.role, ())
     assert kept["template"].startswith(shown)
     assert all(place in kept["template"].removeprefix(shown) for place in ("{instruction}", "{input}", "{options}"))
 

@@ -20,8 +20,11 @@ def mutable_twin(cls: type) -> type:
     hints = typing.get_type_hints(cls)
     fields = []
     for item in dataclasses.fields(cls):
-        default = MISSING if item.default is dataclasses.MISSING else item.default
-        fields.append((item.name, _twin_annotation(hints[item.name]), field(default=default)))
+        if item.default_factory is not dataclasses.MISSING:
+            twin: Any = field(default_factory=item.default_factory)
+        else:
+            twin = field(default=MISSING if item.default is dataclasses.MISSING else item.default)
+        fields.append((item.name, _twin_annotation(hints[item.name]), twin))
     return dataclasses.make_dataclass(cls.__name__, fields)
 
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from selfspec.pipeline.stage import Files
+Files = Path | tuple[Path, ...]
 
 
 def file_hash(path: Path) -> str:

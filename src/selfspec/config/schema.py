@@ -81,6 +81,34 @@ class LoraConfig:
 
 
 @dataclass(frozen=True)
+class PromptsConfig:
+    """Prompt templates; {names} in braces are filled in (`prompts.templates.PLACEHOLDERS`)."""
+
+    role: str
+    task: str
+    task_options: str
+    task_background: str
+    task_passage: str
+    task_input: str
+    solved_task: str
+    response_stop: tuple[str, ...]  # texts that end a response
+    task_list: str
+    list_topic_note: str
+    list_task: str
+    list_topic: str
+    list_options: str
+    list_input: str
+    list_entry: str
+    instruction_stop: tuple[str, ...]
+    input_stop: tuple[str, ...]
+    judge: str
+    judged_answer: str
+    judged_example: str
+    judge_yes: str
+    judge_no: str
+
+
+@dataclass(frozen=True)
 class InstructionsConfig:
     """How the base model writes instructions with their inputs."""
 
@@ -89,7 +117,7 @@ class InstructionsConfig:
     top_p: float
     instruction_tokens: int  # the longest instruction
     input_tokens: int  # the longest input
-    batch_size: int  # attempts that share one draw of seeds
+    batch_size: int = runtime_field()  # rows that the engine completes together
 
 
 @dataclass(frozen=True)
@@ -98,7 +126,7 @@ class ResponsesConfig:
 
     shots: int
     max_new_tokens: int
-    batch_size: int
+    batch_size: int = runtime_field()
 
 
 @dataclass(frozen=True)
@@ -140,7 +168,7 @@ class JudgeConfig:
 
     shots: int
     least_auc: float  # on seeds against corrupted seeds; under it nothing is dropped
-    batch_size: int
+    batch_size: int = runtime_field()
 
 
 @dataclass(frozen=True)
@@ -188,6 +216,8 @@ class EngineConfig:
     """What runs the model in generation and evaluation."""
 
     name: str
+    _target_: str | None = None  # an engine of one's own: an `engines.protocol.ModelLoader`
+    arguments: dict[str, Any] = field(default_factory=dict)  # of it
 
 
 @dataclass(frozen=True)
@@ -254,7 +284,7 @@ class EvaluationConfig:
     shots: tuple[int, ...]
     draws: int  # of few-shot examples; 0 shots have one
     limit: int | None  # at most so many questions, taken in turn from the task types
-    batch_size: int
+    batch_size: int = runtime_field()
     name: str = runtime_field()
     resamples: int = runtime_field()  # of the bootstrap, in the report
     files: tuple[str, ...] = runtime_field()  # questions in place of the domain's own; they count by their sha256
@@ -318,6 +348,7 @@ class Config:
     model: ModelConfig
     data_size: DataSizeConfig
     lora: LoraConfig
+    prompts: PromptsConfig
     generation: GenerationConfig
     retrieval: RetrievalConfig
     rounds: RoundsConfig

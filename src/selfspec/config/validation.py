@@ -19,7 +19,6 @@ CHOICES = {
     "tuning.keep": ("best", "last"),
     "logger.name": ("wandb", "csv", "none"),
     "logger.mode": ("offline", "online"),
-    "engine.name": ("transformers",),
     "strategy.name": ("auto", "ddp", "fsdp", "deepspeed_zero2", "deepspeed_zero3", "deepspeed_zero3_offload"),
     "generation.demonstrations": ("own_type", "random"),
     "retrieval.name": ("none", "bm25"),

@@ -57,7 +57,7 @@ def _find_problems(config: Config, findings: Findings) -> Iterator[str]:
     yield from problems.find_duplicates(seeds + questions, config.generation.filters.novelty_threshold)
     for find in problems.CHECKS_OF_A_FILE:
         yield from (*find(seeds), *find(questions))
-    yield from problems.find_early_stops(seeds)
+    yield from problems.find_early_stops(seeds, config.prompts.input_stop)
     yield from problems.find_unseen_types_and_labels(seeds, findings.held_out)
 
 

@@ -5,10 +5,11 @@ A seed takes the place of text that the model would write, and the first passage
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 from rich.console import Console
@@ -22,16 +23,17 @@ from selfspec.errors import UserError, did_you_mean
 from selfspec.evaluation.few_shot import answer_batch, build_batches
 from selfspec.generation.instructions import draft_from_row, plan_requests, write_instructions
 from selfspec.generation.judgements import Judge
-from selfspec.generation.pools import Pool
-from selfspec.generation.responses import FindPassages, ResponseSettings, draft_as_task, write_responses
+from selfspec.generation.pools import Pool, Row, pool_keys
+from selfspec.generation.responses import FindPassages, ResponseSettings, write_responses
 from selfspec.generation.votes import sample_votes
 from selfspec.launch.preparation import check_seed_counts
 from selfspec.models.toy import build_toy
 from selfspec.pipeline.build import build_pipeline
-from selfspec.pipeline.pools import pool_keys
 from selfspec.prompts.chat import bos_ids, chat_template_of, with_prompt_style
+from selfspec.prompts.templates import PromptRenderer
 from selfspec.retrieval.corpus import split_into_passages
 from selfspec.retrieval.passage import Passage
+from selfspec.runtime.context import StageContext
 
 
 @dataclass
@@ -60,16 +62,21 @@ class Recorder:
     def render_prompt(self, batch: PromptBatch) -> tuple[str, str]:
         """(prefix, first item) with the chat template around them."""
         template = chat_template_of(self.tokenizer)
-        return template.prefix(batch.prefix, batch.begun), template.item(batch.items[0], batch.begun)
+        prefix = template.prefix(batch.prefix, batch.continues_response)
+        return prefix, template.item(batch.items[0], batch.continues_response)
 
 
 class _FirstBatchPool(Pool):
     """A pool that makes only the first batch of a block, and stores nothing."""
 
     def block(
-        self, number: int, groups: Sequence[Sequence[Any]], make: Callable[[int, Any], list[dict[str, Any]]]
+        self,
+        number: int,
+        groups: Mapping[str, Sequence[Row]],
+        complete: Callable[[str, Sequence[Row]], list[dict[str, Any]]],
     ) -> list[dict[str, Any]]:
-        return make(0, groups[0])
+        task_type, rows = next(iter(groups.items()))
+        return complete(task_type, rows[: self.batch_size])
 
 
 def print_preview(config: Config, task: str | None, console: Console) -> None:
@@ -107,12 +114,14 @@ def _record_generation(config: Config, recorder: Recorder) -> list[str]:
     check_seed_counts(config, domain)
     shown, _ = split_seeds(seeds)
     shown = seed_subset(shown, domain.seed_count)
-    keys = pool_keys(build_pipeline(config).rounds[0][0])
-    pools = {name: _FirstBatchPool(cast(Any, None), "", key, lambda: recorder) for name, key in keys.items()}
+    pools = _first_batch_pools(config, recorder)
+    prompts = PromptRenderer(config.prompts)
     seed = _matching_seed(shown, plan_requests(domain, shown, pools["instructions"], 0)[0])
     recorder.replies = [seed.instruction, seed.input]
-    draft = draft_from_row(write_instructions(pools["instructions"], 0, generation, domain, shown)[0])
-    settings = ResponseSettings(generation, domain, shown, _first_passages(config), config.model.context_length)
+    draft = draft_from_row(write_instructions(pools["instructions"], 0, generation, domain, shown, prompts)[0])
+    settings = ResponseSettings(
+        generation, domain, shown, prompts, _first_passages(config), config.model.context_length
+    )
     write_responses(pools["responses"], 0, [(0, draft)], settings)
     source = f"with the text of seed {seed.id} in place of the model's"
     titles = ["Instruction-writing", f"Input-writing ({source})", f"Response ({source})"]
@@ -122,10 +131,21 @@ def _record_generation(config: Config, recorder: Recorder) -> list[str]:
         sample_votes(pools["votes"], 0, [(0, closed_draft)], settings)
         titles.append(f"Self-consistency (with the text of seed {closed.id})")
     if generation.filters.judge:
-        judge = Judge(pools["judgements"], generation.judge, domain, shown)
-        judge.block(0, [(0, draft_as_task(draft), seed.output)])
+        judge = Judge(pools["judgements"], generation.judge, domain, shown, prompts)
+        judge.block(0, [(0, draft, seed.output)])
         titles.append(f"Judge ({source})")
     return titles
+
+
+def _first_batch_pools(config: Config, recorder: Recorder) -> dict[str, Pool]:
+    """A pool for each generation step, under the keys of the run."""
+    stage = build_pipeline(config).rounds[0][0]
+    context = cast(StageContext, SimpleNamespace(stage=stage))
+    size = config.generation.instructions.batch_size
+    keys = pool_keys(stage.values, stage.inputs)
+    return {
+        name: _FirstBatchPool(context, name, key, config.seed, size, lambda: recorder) for name, key in keys.items()
+    }
 
 
 def _matching_seed(shown: Sequence[Seed], request: TaskRequest) -> Seed:
@@ -154,10 +174,11 @@ def _record_evaluation(config: Config, task: str | None, recorder: Recorder) -> 
             f"types are {', '.join(sorted(types))}."
         )
     titles = []
+    prompts = PromptRenderer(config.prompts)
     batches = build_batches(questions, shown, config.evaluation, config.seed)
     for shots in config.evaluation.shots:
         batch = next(batch for batch in batches if (batch.task_type, batch.shots) == (task, shots))
-        (first, *_) = answer_batch(recorder, batch, domain.role, config.model.context_length)
+        (first, *_) = answer_batch(recorder, batch, domain.role, config.model.context_length, prompts)
         titles.append(f"Evaluation of {task}, {first['shots_shown']} shots, question {first['id']}")
     return titles
 

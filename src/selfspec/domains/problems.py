@@ -10,7 +10,6 @@ from selfspec.domains.lines import Line, count_labels, describe_labels, group_by
 from selfspec.evaluation.judgement import is_compliant
 from selfspec.filters.duplicate import DuplicateInputs
 from selfspec.filters.novelty import Novelty
-from selfspec.prompts.templates import INPUT_STOP
 
 # A label is too frequent if it is the answer in more than this share of at least so many rows.
 MAX_LABEL_SHARE, MIN_ROWS_FOR_SHARE = 0.7, 6
@@ -83,11 +82,11 @@ CHECKS_OF_A_FILE: tuple[Callable[[Sequence[Line]], Iterator[str]], ...] = (
 )
 
 
-def find_early_stops(seeds: Sequence[Line]) -> Iterator[str]:
+def find_early_stops(seeds: Sequence[Line], input_stop: Sequence[str]) -> Iterator[str]:
     """Seeds whose input contains a stop text of generated inputs: as few-shot examples they teach early stopping."""
     for line in seeds:
         text = re.sub(r"\n\s*\n", "\n", f" {line.row.input}")
-        for stop in (stop for stop in INPUT_STOP if stop in text):
+        for stop in (stop for stop in input_stop if stop in text):
             yield (
                 f"{line.location}: the input has a line that begins with '{stop.strip()}', "
                 "where a generated input would be cut off."

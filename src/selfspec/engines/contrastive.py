@@ -1,7 +1,8 @@
-"""Contrastive decoding (after Li et al., arXiv 2210.15097): what the specialized model knows more than its base.
+"""Contrastive decoding of the specialized model against its base (after Li et al., arXiv 2210.15097).
 
-Expert and amateur are the same weights, with the adapter on and off (METHOD, Iteration; the formula is ours [O]):
-score = log p_expert - contrast * log p_amateur, over tokens with p_expert >= plausible * max p_expert.
+Expert and amateur are the same weights, with the adapter on and off. The paper uses contrastive decoding; its formula
+is not known, this one is ours (docs/method.md): score = log p_expert - contrast * log p_amateur, over tokens with
+p_expert >= plausible * max p_expert.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from selfspec.engines.transformers import TransformersEngine
 
 @dataclass
 class _ExpertAndAmateur:
-    """The same rows in flight, read by expert and amateur."""
+    """The same rows, decoded by expert and amateur."""
 
     expert: Any
     amateur: Any
-    contrast: Tensor  # [rows]: 0 where the expert decides alone
+    contrast: Tensor  # [rows]; 0 for rows that the expert decides alone
     plausible: float
 
     @property
     def logits(self) -> Tensor:
-        """[rows, vocabulary]: scores of the next token."""
+        """Scores of the next token [rows, vocabulary]."""
         expert: Tensor = self.expert.logits.float().log_softmax(-1)
         amateur = self.amateur.logits.float().log_softmax(-1)
         scores: Tensor = expert - self.contrast[:, None] * amateur
@@ -37,19 +38,19 @@ class _ExpertAndAmateur:
         return scores.masked_fill(implausible & contrasted, -torch.inf)
 
     def keep(self, rows: list[int]) -> None:
-        """Only `rows` go on."""
+        """Drop all rows but these."""
         self.expert.keep(rows)
         self.amateur.keep(rows)
         self.contrast = self.contrast[torch.tensor(rows, device=self.contrast.device)]
 
 
 class ContrastiveEngine(TransformersEngine):
-    """Completes greedily with a model that wears an adapter, against itself without."""
+    """Completes greedily with a model and its adapter, contrasted with the same model without the adapter."""
 
     def __init__(self, model: Any, tokenizer: Any, contrast: float, plausible: float) -> None:
         super().__init__(model, tokenizer)
         self.contrast, self.plausible = contrast, plausible
-        self.amateur = TransformersEngine(model, tokenizer)  # the adapter is off whenever it is called
+        self.amateur = TransformersEngine(model, tokenizer)  # called with the adapter off
 
     def _read(self, batch: PromptBatch) -> Any:
         closed = batch.closed or (False,) * len(batch.items)

@@ -1,24 +1,26 @@
-"""Asking a model the evaluation questions: per task one few-shot prefix, computed once."""
+"""Evaluation questions as prompts: batches of one task type that share a few-shot prefix, and the model's replies."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from selfspec.config.schema import EvaluationConfig
+from selfspec.data.few_shot import draw_few_shot
 from selfspec.data.records import Question, Seed
 from selfspec.data.splits import round_robin
-from selfspec.engines.protocol import Engine, PromptBatch, Sampling
+from selfspec.engines.protocol import Completion, Engine, PromptBatch, Sampling
 from selfspec.evaluation.judgement import MAX_NEW_TOKENS
-from selfspec.prompts.templates import RESPONSE_STOP, render_prefix, render_task
+from selfspec.prompts.templates import PromptRenderer
+from selfspec.runtime.random_streams import random_stream
+
+TOKEN_MARGIN = 8  # tokens that tokenising prefix and task apart may add
 
 
 @dataclass(frozen=True)
 class EvaluationBatch:
-    """One numbered batch of questions of one task, with its shots."""
+    """Questions of one task type with their few-shot examples."""
 
-    number: int
     task_type: str
     shots: int
     draw: int  # of the shots
@@ -27,65 +29,69 @@ class EvaluationBatch:
 
 
 def build_batches(
-    questions: Sequence[Question], shown: Sequence[Seed], evaluation: EvaluationConfig, seed: int
+    questions: Sequence[Question], seeds: Sequence[Seed], evaluation: EvaluationConfig, seed: int
 ) -> list[EvaluationBatch]:
-    """Every batch of the evaluation, numbered; the questions of a batch are alike in length."""
-    made: list[EvaluationBatch] = []
-    asked = round_robin(questions, evaluation.limit)
+    """Every batch of the evaluation, in order; the questions of a batch are alike in length.
+
+    The order of the questions does not depend on the batch size.
+    """
+    batches: list[EvaluationBatch] = []
+    selected = round_robin(questions, evaluation.limit)
     draws = [(shots, draw) for shots in evaluation.shots for draw in range(evaluation.draws if shots else 1)]
-    for shots, number in draws:
-        for task in dict.fromkeys(question.task_type for question in questions):
-            mine = sorted((q for q in asked if q.task_type == task), key=lambda q: (len(q.input), q.id))
-            examples = tuple(draw_shots(shown, task, shots, f"{seed}/{number}"))
-            for begin in range(0, len(mine), evaluation.batch_size):
-                some = tuple(mine[begin : begin + evaluation.batch_size])
-                made.append(EvaluationBatch(len(made), task, shots, number, examples, some))
-    return made
+    for shots, draw in draws:
+        for task_type in dict.fromkeys(question.task_type for question in questions):
+            own = sorted((q for q in selected if q.task_type == task_type), key=lambda q: (len(q.input), q.id))
+            rng = random_stream(seed, "evaluation shots", draw, task_type, shots)
+            examples = tuple(draw_few_shot(seeds, task_type, shots, rng))
+            for start in range(0, len(own), evaluation.batch_size):
+                part = tuple(own[start : start + evaluation.batch_size])
+                batches.append(EvaluationBatch(task_type, shots, draw, examples, part))
+    return batches
 
 
-def draw_shots(shown: Sequence[Seed], task: str, shots: int, name: str) -> list[Seed]:
-    """The few-shot examples of a task: its own seeds first, filled up with others, in random order."""
-    chance = random.Random(f"{name}/{task}/{shots}")
-    mixed = chance.sample(list(shown), len(shown))
-    drawn = sorted(mixed, key=lambda example: example.task_type != task)[:shots]
-    return chance.sample(drawn, len(drawn))
-
-
-def answer_batch(engine: Engine, sheet: EvaluationBatch, role: str, context: int) -> list[dict[str, object]]:
-    """The replies to one batch, as plain rows.
+def answer_batch(
+    engine: Engine, batch: EvaluationBatch, role: str, context_length: int, prompts: PromptRenderer
+) -> list[dict[str, object]]:
+    """The replies to one batch, as plain rows in the order of its questions.
 
     Args:
-        engine: The model to ask.
-        sheet: The questions.
+        engine: The model that answers.
+        batch: The questions.
         role: Who answers.
-        context: Tokens that the model can read; shots are dropped until everything fits, and that is counted.
+        context_length: Tokens that the model can read; a question gets as many of its shots as fit, and that is
+            recorded.
+        prompts: Renders the prompts.
     """
-    kind = sheet.questions[0].kind
-    limit = MAX_NEW_TOKENS[kind]
-    items = tuple(render_task(question) for question in sheet.questions)
-    longest = max(engine.count(item) for item in items) + limit + 8
-    prefix, shots = next(
-        (text, count)
-        for text, count in _prefixes(role, sheet.examples)
-        if count == 0 or engine.count(text) + longest <= context
-    )
-    options = tuple(question.options if kind == "label" else () for question in sheet.questions)
-    completions = engine.complete(PromptBatch(prefix, items, Sampling(limit), RESPONSE_STOP, options))
-    return [
-        {
-            "id": question.id,
-            "task_type": sheet.task_type,
-            "shots": sheet.shots,
-            "draw": sheet.draw,
-            "shots_shown": shots,
-            "reply": completion.text,
-            "finished": completion.finished,
-            "option_logprobs": list(completion.option_logprobs),
-        }
-        for question, completion in zip(sheet.questions, completions, strict=True)
-    ]
+    groups: dict[int, list[Question]] = {}
+    prefixes = [prompts.prefix(role, batch.examples[:count]) for count in range(len(batch.examples) + 1)]
+    lengths = [engine.count(prefix) for prefix in prefixes]
+    for question in batch.questions:
+        length = engine.count(prompts.task(question)) + MAX_NEW_TOKENS[question.kind] + TOKEN_MARGIN
+        fitting = [count for count in range(1, len(prefixes)) if lengths[count] + length <= context_length]
+        groups.setdefault(max(fitting, default=0), []).append(question)
+    rows = {}
+    for count, group in groups.items():
+        for question, completion in zip(group, _complete(engine, prefixes[count], group, prompts), strict=True):
+            rows[question.id] = _row(batch, question, completion, count)
+    return [rows[question.id] for question in batch.questions]
 
 
-def _prefixes(role: str, examples: Sequence[Seed]) -> Iterator[tuple[str, int]]:
-    for count in range(len(examples), -1, -1):
-        yield render_prefix(role, examples[:count]), count
+def _complete(engine: Engine, prefix: str, questions: Sequence[Question], prompts: PromptRenderer) -> list[Completion]:
+    kind = questions[0].kind
+    items = tuple(prompts.task(question) for question in questions)
+    options = tuple(question.options if kind == "label" else () for question in questions)
+    stop = prompts.templates.response_stop
+    return engine.complete(PromptBatch(prefix, items, Sampling(MAX_NEW_TOKENS[kind]), stop, options=options))
+
+
+def _row(batch: EvaluationBatch, question: Question, completion: Completion, num_shots: int) -> dict[str, object]:
+    return {
+        "id": question.id,
+        "task_type": batch.task_type,
+        "shots": batch.shots,
+        "draw": batch.draw,
+        "shots_shown": num_shots,
+        "reply": completion.text,
+        "finished": completion.finished,
+        "option_logprobs": list(completion.option_logprobs),
+    }

@@ -18,6 +18,7 @@ from selfspec.data.splits import round_robin
 from selfspec.errors import UserError
 from selfspec.models.load import default_device, load_network, load_tokenizer, model_files, with_adapter
 from selfspec.models.weights import locate_weights
+from selfspec.prompts.templates import PromptRenderer
 from selfspec.reporting.finished_run import FinishedRun
 from selfspec.runtime.progress import Progress
 from selfspec.tuning.batches import EncodedExample, encode_rows
@@ -79,7 +80,8 @@ def rounding_tolerance(dtype: torch.dtype) -> float:
 
 def _comparison_rows(run: FinishedRun, tokenizer: Any) -> list[EncodedExample]:
     """A few shown seeds with the first tokens of their answers."""
-    encoded = encode_rows(round_robin(run.shown, COMPARED_ROWS), run.config.domain.role, tokenizer)
+    rows, prompts = round_robin(run.shown, COMPARED_ROWS), PromptRenderer(run.config.prompts)
+    encoded = encode_rows(rows, run.config.domain.role, tokenizer, prompts)
     return [EncodedExample(row.prompt, row.response[:COMPARED_TOKENS]) for row in encoded]
 
 

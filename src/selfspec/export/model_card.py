@@ -52,7 +52,7 @@ def render_card(run: FinishedRun, merged: MergeComparison | None) -> str:
         merge_comparison=merge_comparison_text(merged) if merged else "",
         licence=find_licence(config.model.licence),
         hub=None if config.model.toy or config.model.path else config.model.hub,
-        weights=run.manifest["slice"]["weights"],
+        weights=run.manifest["values"]["weights"],
         template=run.template,
         settings=markdown_table(["", ""], _setting_rows(run)),
         funnel=markdown_table(["dropped by", "reason", "rows"], funnel_rows(report["funnel"])),
@@ -88,7 +88,7 @@ def _public_command(command: str) -> str:
 def _setting_rows(run: FinishedRun) -> Iterator[tuple[str, str]]:
     """(step, settings) for each step that made the model."""
     config, counts = run.config, run.manifest["counts"]
-    yield "base", f"{config.model.name}, weights `{run.manifest['slice']['weights']}`"
+    yield "base", f"{config.model.name}, weights `{run.manifest['values']['weights']}`"
     split = f"{len(run.shown)} shown to the model, {len(run.held_out)} held out"
     yield "seeds", f"{split}; {Path(config.domain.seeds).name}, sha256 `{run.manifest['inputs']['seeds']}`"
     yield from _generation_rows(config.generation)

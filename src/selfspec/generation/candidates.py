@@ -25,11 +25,10 @@ from selfspec.filters.self_consistency import check_votes
 from selfspec.generation.instructions import draft_from_row, write_instructions
 from selfspec.generation.judgements import Judge
 from selfspec.generation.passages import passage_finder
-from selfspec.generation.pools import Pool
-from selfspec.generation.responses import FindPassages, ResponseSettings, draft_as_task, write_responses
+from selfspec.generation.pools import Pool, pool_keys
+from selfspec.generation.responses import FindPassages, ResponseSettings, write_responses
 from selfspec.generation.votes import sample_votes
-from selfspec.pipeline.pools import pool_keys
-from selfspec.prompts.templates import template_hash
+from selfspec.prompts.templates import PromptRenderer, prompts_hash
 from selfspec.retrieval.passage import Passage
 from selfspec.runtime.context import StageContext
 
@@ -52,7 +51,7 @@ class Candidate:
         """Whether nothing dropped it so far."""
         return not any(self.verdicts.values())
 
-    def example(self) -> Example:
+    def example(self, prompt: str) -> Example:
         """The row as it is kept, with its past."""
         return Example(
             id=self.id,
@@ -62,7 +61,7 @@ class Candidate:
             response_seeds=tuple(self.reply.get("response_seeds", ())),
             documents=tuple(self.reply.get("documents", ())),
             sampler_seed=self.raw["sampler_seed"],
-            prompt=template_hash(),
+            prompt=prompt,
             verdicts=self.verdicts,
         )
 
@@ -96,20 +95,20 @@ class GenerationInputs:
 class CandidateRows:
     """Makes blocks of judged rows, in order; a model is loaded at the first block that is not stored."""
 
-    job: StageContext
+    stage_context: StageContext
     domain: DomainConfig
     generation: GenerationConfig
     material: GenerationInputs
     context: int  # tokens that the model can read
     write: Callable[[], Engine]  # the base model
     reply: Callable[[], Engine]  # the base model, or in later rounds the specialized one
+    prompts: PromptRenderer
+    seed: int  # of the experiment
 
     def __post_init__(self) -> None:
         """What the ladder remembers."""
         seeds = self.material.seeds
-        keys = pool_keys(self.job.stage)
-        engines = {"instructions": self.write, "judgements": self.write}
-        self.pools = {name: Pool(self.job, name, key, engines.get(name, self.reply)) for name, key in keys.items()}
+        self.pools = self._open_pools()
         self.by_id = {seed.id: seed for seed in seeds}
         kinds = {name: task.kind for name, task in self.domain.tasks.items()}
         self.grounded = extractive_task_types(seeds, kinds)
@@ -118,13 +117,29 @@ class CandidateRows:
         known = [seed.input for seed in seeds]
         self.contamination = Contamination(self.material.questions, self.generation.contamination.words, known)
         self.answering = ResponseSettings(
-            self.generation, self.domain, self.material.shown, self._passages, self.context
+            self.generation, self.domain, self.material.shown, self.prompts, self._passages, self.context
         )
+
+    def _open_pools(self) -> dict[str, Pool]:
+        context, config = self.stage_context, self.generation
+        engines = {"instructions": self.write, "judgements": self.write}
+        sizes = {"instructions": config.instructions.batch_size, "judgements": config.judge.batch_size}
+        return {
+            name: Pool(
+                context,
+                name,
+                key,
+                self.seed,
+                sizes.get(name, config.responses.batch_size),
+                engines.get(name, self.reply),
+            )
+            for name, key in pool_keys(context.stage.values, context.stage.inputs).items()
+        }
 
     def block(self, number: int) -> list[Example]:
         """The rows of block `number`, every one with its verdicts; blocks are asked for in order."""
         shown = self.material.shown
-        raw = write_instructions(self.pools["instructions"], number, self.generation, self.domain, shown)
+        raw = write_instructions(self.pools["instructions"], number, self.generation, self.domain, shown, self.prompts)
         rows = [self._attempt(number, place, each) for place, each in enumerate(raw)]
         for row in rows:
             self._check_draft(row)
@@ -138,12 +153,12 @@ class CandidateRows:
             balance = LabelBalance()
             for row in (row for row in rows if row.alive and row.kind == "label" and row.output in row.draft.options):
                 row.verdicts["balance"] = balance.check(row.draft.task_type, row.output, row.draft.options)
-        return [row.example() for row in rows]
+        return [row.example(prompts_hash(self.prompts.templates)) for row in rows]
 
     @cached_property
     def judge(self) -> Judge:
         """The model as judge, with its prompt."""
-        return Judge(self.pools["judgements"], self.generation.judge, self.domain, self.material.shown)
+        return Judge(self.pools["judgements"], self.generation.judge, self.domain, self.material.shown, self.prompts)
 
     def _attempt(self, number: int, place: int, raw: dict[str, Any]) -> Candidate:
         draft = draft_from_row(raw)
@@ -196,7 +211,7 @@ class CandidateRows:
             row.output, row.verdicts["self_consistency"] = label or row.output, reason
 
     def _judge(self, number: int, rows: Sequence[Candidate]) -> None:
-        found = self.judge.block(number, [(row.place, draft_as_task(row.draft), row.output) for row in rows])
+        found = self.judge.block(number, [(row.place, row.draft, row.output) for row in rows])
         self._same(self.judge.pool, number, set(found), {row.place for row in rows})
         calibration = self.judge.calibration()
         for row in rows:

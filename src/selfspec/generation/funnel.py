@@ -21,7 +21,7 @@ def collect_examples(rows: CandidateRows, wanted: int) -> dict[str, Any]:
     Raises:
         UserError: `generation.max_attempts` was reached first; what was made is kept.
     """
-    job, limit = rows.job, rows.generation.max_attempts
+    job, limit = rows.stage_context, rows.generation.max_attempts
     made: list[Example] = []
     accepted: list[Example] = []
     with job.progress.step(job.stage.label, wanted, "example") as step:

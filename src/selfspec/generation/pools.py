@@ -1,82 +1,167 @@
-"""Pools: chains of immutable blocks of raw model output in the store."""
+"""Pools: chains of immutable blocks of raw model output in the store.
+
+A block is the output for 64 attempts. It is a function of its pool's key and its number; filters work on what is read
+from it, so a changed filter generates again only what depends on it.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any, TypeVar
 
+from selfspec.config.hashing import digest
 from selfspec.data.jsonl import read_jsonl, write_jsonl
-from selfspec.data.records import Seed
 from selfspec.engines.protocol import Engine
 from selfspec.runtime.batches import NumberedBatch, make_output, run_batches
 from selfspec.runtime.context import StageContext
+from selfspec.runtime.random_streams import random_stream, stream_seed
 
 Row = TypeVar("Row")
-
-
 BLOCK_SIZE = 64  # attempts
 
 
-def group_into_batches(rows: Sequence[Row], kind: Callable[[Row], str], size: int) -> list[list[Row]]:
-    """Batches of at most `size` rows of one `kind` each, in the order of the rows."""
-    kinds: dict[str, list[Row]] = {}
-    for row in rows:
-        kinds.setdefault(kind(row), []).append(row)
-    return [some[start : start + size] for some in kinds.values() for start in range(0, len(some), size)]
+@dataclass(frozen=True)
+class PoolDefinition:
+    """What a pool's key depends on, beside the key of the pool before it.
 
-
-def draw_few_shot(shown: Sequence[Seed], task_type: str, count: int, chance: random.Random) -> list[Seed]:
-    """Seeds to show: random ones of the task type, filled up with any others, in random order.
-
-    Without a type they are just random [M]. A small model that was not shown a task's form does not guess it.
+    Args:
+        name: Of the pool, and of its folder in the store.
+        version: Raised whenever what a block holds changes.
+        values: Dotted names of values in the key of the stage that draws from the pool.
+        inputs: Names of the stage's inputs.
     """
-    mixed = chance.sample(list(shown), len(shown))
-    drawn = sorted(mixed, key=lambda seed: bool(task_type) and seed.task_type != task_type)[:count]
-    return chance.sample(drawn, len(drawn))
+
+    name: str
+    version: int
+    values: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+
+    def key(self, values: Mapping[str, Any], inputs: Mapping[str, str], previous: str) -> str:
+        """The pool's key, from the values and inputs of a stage and the key of the pool before."""
+        own = {name: _value(values, name) for name in self.values}
+        own_inputs = {name: inputs.get(name) for name in self.inputs}
+        return digest({"pool": self.name, "version": self.version, "previous": previous, **own, **own_inputs})
+
+
+def _value(values: Mapping[str, Any], name: str) -> Any:
+    """The value of a dotted name; None where it has its default, and so is not in the key."""
+    value: Any = values
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+INSTRUCTIONS = PoolDefinition(
+    "instructions",
+    version=4,
+    values=(
+        *("seed", "domain", "model", "weights", "engine", "prompts", "round"),
+        *("generation.instructions", "generation.demonstrations"),
+    ),
+    inputs=("seeds",),
+)
+RESPONSES = PoolDefinition(
+    "responses",
+    version=3,
+    values=(
+        *(f"generation.filters.{name}" for name in ("form", "echo", "duplicate", "novelty", "contamination")),
+        *("generation.filters.novelty_threshold", "generation.filters.extra", "generation.contamination"),
+        *("generation.responses", "rounds", "retrieval"),
+    ),
+    inputs=("against", "index", "adapter"),
+)
+VOTES = PoolDefinition("votes", version=5, values=("generation.filters.answer", "generation.self_consistency"))
+JUDGEMENTS = PoolDefinition("judgements", version=4, values=("generation.filters.self_consistency", "generation.judge"))
+POOLS = (INSTRUCTIONS, RESPONSES, VOTES, JUDGEMENTS)  # in the order in which a candidate passes them
+
+
+def pool_keys(values: Mapping[str, Any], inputs: Mapping[str, str]) -> dict[str, str]:
+    """Keys of all pools that a stage draws from, by name: each depends on the one before.
+
+    Args:
+        values: What of the config is in the stage's key (`Stage.values`, or a manifest's).
+        inputs: Keys and hashes of the stage's inputs.
+    """
+    keys: dict[str, str] = {}
+    previous = ""
+    for pool in POOLS:
+        previous = keys[pool.name] = pool.key(values, inputs, previous)
+    return keys
+
+
+def group_by_type(rows: Sequence[Row], task_type: Callable[[Row], str]) -> dict[str, list[Row]]:
+    """The rows of each task type, in their order."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(task_type(row), []).append(row)
+    return groups
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A chain of immutable blocks in the store, each its own output."""
+    """A pool of one stage: reads blocks from the store, or makes them."""
 
-    job: StageContext
-    name: str  # instructions, responses
+    context: StageContext
+    name: str
     key: str
-    engine: Callable[[], Engine]  # loads the model at the first call
+    seed: int  # of the experiment
+    batch_size: int
+    load_engine: Callable[[], Engine]  # loads the model at the first call
 
-    def random(self, block: int, batch: int) -> tuple[random.Random, int]:
-        """The random state of one batch: for draws of seeds, and a number for the sampler."""
-        state = hashlib.sha256(f"{self.key}/{block}/{batch}".encode()).digest()
-        return random.Random(state), int.from_bytes(state[:7], "big")
+    def role(self, what: str) -> str:
+        """Name of a random stream: later rounds that write new instructions draw other numbers."""
+        number = self.context.stage.values.get("round", 1)
+        return what if number == 1 else f"{what}, round {number}"
+
+    def rng(self, what: str, *place: int | str) -> Random:
+        """The random stream of a role at a place of the pool."""
+        return random_stream(self.seed, self.role(what), *place)
+
+    def row_seed(self, what: str, *place: int | str) -> int:
+        """The seed of one row's own stream."""
+        return stream_seed(self.seed, self.role(what), *place)
 
     def block(
-        self, number: int, groups: Sequence[Sequence[Any]], make: Callable[[int, Any], list[dict[str, Any]]]
+        self,
+        number: int,
+        groups: Mapping[str, Sequence[Row]],
+        complete: Callable[[str, Sequence[Row]], list[dict[str, Any]]],
     ) -> list[dict[str, Any]]:
-        """The rows of one block: read, or made batch by batch.
+        """The rows of one block, sorted by their place in it: read, or made batch by batch.
 
         Args:
-            number: The block's place in the pool.
-            groups: What each batch is made of.
-            make: A batch's rows, from its place in the block and its group; called for those not done yet.
+            number: Of the block.
+            groups: The block's rows by task type; a batch is of one type.
+            complete: Raw rows of a batch, each with its `place`, from the task type and the batch.
         """
-        batches = [NumberedBatch(partial(make, place, group), len(group)) for place, group in enumerate(groups)]
+        batches = [
+            NumberedBatch(partial(complete, task_type, batch), len(batch))
+            for task_type, rows in groups.items()
+            for batch in batches_of(rows, self.batch_size)
+        ]
         folder = self.output(f"{number:05d}", f"block {number + 1}", batches, {"block": number})
         return list(read_jsonl(folder / "rows.jsonl"))
 
-    def output(self, name: str, about: str, batches: Sequence[NumberedBatch], facts: dict[str, Any]) -> Path:
-        """An output of the pool, with the rows of these batches in `rows.jsonl`."""
+    def output(self, name: str, note: str, batches: Sequence[NumberedBatch], facts: dict[str, Any]) -> Path:
+        """An output of the pool in the store, with the rows of these batches in `rows.jsonl`."""
 
         def fill(work: Path, output: Path) -> None:
+            scratch = work / f"batches-of-{self.batch_size}"  # another batch size composes other batches
+            scratch.mkdir(exist_ok=True)
             size = sum(batch.size for batch in batches)
-            with self.job.progress.step(f"{self.name}, {about}", size, "row") as step:
-                rows = run_batches(self.job.stop, work, batches, step)
-            write_jsonl(output / "rows.jsonl", rows)
-            told["counts"] = {"rows": len(rows)}
+            with self.context.progress.step(f"{self.name}, {note}", size, "row") as step:
+                rows = run_batches(self.context.stop, scratch, batches, step)
+            write_jsonl(output / "rows.jsonl", sorted(rows, key=lambda row: int(row["place"])))
+            manifest["counts"] = {"rows": len(rows)}
 
-        told = {"pool": self.key, **facts}
-        return make_output(self.job.store, self.job.stop, self.name, f"{self.key}-{name}", told, fill)
+        manifest = {"pool": self.key, **facts}
+        return make_output(self.context.store, self.context.stop, self.name, f"{self.key}-{name}", manifest, fill)
+
+
+def batches_of(rows: Sequence[Row], size: int) -> list[Sequence[Row]]:
+    """Batches of at most `size` rows, in order."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

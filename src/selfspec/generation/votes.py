@@ -1,42 +1,39 @@
-"""Self-consistency (METHOD, beyond the paper): closed tasks are answered again, sampled, several times."""
+"""Self-consistency (ours, beyond the paper): closed tasks are answered again, sampled, several times."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from random import Random
 from typing import Any
 
-from selfspec.data.records import Draft
 from selfspec.engines.protocol import PromptBatch, Sampling
-from selfspec.generation.pools import Pool, draw_few_shot, group_into_batches
-from selfspec.generation.responses import TOKEN_MARGIN, ResponseSettings, fit_passages
-from selfspec.prompts.templates import RESPONSE_STOP, render_prefix
+from selfspec.generation.pools import Pool, batches_of, group_by_type
+from selfspec.generation.responses import Placed, ResponseSettings
 
 MAX_LABEL_TOKENS = 24  # more than any label has
 
 
-def sample_votes(
-    pool: Pool, number: int, drafts: Sequence[tuple[int, Draft]], answering: ResponseSettings
-) -> dict[int, list[str]]:
-    """Sampled answers to one block's closed drafts, by the attempt's place in its block."""
-    config, settings = answering.generation.self_consistency, answering.generation.responses
+def sample_votes(pool: Pool, number: int, drafts: Sequence[Placed], settings: ResponseSettings) -> dict[int, list[str]]:
+    """Sampled responses to the closed drafts of one block, by the attempt's place in its block."""
+    config = settings.generation.self_consistency
 
-    def sample(place: int, some: Sequence[tuple[int, Draft]]) -> list[dict[str, Any]]:
-        _, sampler_seed = pool.random(number, place)
-        like = answering.type_shown(some)
-        chance = Random(f"{pool.key}/{number}/{like}")  # batches of a type share their prompt, and so its cache
-        prefix = render_prefix(answering.domain.role, draw_few_shot(answering.shown, like, settings.shots, chance))
-        room = answering.context - MAX_LABEL_TOKENS - pool.engine().count(prefix) - TOKEN_MARGIN
-        read = [fit_passages(pool.engine(), draft, answering.find(draft), room)[0] for _, draft in some]
-        items = tuple(item for item in read for _ in range(config.samples))
-        sampling = Sampling(MAX_LABEL_TOKENS, config.temperature, seed=sampler_seed)
-        batch = PromptBatch(prefix, items, sampling, RESPONSE_STOP, closed=(True,) * len(items))
-        texts = [completion.text for completion in pool.engine().complete(batch)]
-        return [
-            {"place": attempt, "samples": texts[n * config.samples : (n + 1) * config.samples]}
-            for n, (attempt, _) in enumerate(some)
+    def sample(task_type: str, batch: Sequence[Placed]) -> list[dict[str, Any]]:
+        engine = pool.load_engine()
+        prefix = settings.prompts.prefix(settings.domain.role, settings.shots(pool, "vote shots", number, task_type))
+        items = settings.items(engine, prefix, batch, MAX_LABEL_TOKENS)
+        rows = [
+            (text, pool.row_seed("vote", number, place, sample))
+            for (place, _), (text, _) in zip(batch, items, strict=True)
+            for sample in range(config.samples)
         ]
+        sampling, stop = Sampling(MAX_LABEL_TOKENS, config.temperature), settings.prompts.templates.response_stop
+        texts = []
+        for part in batches_of(rows, pool.batch_size):
+            prompts, row_seeds = zip(*part, strict=True)
+            closed = (True,) * len(part)
+            completions = engine.complete(PromptBatch(prefix, prompts, sampling, stop, row_seeds, closed=closed))
+            texts += [completion.text for completion in completions]
+        samples = batches_of(texts, config.samples)
+        return [{"place": place, "samples": list(own)} for (place, _), own in zip(batch, samples, strict=True)]
 
-    size = max(1, settings.batch_size // config.samples)
-    groups = group_into_batches(drafts, lambda pair: answering.type_shown([pair]), size)
+    groups = group_by_type(drafts, lambda row: row[1].task_type)
     return {row["place"]: row["samples"] for row in pool.block(number, groups, sample)}

@@ -18,13 +18,13 @@ from typing import Any
 from selfspec.errors import UserError
 from selfspec.launch.worker import run_stage
 from selfspec.pipeline.graph import Executor, Node
-from selfspec.pipeline.stage import DISTRIBUTED
 from selfspec.runtime.code_snapshot import snapshot_environment
 from selfspec.runtime.files import write_atomic
 from selfspec.runtime.machine import gpu_count
 from selfspec.runtime.progress import Progress
 from selfspec.runtime.signals import StopFlag
 from selfspec.runtime.store import Store
+from selfspec.stages import DISTRIBUTED
 
 POLL_SECONDS = 0.05
 

@@ -24,9 +24,8 @@ from selfspec.config.schema import Config
 from selfspec.errors import UserError
 from selfspec.launch.executors import choose_executor
 from selfspec.launch.preparation import prepare_config
-from selfspec.pipeline.build import build_pipeline
-from selfspec.pipeline.graph import MADE, Node, StageFailed, execute_graph, mark_stored, unite_jobs
-from selfspec.pipeline.stage import Pipeline
+from selfspec.pipeline.build import Pipeline, build_pipeline
+from selfspec.pipeline.graph import Node, Outcomes, StageFailed, execute_graph, mark_stored, unite_jobs
 from selfspec.reporting.board import node_line
 from selfspec.reporting.report import (
     build_report,
@@ -53,37 +52,39 @@ register_resolvers_from_environment()
 OVERRIDES_VARIABLE = "SELFSPEC_TYPED"  # the overrides of the command, for processes that other launchers start
 
 
-TRACEBACK_VARIABLE = (
-    "SELFSPEC_TRACEBACK"  # set when the user asked for HYDRA_FULL_ERROR=1, which the door sets for itself
-)
+TRACEBACK_VARIABLE = "SELFSPEC_TRACEBACK"  # set if the user set HYDRA_FULL_ERROR=1, which cli.run sets for itself
 
 
-def run_task(composed: DictConfig) -> float | None:
-    """Run the experiment that was composed; on failure `error.json` is written and the exit code is 1.
+def run_task(composed: DictConfig, outcomes: Outcomes | None = None) -> float | None:
+    """Run a composed experiment; on failure write `error.json` and exit with code 1 (in a sweep: raise).
+
+    Args:
+        composed: The config as Hydra composed it.
+        outcomes: What the stages of the sweep came to, if this process has run them.
 
     Returns:
-        The specialized model's loss on the held-out seeds (nats a token): what a search may minimise. Never a score.
+        Loss of the specialized model on the held-out seeds (nats a token): what a search may minimise, never a score.
     """
     configure_environment()
     folder = Path(HydraConfig.get().runtime.output_dir)
     (folder / "error.json").unlink(missing_ok=True)  # of an earlier try in the same folder
     try:
-        return run_experiment(with_group(prepare_config(composed)), folder)
+        return run_experiment(with_group(prepare_config(composed)), folder, outcomes or Outcomes())
     except (UserError, OSError) as error:
         log.error(traceback.format_exc())
-        told = error_message(error, [])
+        message = error_message(error, [])
         stage = error.stage.label if isinstance(error, StageFailed) else None
-        _write_json(folder / "error.json", {"stage": stage, "what": told})
+        _write_json(folder / "error.json", {"stage": stage, "what": message})
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
-        if HydraConfig.get().mode == RunMode.MULTIRUN:  # the sweep goes on, and tells of it at its end
-            raise UserError(told) from error
-        print(told, file=sys.stderr)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:  # the sweep continues, and reports it at its end
+            raise UserError(message) from error
+        print(message, file=sys.stderr)
         sys.exit(1)
 
 
-def run_experiment(config: Config, folder: Path) -> float | None:
-    """Everything from seeds to report; what the store holds is not done again."""
+def run_experiment(config: Config, folder: Path, outcomes: Outcomes) -> float | None:
+    """Run everything from seeds to report; stored outputs are reused."""
     stages = build_pipeline(config)
     store = Store(Path(config.paths.store))
     if config.plan:
@@ -91,17 +92,17 @@ def run_experiment(config: Config, folder: Path) -> float | None:
         return None
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(plain_config(config)))
     _write_json(folder / "stages.json", {stage.label: f"{stage.name}/{stage.key}" for stage in stages.stages})
-    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN  # which has a display of its own
+    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN  # the sweep has its own display
     with Progress(Console(quiet=True) if in_sweep else None) as progress:
         title = experiment_title(config)
         progress.say(f"[bold]{title}[/]  [dim]{folder}[/]")
-        made = _run_missing_stages(config, stages, store, progress, folder)
+        made = _run_missing_stages(config, stages, store, progress, folder, outcomes)
         if made is None:
             return None
         report = build_report(config, stages, store, title)
         _write_json(folder / "results.json", report)
         write_page(config, stages, store, report, folder)
-        if made:  # a run that finds everything done has nothing to log
+        if made:  # a run that found everything stored has nothing new to log
             log_result(config, folder, report, output_folder(store, kept_round(stages, store)[0]))
         progress.console.print(results_table(report))
         progress.say(f"[bold]{folder / 'report.html'}[/]")
@@ -109,7 +110,7 @@ def run_experiment(config: Config, folder: Path) -> float | None:
 
 
 def with_group(config: Config) -> Config:
-    """In a sweep, W&B's runs are grouped by what was typed, so that the same command goes on in the same group."""
+    """The config with the W&B group: in a sweep a hash of the typed overrides, so that the same command resumes it."""
     hydra = HydraConfig.get()
     group = "-".join(Path(hydra.runtime.output_dir).parts[-2:])
     if hydra.mode == RunMode.MULTIRUN:
@@ -118,54 +119,57 @@ def with_group(config: Config) -> Config:
 
 
 def _run_missing_stages(
-    config: Config, stages: Pipeline, store: Store, progress: Progress, folder: Path
+    config: Config, stages: Pipeline, store: Store, progress: Progress, folder: Path, outcomes: Outcomes
 ) -> bool | None:
-    """Make what is missing; whether anything was, or None if it was left to a cluster.
+    """Run the stages that are not stored.
+
+    Returns:
+        Whether any was run; None if they were left to a cluster.
 
     Raises:
-        StageFailed: the first that failed, after all that do not need it.
+        StageFailed: the first that failed, after all stages that do not depend on it.
     """
     nodes = unite_jobs([(config, stages)])
-    mark_stored(nodes, store)
+    mark_stored(nodes, store, outcomes)
     idle = not any(node.open for node in nodes.values())
     stop = StopFlag()
     executor = choose_executor({} if idle else _launcher_config(), folder, store, progress, stop)
-    with nullcontext() if idle else stop.installed():  # a sweep has ears of its own
-        execute_graph(nodes, store, executor, lambda node: _print_stage(node, store, progress))
+    with nullcontext() if idle else stop.installed():  # a sweep installs its own signal handlers
+        execute_graph(nodes, store, executor, outcomes, lambda node: _print_stage(node, store, progress))
     for node in nodes.values():
         if node.state == "failed":
             raise StageFailed(node.stage, node.message)
     if any(node.open for node in nodes.values()):
         progress.say("Its stages were left to SLURM; the same command attaches to them, and draws the report.")
         return None
-    return bool(MADE & set(nodes))
+    return bool(outcomes.made & set(nodes))
 
 
 def _show_plan(config: Config, stages: Pipeline, store: Store, folder: Path) -> None:
     from selfspec.launch.plan import show_plan
 
     nodes = unite_jobs([(config, stages)])
-    mark_stored(nodes, store)
+    mark_stored(nodes, store, Outcomes())
     show_plan(nodes, 1, _launcher_config(), folder)
 
 
 def _launcher_config() -> dict[str, Any]:
-    """What `hydra/launcher` says: in sweeps Hydra reads it itself, and a foreign launcher's job runs here."""
+    """The composed `hydra/launcher`; empty in a sweep, where Hydra uses it itself."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return {}
     return OmegaConf.to_container(HydraConfig.get().launcher, resolve=True)  # type: ignore[return-value]
 
 
 def _print_stage(node: Node, store: Store, progress: Progress) -> None:
-    """One line on a stage that is finished, or handed to a cluster."""
+    """Print one line on a stage that is finished, or was submitted to a cluster."""
     if node.state not in ("done", "stored"):
         if node.job or node.state == "failed":
             progress.say(node_line(node))
         return
     counts: dict[str, Any] = store.manifest(node.stage.name, node.stage.key)["counts"]
-    told = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items() if value)
+    text = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items() if value)
     seconds = "stored" if node.state == "stored" else f"{node.seconds:.1f} s"
-    progress.say(f"  [green]✓[/] {node.stage.label:<22} {seconds:>9}  [dim]{told}[/]")
+    progress.say(f"  [green]✓[/] {node.stage.label:<22} {seconds:>9}  [dim]{text}[/]")
 
 
 def _write_json(path: Path, data: Any) -> None:

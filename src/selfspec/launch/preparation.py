@@ -16,6 +16,7 @@ from selfspec.config.schema import Config, DomainConfig
 from selfspec.config.validation import check_unknown_keys, validate
 from selfspec.data.reading import read_all_questions, read_question_texts, read_questions, read_seeds
 from selfspec.data.splits import split_seeds
+from selfspec.engines.build import build_engine
 from selfspec.errors import UserError
 from selfspec.evaluation.benchmarks.prepare import prepare_benchmarks
 from selfspec.evaluation.harness import check_harness
@@ -23,6 +24,7 @@ from selfspec.launch.resources import devices_of
 from selfspec.models.nf4 import check_bitsandbytes
 from selfspec.models.weights import check_weights
 from selfspec.planning.devices import check_devices, processes_here
+from selfspec.prompts.templates import check_prompts
 from selfspec.tuning.strategies.limits import check_deepspeed_installed, check_strategy_device
 
 
@@ -47,6 +49,8 @@ def prepare_config(composed: DictConfig) -> Config:
         raise
     launcher = HydraConfig.get().launcher if HydraConfig.initialized() else {}
     config = _with_prepared_data(validate(config, devices_of("adapter", launcher)))
+    check_prompts(config.prompts)
+    build_engine(config.engine)
     _check_data(config)
     if config.plan:  # of what may be done elsewhere
         return config

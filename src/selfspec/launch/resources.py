@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from selfspec.errors import UserError
-from selfspec.pipeline.stage import DISTRIBUTED
 from selfspec.planning.devices import processes_here
+from selfspec.stages import DISTRIBUTED
 
 SIGNAL_SECONDS = 120  # before its time is up, a stage is told to save and to queue again
 

@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def launch_sweep(launcher: Any, job_overrides: Sequence[Sequence[str]], first: i
     if searching and settings.get("wait") is False:
         raise UserError("A search needs each job's result to choose the next; leave hydra.launcher.wait at true.")
     if any(job.config.plan for job in entered):
-        mark_stored(nodes, Store(Path(entered[0].config.paths.store)))
+        mark_stored(nodes, Store(Path(entered[0].config.paths.store)), launcher.outcomes)
         show_plan(nodes, len(entered), settings, folder)
         if searching:  # what it would try next depends on results
             sys.exit()
@@ -85,7 +86,7 @@ class Sweep:
             self.progress.say(f"[bold]{count_jobs_and_stages(len(self.jobs), self.nodes)}[/]  [dim]{self.folder}[/]")
             executor = choose_executor(self.settings, self.folder, store, self.progress, stop)
             try:
-                execute_graph(self.nodes, store, executor, self._changed)
+                execute_graph(self.nodes, store, executor, self.launcher.outcomes, self._changed)
             finally:
                 self._note()
                 write_sweep_report(self.folder)
@@ -103,7 +104,9 @@ class Sweep:
             return
         for job in self.sharing[node.stage.key]:
             if job.number not in self.returns and job.done(self.nodes):
-                self.returns[job.number] = run_task_function(self.launcher, job.composed)
+                self.returns[job.number] = run_task_function(
+                    self.launcher, job.composed, partial(run_task, outcomes=self.launcher.outcomes)
+                )
                 self._log()
                 own = [text for text in job.overrides if any(text not in other.overrides for other in self.jobs)]
                 self.progress.say(f"  [bold]job {job.number}[/] {' '.join(own)}  [dim]{job.folder.name}[/]")

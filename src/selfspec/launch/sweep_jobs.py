@@ -11,14 +11,14 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job
+from hydra.types import TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from selfspec.config.schema import Config
 from selfspec.launch.experiment import with_group
 from selfspec.launch.preparation import prepare_config
-from selfspec.pipeline.build import build_pipeline
+from selfspec.pipeline.build import Pipeline, build_pipeline
 from selfspec.pipeline.graph import Graph
-from selfspec.pipeline.stage import Pipeline
 from selfspec.runtime.files import write_atomic
 
 
@@ -73,11 +73,11 @@ def _prepare_job(composed: DictConfig, overrides: list[str]) -> SweepJob:
     return SweepJob(composed, number, filter_overrides(overrides), folder, config, build_pipeline(config))
 
 
-def run_task_function(launcher: Any, composed: DictConfig) -> JobReturn:
-    """The job's task function, as Hydra runs it."""
+def run_task_function(launcher: Any, composed: DictConfig, task_function: TaskFunction | None = None) -> JobReturn:
+    """Run a job's task function as Hydra does: the launcher's own, or the one given."""
     returned = run_job(
         hydra_context=launcher.hydra_context,
-        task_function=launcher.task_function,
+        task_function=task_function or launcher.task_function,
         config=composed,
         job_dir_key="hydra.sweep.dir",
         job_subdir_key="hydra.sweep.subdir",

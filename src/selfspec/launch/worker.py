@@ -21,7 +21,6 @@ from selfspec import __version__
 from selfspec.config.schema import Config
 from selfspec.errors import Interrupted, UserError
 from selfspec.pipeline.build import build_pipeline
-from selfspec.pipeline.stage import VERSIONS, Stage, stage_function, stage_sections
 from selfspec.planning.devices import check_stage_device
 from selfspec.runtime.batches import make_output
 from selfspec.runtime.code_snapshot import git_commit
@@ -30,6 +29,7 @@ from selfspec.runtime.distributed import join_process_group, terminate_with_pare
 from selfspec.runtime.files import WRITTEN
 from selfspec.runtime.progress import Progress
 from selfspec.runtime.signals import StopFlag
+from selfspec.runtime.stage import Stage
 from selfspec.runtime.store import Store
 
 log = logging.getLogger("selfspec")
@@ -47,8 +47,8 @@ def run_stage(stage: Stage, config: Config, store: Store, progress: Progress, st
     """
     facts = {
         "label": stage.label,
-        "version": VERSIONS[stage.name],
-        "slice": stage.slice,
+        "version": stage.definition.version,
+        "values": stage.values,
         "inputs": dict(stage.inputs),
         "selfspec": __version__,
         "git": git_commit(),
@@ -56,8 +56,8 @@ def run_stage(stage: Stage, config: Config, store: Store, progress: Progress, st
     }
 
     def fill(work: Path, output: Path) -> None:
-        job = StageContext(stage, store, work, output, config, progress, stop)
-        facts["counts"] = stage_function(stage.name)(job, **job.inputs(), **stage_sections(stage))
+        context = StageContext(stage, store, work, output, config, progress, stop)
+        facts["counts"] = stage.definition(context, **context.inputs(), **stage.sections())
 
     make_output(store, stop, stage.name, stage.key, facts, fill)
 

@@ -1,67 +1,69 @@
-"""The graph of stages: those of all jobs united by key, each made once; what is stored is not done again."""
+"""The graph of stages: the stages of all jobs, united by key and executed once each; stored outputs are reused."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from selfspec.config.schema import Config
 from selfspec.errors import UserError
-from selfspec.pipeline.pools import pool_keys
-from selfspec.pipeline.stage import Pipeline, Stage
+from selfspec.generation.pools import pool_keys
+from selfspec.pipeline.build import Pipeline
+from selfspec.runtime.stage import Stage
 from selfspec.runtime.store import Store
 
-# What failed while this process ran a sweep: a job's own report raises it again, and runs no stage.
-FAILED: dict[str, str] = {}
-
-
-# What it made: a job that found all of its stages stored has nothing to log.
-MADE: set[str] = set()
-
-
 FINISHED = ("done", "stored")
-
-
 NOT_MADE = ("failed", "cancelled")
-
-
 UNFINISHED = ("waiting", "queued", "running")
 
 
 class StageFailed(UserError):
-    """A stage ended with an error; the sentence is the stage's own."""
+    """A stage failed; the message is its own."""
 
-    def __init__(self, stage: Stage, told: str) -> None:
+    def __init__(self, stage: Stage, message: str) -> None:
         self.stage = stage
-        super().__init__(told)
+        super().__init__(message)
+
+
+@dataclass
+class Outcomes:
+    """What stages came to while one process ran them: a job's report does not run a failed stage again.
+
+    Args:
+        failed: Message by key of each stage that failed or was cancelled.
+        made: Keys of the stages that were executed; a job without any has nothing new to log.
+    """
+
+    failed: dict[str, str] = field(default_factory=dict)
+    made: set[str] = field(default_factory=set)
 
 
 @dataclass(eq=False)
 class Node:
-    """One stage of the graph, and how far it is."""
+    """One stage of the graph with its state."""
 
     stage: Stage
-    config: Config  # of the first job that needs it: for paths and the logger
+    config: Config  # of the first job that needs the stage: for paths and the logger
     parents: tuple[Node, ...] = ()
-    after: Node | None = None  # a smaller size of the same pool: it goes first, however it ends
+    after: Node | None = None  # a smaller size of the same pool, which runs first, whatever its outcome
     state: str = "waiting"  # waiting, queued (handed to a cluster), running, done, stored, failed, cancelled
     message: str = ""  # why it failed or was cancelled
     started: float = 0.0
     seconds: float = 0.0
-    job: str = ""  # the cluster's number of it
+    job: str = ""  # number of its job in a cluster
     host: str = ""
     log: str = ""
 
     @property
     def open(self) -> bool:
-        """Whether something is left to do."""
+        """Whether it still has to be made."""
         return self.state in UNFINISHED
 
     @property
     def elapsed(self) -> float:
-        """Seconds that it runs, or ran."""
+        """Seconds that it has run."""
         return time.monotonic() - self.started if self.state == "running" else self.seconds
 
 
@@ -69,105 +71,108 @@ Graph = Mapping[str, Node]  # by key, parents before children
 
 
 class Executor(Protocol):
-    """How stages are run: in this process, in others, on a cluster."""
+    """Runs stages: in this process, in other processes, on a cluster."""
 
     slots: int  # stages at a time
-    ahead: bool  # takes stages before their parents are done, and sees to their order itself
-    wait: bool  # or is left alone with what it was given
+    ahead: bool  # accepts stages before their parents are done, and keeps their order itself
+    wait: bool  # whether the caller waits for what was started
 
     def start(self, nodes: Sequence[Node]) -> None:
-        """Begin stages."""
+        """Start stages."""
         ...
 
     def poll(self) -> list[tuple[Node, str, str]]:
-        """What changed since the last call: (node, new state, why it failed); waits a moment."""
+        """(node, new state, message) of each change since the last call; waits a moment."""
         ...
 
     def stop(self) -> None:
-        """A signal came: stop what runs here, its work so far is kept; or let a cluster go on."""
+        """Stop what runs on this machine, keeping its work; leave what runs on a cluster."""
         ...
 
 
 def unite_jobs(jobs: Iterable[tuple[Config, Pipeline]]) -> dict[str, Node]:
     """The distinct stages of all jobs; smaller data sizes before larger ones."""
     nodes: dict[str, Node] = {}
-    last: dict[str, Node] = {}  # of each pool
+    last: dict[str, Node] = {}  # by pool
     for config, stages in sorted(jobs, key=lambda job: job[0].data_size.examples):
         for stage in stages.stages:
             if stage.key in nodes:
                 continue
             node = nodes[stage.key] = Node(stage, config, tuple(nodes[parent.key] for parent in stage.parents))
             if stage.name == "examples":
-                pool = pool_keys(stage)["instructions"]
+                pool = pool_keys(stage.values, stage.inputs)["instructions"]
                 node.after = last.get(pool)
                 last[pool] = node
     return nodes
 
 
-def mark_stored(graph: Graph, store: Store) -> None:
-    """Mark what is stored, and what failed before in this process."""
+def mark_stored(graph: Graph, store: Store, outcomes: Outcomes) -> None:
+    """Mark the nodes whose output is stored, and those that failed before in this process."""
     for key, node in graph.items():
         if store.find(node.stage.name, key):
             node.state = "stored"
-        elif key in FAILED:
-            node.state, node.message = "failed", FAILED[key]
+        elif key in outcomes.failed:
+            node.state, node.message = "failed", outcomes.failed[key]
 
 
-def execute_graph(graph: Graph, store: Store, executor: Executor, changed: Callable[[Node], None]) -> None:
+def execute_graph(
+    graph: Graph, store: Store, executor: Executor, outcomes: Outcomes, changed: Callable[[Node], None]
+) -> None:
     """Make every output that is not stored. A failed stage cancels only what depends on it.
 
     Args:
-        graph: The nodes; their states are brought up to date.
+        graph: The nodes; their states are updated.
         store: Where outputs are found.
         executor: Runs the stages.
-        changed: Told of each node whose state changed.
+        outcomes: Updated with what fails and what is made.
+        changed: Called with each node whose state changed.
 
     Raises:
-        Interrupted: a signal came; the same call goes on from what is done.
+        Interrupted: a signal came; the same call resumes from what is done.
     """
 
-    def now(node: Node, state: str, told: str = "") -> None:
+    def set_state(node: Node, state: str, message: str = "") -> None:
         if node.state == "running":
             node.seconds = time.monotonic() - node.started
         if state == "running":
             node.started = time.monotonic()
-        node.state, node.message = state, told
+        node.state, node.message = state, message
         if state in NOT_MADE:
-            FAILED[node.stage.key] = told
+            outcomes.failed[node.stage.key] = message
         if state == "done":
-            MADE.add(node.stage.key)
+            outcomes.made.add(node.stage.key)
         changed(node)
 
-    mark_stored(graph, store)
+    mark_stored(graph, store, outcomes)
     for node in graph.values():
         if not node.open:
             changed(node)
     try:
         while any(node.open for node in graph.values()):
-            _cancel_dependents(graph, now)
+            _cancel_dependents(graph, set_state)
             while ready := _ready_nodes(graph, executor):
                 for node in ready:
-                    now(node, "queued" if executor.ahead else "running")
+                    set_state(node, "queued" if executor.ahead else "running")
                 executor.start(ready)
             if not executor.wait:
                 return
-            for node, state, told in executor.poll():
-                now(node, state, told)
-    except BaseException:  # a signal, a full disk: no process is left behind
+            for node, state, message in executor.poll():
+                set_state(node, state, message)
+    except BaseException:  # a signal or a full disk must not leave processes behind
         executor.stop()
         raise
 
 
-def _cancel_dependents(graph: Graph, now: Callable[[Node, str, str], None]) -> None:
-    """What needs a lost stage is lost."""
+def _cancel_dependents(graph: Graph, set_state: Callable[[Node, str, str], None]) -> None:
+    """Cancel the nodes with a parent that was not made."""
     for node in graph.values():
         lost = [parent for parent in node.parents if parent.state in NOT_MADE]
         if lost and node.open:
-            now(node, "cancelled", f"{lost[0].stage.label} {lost[0].state}: {lost[0].message}")
+            set_state(node, "cancelled", f"{lost[0].stage.label} {lost[0].state}: {lost[0].message}")
 
 
 def _ready_nodes(graph: Graph, executor: Executor) -> list[Node]:
-    """Waiting nodes that can start now, as many as there is room for."""
+    """Waiting nodes that can start now, as many as the executor has free slots."""
     begun = ("queued", "running") if executor.ahead else ()
     ready = [
         node

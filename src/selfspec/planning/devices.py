@@ -8,10 +8,10 @@ from typing import Any
 
 from selfspec.config.schema import Config
 from selfspec.errors import UserError
-from selfspec.pipeline.stage import Stage
 from selfspec.planning.memory import total_bytes
 from selfspec.planning.stage_memory import KIND_OF_STAGE, STAGE_KINDS, Device, memory_by_part
 from selfspec.runtime.machine import has_native_bf16, memory_capacity
+from selfspec.runtime.stage import Stage
 from selfspec.tuning.strategies.limits import check_strategy_choice
 
 GB = 1e9

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfspec.config.schema import Config, DomainConfig
+from selfspec.config.schema import Config, DomainConfig, PromptsConfig
 from selfspec.data.reading import read_all_questions, read_seeds
 from selfspec.data.records import Question, TaskRequest
 from selfspec.data.splits import round_robin, seed_subset, split_seeds
 from selfspec.evaluation.judgement import MAX_NEW_TOKENS
-from selfspec.prompts.templates import render_list_item, render_list_prefix, render_prefix, render_task
+from selfspec.prompts.templates import PromptRenderer
 
 CHARACTERS_PER_TOKEN = 4.0  # of a token; gemma-3-270m reads the shipped seeds at 3.9 to 4.4
 
@@ -64,22 +64,22 @@ def count_tokens(text: str) -> int:
     return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
 
 
-def seed_lengths(domain: DomainConfig) -> SeedLengths:
+def seed_lengths(domain: DomainConfig, prompts: PromptsConfig) -> SeedLengths:
     """Of a domain's seeds, read once however many jobs ask."""
-    key = (_stamp(domain.seeds), domain.role, domain.seed_count, domain.topics, tuple(domain.tasks.items()))
+    key = (_stamp(domain.seeds), domain.role, domain.seed_count, domain.topics, tuple(domain.tasks.items()), prompts)
     if key not in _SEEDS:
-        _SEEDS[key] = _read_seeds(domain)
+        _SEEDS[key] = _read_seeds(domain, PromptRenderer(prompts))
     return _SEEDS[key]
 
 
-def _read_seeds(domain: DomainConfig) -> SeedLengths:
+def _read_seeds(domain: DomainConfig, prompts: PromptRenderer) -> SeedLengths:
     shown = seed_subset(split_seeds(read_seeds(Path(domain.seeds), domain.tasks))[0], domain.seed_count)
-    head = count_tokens(render_prefix(domain.role, ()))
-    items = [(count_tokens(render_task(seed)), count_tokens(seed.output) + 1) for seed in shown]
-    list_head = count_tokens(render_list_prefix(domain, ()))
-    listed = tuple(count_tokens(render_list_prefix(domain, [seed])) - list_head for seed in shown)
+    head = count_tokens(prompts.prefix(domain.role, ()))
+    items = [(count_tokens(prompts.task(seed)), count_tokens(seed.output) + 1) for seed in shown]
+    list_head = count_tokens(prompts.list_prefix(domain, ()))
+    listed = tuple(count_tokens(prompts.list_prefix(domain, [seed])) - list_head for seed in shown)
     requests = (TaskRequest(seed.task_type, seed.topic, seed.options) for seed in shown)
-    asked = max(count_tokens(render_list_item(9, request, domain)) for request in requests)
+    asked = max(count_tokens(prompts.list_task(9, request, domain)) for request in requests)
     rows = tuple((head + prompt, response) for prompt, response in items)
     return SeedLengths(head, rows, tuple(prompt + response for prompt, response in items), list_head, listed, asked)
 
@@ -89,15 +89,22 @@ def question_lengths(config: Config) -> QuestionLengths:
     evaluation, domain = config.evaluation, config.evaluation.domain
     assert domain is not None  # the door has filled it in
     files = evaluation.files or (domain.evaluation,)
-    key = (tuple(map(_stamp, files)), evaluation.limit, _stamp(domain.seeds), domain.role, tuple(domain.tasks.items()))
+    key = (
+        tuple(map(_stamp, files)),
+        evaluation.limit,
+        _stamp(domain.seeds),
+        domain.role,
+        tuple(domain.tasks.items()),
+        config.prompts,
+    )
     if key not in _ASKED:
         some = round_robin(read_all_questions(tuple(map(Path, files)), domain.tasks), evaluation.limit)
-        _ASKED[key] = _read_questions(some, seed_lengths(domain))
+        _ASKED[key] = _read_questions(some, seed_lengths(domain, config.prompts), PromptRenderer(config.prompts))
     return _ASKED[key]
 
 
-def _read_questions(asked: Sequence[Question], shown: SeedLengths) -> QuestionLengths:
-    items = [count_tokens(render_task(question)) for question in asked]
+def _read_questions(asked: Sequence[Question], shown: SeedLengths, prompts: PromptRenderer) -> QuestionLengths:
+    items = [count_tokens(prompts.task(question)) for question in asked]
     answers = [count_tokens(question.answers[0]) + 1 for question in asked]
     scored = [count_tokens(option) + 1 for question in asked if question.kind == "label" for option in question.options]
     return QuestionLengths(

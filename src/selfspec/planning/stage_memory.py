@@ -97,7 +97,7 @@ def _base(config: Config, device: Device, processes: int) -> BaseOnDevice | None
 
 def _largest_pass(config: Config) -> TrainingPass:
     """The largest pass that can come: as many packed tokens as are allowed, or the longest example alone."""
-    tuning, shown = config.tuning, seed_lengths(config.domain)
+    tuning, shown = config.tuning, seed_lengths(config.domain, config.prompts)
     batch = tuning.batch_size or (8 if config.data_size.examples <= SMALL_DATA_SIZE else 32)
     writing = config.generation
     written = writing.instructions.instruction_tokens + writing.instructions.input_tokens
@@ -120,7 +120,11 @@ def _response_tokens(shown: SeedLengths, tokens: int) -> int:
 
 def _generation_batches(config: Config) -> Iterator[CompletionBatch]:
     """The batches of instructions, inputs, answers, and what else the filters ask of the model."""
-    asked, shown, generation = config.generation.instructions, seed_lengths(config.domain), config.generation
+    asked, shown, generation = (
+        config.generation.instructions,
+        seed_lengths(config.domain, config.prompts),
+        config.generation,
+    )
     several = 2 if config.rounds.count > 1 and config.rounds.decoding == "contrastive" else 1  # expert and amateur
     prefix, sampled = shown.list_prefix(asked.shots, longest=True), asked.top_p < 1
     yield CompletionBatch(asked.batch_size, prefix, shown.asked, asked.instruction_tokens, sampled=sampled)

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from selfspec.config.hashing import digest
-from selfspec.generation.pools import BLOCK_SIZE
-from selfspec.pipeline.pools import pool_keys_from
-from selfspec.pipeline.stage import Stage
+from selfspec.generation.pools import BLOCK_SIZE, pool_keys
 from selfspec.planning.work import ASSUMED_PASS_RATE, Work
+from selfspec.runtime.stage import Stage
 
 MAX_MANIFESTS = 50  # finished stages of a kind, and blocks of a pool, that are read
 
@@ -48,7 +47,7 @@ class FinishedRuns:
 
     def _note(self, kind: str, manifest: Mapping[str, Any]) -> None:
         try:
-            taken, counts = manifest["slice"], manifest["counts"]
+            taken, counts = manifest["values"], manifest["counts"]
             name = (kind, _model(taken))
             if kind in UNITS:
                 self._add(name, manifest["seconds"], counts[UNITS[kind]])
@@ -70,7 +69,7 @@ class FinishedRuns:
     def _blocks(self, taken: Mapping[str, Any], inputs: Mapping[str, str]) -> tuple[float, float]:
         """(seconds, attempts) of the blocks of a pool."""
         seconds, attempts = 0.0, 0
-        for name, key in pool_keys_from(taken, inputs).items():
+        for name, key in pool_keys(taken, inputs).items():
             blocks = list(self._manifests(self.root / name, f"{key}-*"))
             seconds += sum(block["seconds"] for block in blocks)
             attempts = max(attempts, BLOCK_SIZE * len(blocks)) if name == "responses" else attempts
@@ -78,7 +77,7 @@ class FinishedRuns:
 
     def passing(self, stage: Stage) -> tuple[float, str]:
         """(share of the attempts that passes, whence that is known)."""
-        examples, attempts = self.yields.get(_pool(stage.name, stage.slice, stage.inputs), (0, 0))
+        examples, attempts = self.yields.get(_pool(stage.name, stage.values, stage.inputs), (0, 0))
         if attempts:
             return examples / attempts, f"{examples} of {attempts} attempts passed in the same pool"
         return ASSUMED_PASS_RATE, f"{ASSUMED_PASS_RATE:.0%} of the attempts pass, as assumed"
@@ -90,7 +89,7 @@ class FinishedRuns:
         if todo.units and all(rate for tokens, rate in rates if tokens):
             seconds = sum(tokens / rate for tokens, rate in rates if tokens and rate)
             return seconds / devices / 3600, FROM_CONFIG
-        name = (stage.name, _model(stage.slice)) if "model" in stage.slice else ("", "")
+        name = (stage.name, _model(stage.values)) if "model" in stage.values else ("", "")
         if name not in self.seconds or not todo.units:
             return None, ""
         seconds, units = self.seconds[name]

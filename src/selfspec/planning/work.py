@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from selfspec.config.schema import Config
 from selfspec.generation.pools import BLOCK_SIZE
-from selfspec.pipeline.stage import Stage
 from selfspec.planning.lengths import mean_row_lengths, question_lengths, seed_lengths
+from selfspec.runtime.stage import Stage
 from selfspec.tuning.batches import SMALL_DATA_SIZE
 
 ASSUMED_PASS_RATE = 0.5  # of the attempts pass: 64 of 135 in the README's run (`python benchmarks/default_run.py`)
@@ -45,7 +45,7 @@ def count_attempts(config: Config, passing: float) -> int:
 
 
 def _generation_work(stage: Stage, passing: float) -> Work:
-    config, shown = stage.config, seed_lengths(stage.config.domain)
+    config, shown = stage.config, seed_lengths(stage.config.domain, stage.config.prompts)
     wanted, asked, answer = count_attempts(config, passing), config.generation.instructions, config.generation.responses
     prompt, response = mean_row_lengths(shown)
     item, batches = prompt - shown.head, math.ceil(wanted / asked.batch_size)
@@ -72,7 +72,7 @@ def _filter_work(config: Config, wanted: int, item: float) -> Mapping[str, float
 
 def _tuning_work(stage: Stage) -> Work:
     config, tuning = stage.config, stage.config.tuning
-    shown = seed_lengths(config.domain)
+    shown = seed_lengths(config.domain, config.prompts)
     rows = config.data_size.examples if "examples" in stage.inputs else len(shown.rows)
     steps = tuning.epochs * math.ceil(rows / (tuning.batch_size or (8 if rows <= SMALL_DATA_SIZE else 32)))
     tokens = rows * tuning.epochs * sum(mean_row_lengths(shown))

@@ -1,4 +1,4 @@
-"""Chat templates and the tokens that begin every text."""
+"""Chat templates, and the tokens that begin every text."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from selfspec.errors import UserError
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """What stands around the prompts of a model that converses: nothing for a base model, which just goes on.
+    """The text around a prompt: empty for a base model, the user turn of an instruct model.
 
-    A prompt is what the user says. Where an item has `begun` what the model shall go on with (a task of the list), it
-    stands in the model's own turn.
+    A prompt is the user's message. An item that `continues_response` is the beginning of what the model writes, so it
+    belongs to the model's turn.
     """
 
     head: str = ""
-    tail: str = ""  # between what the user says and what the model says
+    tail: str = ""  # between the user's message and the model's
 
-    def prefix(self, text: str, begun: bool = False) -> str:
-        """What stands before an item."""
-        return self.head + text + (self.tail if begun else "")
+    def prefix(self, text: str, continues_response: bool = False) -> str:
+        """What precedes an item."""
+        return self.head + text + (self.tail if continues_response else "")
 
-    def item(self, text: str, begun: bool = False) -> str:
-        """An item, up to where the model goes on."""
-        return text if begun or not self.tail else text.rstrip() + self.tail
+    def item(self, text: str, continues_response: bool = False) -> str:
+        """An item, up to where the model continues."""
+        return text if continues_response or not self.tail else text.rstrip() + self.tail
 
 
 def chat_template_of(tokenizer: Any) -> ChatTemplate:
-    """Those of the tokenizer's chat template, which `choose_style` leaves there only for `model.prompt=chat`.
+    """The chat template of a tokenizer, which `with_prompt_style` keeps for `model.prompt=chat` only.
 
     Raises:
-        UserError: the template does not show what the user says.
+        UserError: the template leaves out the user's message.
     """
     if not getattr(tokenizer, "chat_template", None):
         return ChatTemplate()
-    said, options = "<prompt>", {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
-    head, found, tail = tokenizer.apply_chat_template([{"role": "user", "content": said}], **options).partition(said)
-    if not found:
-        raise UserError("model.prompt=chat: the tokenizer's chat template leaves out what the user says; choose base.")
+    mark, options = "<prompt>", {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+    head, match, tail = tokenizer.apply_chat_template([{"role": "user", "content": mark}], **options).partition(mark)
+    if not match:
+        raise UserError("model.prompt=chat: the tokenizer's chat template leaves out the user's message; choose base.")
     return ChatTemplate(head, tail)
 
 
 def with_prompt_style(tokenizer: Any, model: ModelConfig) -> Any:
-    """The tokenizer with its chat template, or for `model.prompt=base` without: many base models' carry one.
+    """The tokenizer with its chat template, or without it for `model.prompt=base`: many base models have one.
 
     Raises:
         UserError: it has none.
@@ -58,7 +58,7 @@ def with_prompt_style(tokenizer: Any, model: ModelConfig) -> Any:
 
 
 def bos_ids(tokenizer: Any) -> list[int]:
-    """Ids that begin every text: those that the tokenizer adds by itself, unless the chat template brings them."""
+    """Ids that begin every text: those that the tokenizer adds by itself, unless the chat template contains them."""
     begin = [token for token in tokenizer("").input_ids if token != tokenizer.eos_token_id]
     head = tokenizer(chat_template_of(tokenizer).head, add_special_tokens=False).input_ids
     return [] if head[: len(begin)] == begin else begin

@@ -15,12 +15,13 @@ from selfspec.data.jsonl import read_jsonl
 from selfspec.data.reading import read_all_questions, read_examples, read_seeds
 from selfspec.data.records import Question
 from selfspec.generation.passages import passage_finder
-from selfspec.pipeline.stage import Pipeline, Stage
+from selfspec.pipeline.build import Pipeline
 from selfspec.reporting.harness_table import compare_harness_results
 from selfspec.reporting.overlap import overlap_report
 from selfspec.reporting.page import render_page
 from selfspec.reporting.results import compute_results
 from selfspec.reporting.tables import reading_notes
+from selfspec.runtime.stage import Stage
 from selfspec.runtime.store import Store
 
 
@@ -42,7 +43,7 @@ def build_report(config: Config, stages: Pipeline, store: Store, title: str) -> 
     manifests = [store.manifest(stage.name, stage.key) for stage in stages.stages]
     report = {
         "title": title,
-        "subtitle": f"{len(questions)} questions; weights: {examples.slice['weights']}; seed {config.seed}",
+        "subtitle": f"{len(questions)} questions; weights: {examples.values['weights']}; seed {config.seed}",
         "keys": {stage.label: stage.key for stage in stages.stages},
         # Lines for a cluster's shell may hold a proxy's password, and a report is for sharing.
         "command": shlex.join(["python", "run.py", *(text for text in sys.argv[1:] if "hydra.launcher." not in text)]),

@@ -8,31 +8,31 @@ from pathlib import Path
 from selfspec.config.hashing import hash_files
 from selfspec.config.schema import Config
 from selfspec.errors import UserError
-from selfspec.pipeline.stage import Stage
 from selfspec.runtime.progress import Progress
 from selfspec.runtime.signals import StopFlag
+from selfspec.runtime.stage import Stage
 from selfspec.runtime.store import Store
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage function has around it: folders and the display. Nothing here can change its result."""
+    """Folders, display and stop flag of a stage function. Nothing here can change its result."""
 
     stage: Stage
     store: Store
-    work: Path  # scratch that outlives a kill
+    work: Path  # scratch that survives a kill
     output: Path  # becomes the finished output
-    config: Config  # for paths and the logger; results are functions of the sections that a stage asks for
+    config: Config  # for paths and the logger; a result depends on the declared sections alone
     progress: Progress
     stop: StopFlag
 
     def inputs(self) -> dict[str, Path | tuple[Path, ...]]:
-        """Where each input of the stage lies."""
+        """The path of each input, by name."""
         parents = {parent.key: self.store.root / parent.name / parent.key for parent in self.stage.parents}
         for name, files in self.stage.files.items():
             if hash_files(files) != self.stage.inputs[name]:
                 what = files if isinstance(files, Path) else " or ".join(map(str, files))
-                raise UserError(f"{what} changed while the run went; start it again, and what is stored is kept.")
+                raise UserError(f"{what} changed during the run; start it again, and what is stored is kept.")
         return {
             name: self.stage.files[name] if name in self.stage.files else parents[key]
             for name, key in self.stage.inputs.items()

@@ -1,1 +1,11 @@
-"""The stages: thin functions of sections of the config and of inputs, put together from parts. See `pipeline`."""
+"""The stages: thin functions that assemble parts. Each declares what it takes (`runtime.stage`)."""
+
+from selfspec.stages.adapter import adapter
+from selfspec.stages.examples import examples
+from selfspec.stages.harness import harness
+from selfspec.stages.index import index
+from selfspec.stages.round_examples import round_examples
+from selfspec.stages.scores import scores
+
+STAGES = {stage.name: stage for stage in (index, examples, round_examples, adapter, scores, harness)}
+DISTRIBUTED = tuple(name for name, stage in STAGES.items() if stage.distributed)  # several processes may share one

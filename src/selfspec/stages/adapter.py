@@ -8,30 +8,39 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfspec.config.schema import DomainConfig, LoraConfig, ModelConfig, StrategyConfig, TuningConfig
+from selfspec.config.schema import DomainConfig, LoraConfig, ModelConfig, PromptsConfig, StrategyConfig, TuningConfig
 from selfspec.data.reading import read_examples, read_seeds
 from selfspec.data.records import Example, Seed
 from selfspec.data.splits import seed_subset, split_seeds
 from selfspec.errors import UserError
 from selfspec.prompts.chat import chat_template_of
-from selfspec.prompts.templates import render_prefix, render_task, template_hash
+from selfspec.prompts.templates import PromptRenderer, prompts_hash
 from selfspec.runtime.context import StageContext
+from selfspec.runtime.stage import stage
 
 if TYPE_CHECKING:
     from selfspec.tuning.module import TuningData
     from selfspec.tuning.strategies.placement import Placement
 
 MMAP_BLOCK_BYTES = 8 << 20  # bytes from which a block is mapped, and goes at once, where layers are computed again
+BLANK_TASK = Seed("", "", "{instruction}", "{input}", "", options=("{options}",))  # shows the template
 
 
+@stage(
+    version=5,
+    sections=("domain", "model", "prompts", "lora", "tuning", "strategy", "seed"),
+    inputs=("seeds", "examples", "previous"),
+    distributed=True,
+)
 def adapter(
-    job: StageContext,
+    context: StageContext,
     seeds: Path,
     examples: Path | None = None,
     previous: Path | None = None,
     *,
     domain: DomainConfig,
     model: ModelConfig,
+    prompts: PromptsConfig,
     lora: LoraConfig,
     tuning: TuningConfig,
     strategy: StrategyConfig,
@@ -48,22 +57,23 @@ def adapter(
     shown, held_out = split_seeds(read_seeds(seeds, domain.tasks))
     shown = seed_subset(shown, domain.seed_count)
     rows: list[Seed | Example] = [*(read_examples(examples / "examples.jsonl") if examples else shown)]
-    placement = Placement(strategy, job.stop.process_group)
-    base, tokenizer = placement.base(model, lora, job.config.paths, job.progress)
-    encoded = [row for row in encode_rows(rows, domain.role, tokenizer) if len(row) <= tuning.max_length]
+    renderer = PromptRenderer(prompts)
+    placement = Placement(strategy, context.stop.process_group)
+    base, tokenizer = placement.base(model, lora, context.config.paths, context.progress)
+    encoded = [row for row in encode_rows(rows, domain.role, tokenizer, renderer) if len(row) <= tuning.max_length]
     if not encoded:
         raise UserError(f"No example has at most tuning.max_length={tuning.max_length} tokens; raise it.")
     lengths = [(len(row), len(row.response)) for row in encoded]
-    steps = plan_steps(lengths, tuning, seed, job.stop.process_group.world_size)
-    watched = [row for row in encode_rows(held_out, domain.role, tokenizer) if len(row) <= tuning.max_length]
+    steps = plan_steps(lengths, tuning, seed, context.stop.process_group.world_size)
+    watched = [row for row in encode_rows(held_out, domain.role, tokenizer, renderer) if len(row) <= tuning.max_length]
     data = TuningData(encoded, steps, watched)
-    curve, loss = _tune(job, base, placement, data, lora, tuning, seed)
+    curve, loss = _tune(context, base, placement, data, lora, tuning, seed)
     turns = chat_template_of(tokenizer)
-    template = turns.prefix(render_prefix(domain.role, ())) + turns.item(_blank_item())
-    kept = {"hash": template_hash(), "template": template}
-    (job.output / "prompt.json").write_text(json.dumps(kept, indent=1))
-    (job.output / "curve.json").write_text(json.dumps(curve, indent=1))
-    rounds = _keep_round(job.output, loss, previous)
+    template = turns.prefix(renderer.prefix(domain.role, ())) + turns.item(renderer.task(BLANK_TASK))
+    kept = {"hash": prompts_hash(prompts), "template": template}
+    (context.output / "prompt.json").write_text(json.dumps(kept, indent=1))
+    (context.output / "curve.json").write_text(json.dumps(curve, indent=1))
+    rounds = _keep_round(context.output, loss, previous)
     tokens = sum(len(row) for row in encoded) * (curve[-1]["epoch"] + 1)
     counts = {"rows": len(encoded), "too_long": len(rows) - len(encoded), "steps": len(curve), "tokens": tokens}
     return {**counts, "round_kept": rounds["kept"]} if previous else counts
@@ -87,7 +97,7 @@ def _keep_round(output: Path, loss: float | None, previous: Path | None) -> dict
 
 
 def _tune(
-    job: StageContext,
+    context: StageContext,
     base: Any,
     placement: Placement,
     data: TuningData,
@@ -112,10 +122,12 @@ def _tune(
         with (
             mmap_large_blocks(MMAP_BLOCK_BYTES) if tuning.activation_checkpointing else nullcontext(),
             segmented_attention(base) as mask,
-            job.progress.step(job.stage.label, len(data.steps), "step") as display,
-            curve_logger(job) as logger,
+            context.progress.step(context.stage.label, len(data.steps), "step") as display,
+            curve_logger(context) as logger,
         ):
-            module = SpecializationModule(model.train(), data, tuning, mask, placement, job.work, display, job.stop)
+            module = SpecializationModule(
+                model.train(), data, tuning, mask, placement, context.work, display, context.stop
+            )
             remaining = module.remaining()
             display.advance(len(data.steps) - len(remaining))
             trainer = pl.Trainer(
@@ -127,18 +139,14 @@ def _tune(
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
-                default_root_dir=job.work,
+                default_root_dir=context.work,
             )
             if remaining:
                 steps: Any = list(remaining)
                 trainer.fit(module, DataLoader(steps, batch_size=None))
             loss = module.finish()
-            save_adapter(model, job.config.model, job.output)
+            save_adapter(model, context.config.model, context.output)
     finally:
         model.unload()
         base.to(default_device()).eval()  # Lightning leaves what it trained on the processor
     return module.curve, loss
-
-
-def _blank_item() -> str:
-    return render_task(Seed("", "", "{instruction}", "{input}", "", options=("{options}",)))

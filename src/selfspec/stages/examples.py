@@ -1,8 +1,7 @@
-"""The stage `examples`: block by block, until enough rows have passed everything (paper, section 3.1)."""
+"""The stage `examples`: block by block, until enough candidates have passed every filter (paper, section 3.1)."""
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,26 @@ from selfspec.config.schema import (
     EngineConfig,
     GenerationConfig,
     ModelConfig,
+    PromptsConfig,
     RetrievalConfig,
 )
+from selfspec.engines.build import lazy_model
 from selfspec.engines.protocol import Engine
 from selfspec.generation.candidates import CandidateRows, GenerationInputs
 from selfspec.generation.funnel import collect_examples
+from selfspec.prompts.templates import PromptRenderer
 from selfspec.runtime.context import StageContext
+from selfspec.runtime.stage import stage
 
 
+@stage(
+    version=6,
+    sections=("domain", "model", "data_size", "prompts", "generation", "retrieval", "engine", "seed"),
+    inputs=("seeds", "against", "index"),
+    distributed=True,
+)
 def examples(
-    job: StageContext,
+    context: StageContext,
     seeds: Path,
     against: tuple[Path, ...],
     index: Path | None = None,
@@ -29,24 +38,24 @@ def examples(
     domain: DomainConfig,
     model: ModelConfig,
     data_size: DataSizeConfig,
+    prompts: PromptsConfig,
     generation: GenerationConfig,
     retrieval: RetrievalConfig,
     engine: EngineConfig,
     seed: int,
 ) -> dict[str, Any]:
-    """The first `data_size.examples` rows that passed every filter, and every row with its verdicts.
+    """The first `data_size.examples` candidates that passed every filter, and every candidate with its verdicts.
 
     Raises:
         UserError: `generation.max_attempts` was reached first; what was made is kept.
     """
-
-    @cache
-    def base() -> Engine:
-        from selfspec.engines.transformers import TransformersEngine
-        from selfspec.models.load import load_base
-
-        return TransformersEngine(*load_base(model, job.config.paths, job.progress))
-
     material = GenerationInputs.read(seeds, against, index, domain, retrieval)
-    made = CandidateRows(job, domain, generation, material, model.context_length, base, base)
-    return collect_examples(made, data_size.examples)
+    with lazy_model(engine, model, context.config.paths, context.progress) as loaded:
+
+        def base() -> Engine:
+            return loaded().base()
+
+        candidates = CandidateRows(
+            context, domain, generation, material, model.context_length, base, base, PromptRenderer(prompts), seed
+        )
+        return collect_examples(candidates, data_size.examples)

@@ -7,14 +7,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from selfspec.config.schema import EvaluationConfig, ModelConfig
-from selfspec.evaluation.harness import measure_task, task_index, task_names, wrap_for_harness
+from selfspec.config.schema import Config, EvaluationConfig, ModelConfig
+from selfspec.evaluation.harness import harness_identity, measure_task, task_index, task_names, wrap_for_harness
 from selfspec.runtime.context import StageContext
+from selfspec.runtime.stage import stage
 from selfspec.runtime.store import load_or_compute_rows
 
 
+def _identity(config: Config) -> dict[str, Any]:
+    return {"evaluation": harness_identity(config.evaluation)}
+
+
+@stage(
+    version=4,
+    sections=("model", "evaluation", "seed"),
+    inputs=("adapter",),
+    resources="scores",
+    identity=_identity,
+)
 def harness(
-    job: StageContext,
+    context: StageContext,
     adapter: Path | None = None,
     *,
     model: ModelConfig,
@@ -25,18 +37,18 @@ def harness(
     manager = task_index(evaluation)  # a task that is not there is told before the weights are loaded
     from selfspec.models.load import load_base, with_adapter
 
-    base, tokenizer = load_base(model, job.config.paths, job.progress)
+    base, tokenizer = load_base(model, context.config.paths, context.progress)
     rows: list[dict[str, Any]] = []
     names = task_names(evaluation)
-    with with_adapter(base, adapter) as network, job.progress.step(job.stage.label, None, "request") as step:
+    with with_adapter(base, adapter) as network, context.progress.step(context.stage.label, None, "request") as step:
 
         def finished() -> None:
             step.advance(1, name)
-            job.stop.raise_if_set()
+            context.stop.raise_if_set()
 
         examinee = wrap_for_harness(network, tokenizer, model.context_length, evaluation.batch_size, finished)
         for number, name in enumerate(names):
             measure = partial(measure_task, name, manager, examinee, evaluation, seed)
-            rows += load_or_compute_rows(job.work / f"task-{number:03d}.jsonl", measure)
-    (job.output / "results.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+            rows += load_or_compute_rows(context.work / f"task-{number:03d}.jsonl", measure)
+    (context.output / "results.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return {"tasks": len(names), "results": len(rows)}

@@ -1,5 +1,5 @@
-"""The stage `iteration`: the examples of a later round, answered by the specialized model of the one before (paper,
-section 3; METHOD, Iteration). Their instructions are those of the first round, or new ones of the base."""
+"""The stage `round_examples`: examples of a later round, answered by the specialized model of the round before (paper,
+section 3; docs/method.md). Their instructions are those of the first round, or new ones of the base."""
 
 from __future__ import annotations
 
@@ -12,17 +12,28 @@ from selfspec.config.schema import (
     EngineConfig,
     GenerationConfig,
     ModelConfig,
+    PromptsConfig,
     RetrievalConfig,
     RoundsConfig,
 )
-from selfspec.engines.protocol import Completion, Engine, PromptBatch
+from selfspec.engines.build import lazy_model
+from selfspec.engines.protocol import Engine
 from selfspec.generation.candidates import CandidateRows, GenerationInputs
 from selfspec.generation.funnel import collect_examples
+from selfspec.prompts.templates import PromptRenderer
 from selfspec.runtime.context import StageContext
+from selfspec.runtime.stage import stage
 
 
+@stage(
+    version=5,
+    sections=("domain", "model", "data_size", "prompts", "generation", "retrieval", "rounds", "engine", "seed"),
+    inputs=("seeds", "against", "adapter", "index"),
+    distributed=True,
+    resources="examples",
+)
 def round_examples(
-    job: StageContext,
+    context: StageContext,
     seeds: Path,
     against: tuple[Path, ...],
     adapter: Path,
@@ -31,40 +42,38 @@ def round_examples(
     domain: DomainConfig,
     model: ModelConfig,
     data_size: DataSizeConfig,
+    prompts: PromptsConfig,
     generation: GenerationConfig,
     retrieval: RetrievalConfig,
     rounds: RoundsConfig,
     engine: EngineConfig,
     seed: int,
 ) -> dict[str, Any]:
-    """As `examples`, with answers of base and adapter together.
+    """As `examples`, with responses of the specialized model.
 
     Raises:
         UserError: `generation.max_attempts` was reached first; what was made is kept.
     """
-    from selfspec.engines.contrastive import ContrastiveEngine
-    from selfspec.engines.transformers import TransformersEngine
-    from selfspec.models.load import load_base, with_adapter
-
     material = GenerationInputs.read(seeds, against, index, domain, retrieval)
-    base, tokenizer = load_base(model, job.config.paths, job.progress)
-    with with_adapter(base, adapter) as network:
-        reply: Engine = TransformersEngine(network, tokenizer)
-        if rounds.decoding == "contrastive":
-            reply = ContrastiveEngine(network, tokenizer, rounds.contrast, rounds.plausible)
-        write = _BaseEngine(network, TransformersEngine(network, tokenizer))
-        made = CandidateRows(job, domain, generation, material, model.context_length, lambda: write, lambda: reply)
-        return collect_examples(made, data_size.examples)
+    with lazy_model(engine, model, context.config.paths, context.progress, adapter) as loaded:
 
+        def base() -> Engine:
+            return loaded().base()
 
-class _BaseEngine:
-    """The base in the process of the specialized model: its adapter is off."""
+        def specialized() -> Engine:
+            if rounds.decoding == "contrastive":
+                return loaded().contrastive(rounds.contrast, rounds.plausible)
+            return loaded().specialized()
 
-    def __init__(self, network: Any, engine: Engine) -> None:
-        self.network, self.engine = network, engine
-        self.count = engine.count
-
-    def complete(self, batch: PromptBatch) -> list[Completion]:
-        """The base's completions."""
-        with self.network.disable_adapter():
-            return self.engine.complete(batch)
+        candidates = CandidateRows(
+            context,
+            domain,
+            generation,
+            material,
+            model.context_length,
+            base,
+            specialized,
+            PromptRenderer(prompts),
+            seed,
+        )
+        return collect_examples(candidates, data_size.examples)

@@ -1,6 +1,6 @@
 """The stage `scores`: a model's replies to every evaluation question, at each number and draw of shots.
 
-Replies and log-probabilities are kept; what they are worth is computed from them whenever a report is drawn.
+Replies and log-probabilities are stored; scores are computed from them whenever a report is drawn.
 """
 
 from __future__ import annotations
@@ -9,17 +9,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from selfspec.config.schema import EngineConfig, EvaluationConfig, ModelConfig
+from selfspec.config.schema import EngineConfig, EvaluationConfig, ModelConfig, PromptsConfig
 from selfspec.data.jsonl import write_jsonl
 from selfspec.data.reading import read_all_questions, read_few_shot_examples, read_seeds
 from selfspec.data.splits import split_seeds
+from selfspec.engines.build import lazy_model
 from selfspec.evaluation.few_shot import answer_batch, build_batches
+from selfspec.prompts.templates import PromptRenderer
 from selfspec.runtime.batches import NumberedBatch, run_batches
 from selfspec.runtime.context import StageContext
+from selfspec.runtime.stage import stage
 
 
+@stage(
+    version=4,
+    sections=("model", "engine", "prompts", "evaluation", "seed"),
+    inputs=("seeds", "questions", "shots", "adapter"),
+    distributed=True,
+)
 def scores(
-    job: StageContext,
+    context: StageContext,
     seeds: Path,
     questions: tuple[Path, ...],
     shots: tuple[Path, ...] = (),
@@ -27,36 +36,33 @@ def scores(
     *,
     model: ModelConfig,
     engine: EngineConfig,
+    prompts: PromptsConfig,
     evaluation: EvaluationConfig,
     seed: int,
 ) -> dict[str, Any]:
-    """`answers.jsonl`: one row a question, number of shots and draw of them."""
-    from selfspec.engines.transformers import TransformersEngine
-    from selfspec.models.load import load_base, with_adapter
-
+    """`answers.jsonl`: one row for each question, number of shots and draw of them."""
     domain = evaluation.domain
-    assert domain is not None  # the door has filled it in
-    shown = [
-        *split_seeds(read_seeds(seeds, domain.tasks))[0],
-        *(row for path in shots for row in read_few_shot_examples(path)),
-    ]
-    sheets = build_batches(read_all_questions(questions, domain.tasks), shown, evaluation, seed)
-    base, tokenizer = load_base(model, job.config.paths, job.progress)
-    total = sum(len(sheet.questions) for sheet in sheets)
+    assert domain is not None  # set by validation
+    few_shot = [*split_seeds(read_seeds(seeds, domain.tasks))[0]]
+    few_shot += [row for path in shots for row in read_few_shot_examples(path)]
+    parts = build_batches(read_all_questions(questions, domain.tasks), few_shot, evaluation, seed)
+    renderer, total = PromptRenderer(prompts), sum(len(part.questions) for part in parts)
+    scratch = context.work / f"batches-of-{evaluation.batch_size}"  # another batch size composes other batches
+    scratch.mkdir(exist_ok=True)
     with (
-        with_adapter(base, adapter) as network,
-        job.progress.step(job.stage.label, total, "question") as step,
+        lazy_model(engine, model, context.config.paths, context.progress, adapter) as loaded,
+        context.progress.step(context.stage.label, total, "question") as step,
     ):
-        examiner = TransformersEngine(network, tokenizer)
+        answering = loaded().specialized()
         batches = [
             NumberedBatch(
-                partial(answer_batch, examiner, sheet, domain.role, model.context_length),
-                len(sheet.questions),
-                f"{sheet.task_type}, {sheet.shots} shots",
+                partial(answer_batch, answering, part, domain.role, model.context_length, renderer),
+                len(part.questions),
+                f"{part.task_type}, {part.shots} shots",
             )
-            for sheet in sheets
+            for part in parts
         ]
-        rows = run_batches(job.stop, job.work, batches, step)
-    write_jsonl(job.output / "answers.jsonl", rows)
+        rows = run_batches(context.stop, scratch, batches, step)
+    write_jsonl(context.output / "answers.jsonl", rows)
     fewer = sum(row["shots_shown"] < row["shots"] for row in rows)
     return {"answers": len(rows), "with_fewer_shots": fewer}

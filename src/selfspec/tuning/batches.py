@@ -10,7 +10,7 @@ from typing import Any
 from selfspec.config.schema import TuningConfig
 from selfspec.data.records import Example, Seed
 from selfspec.prompts.chat import bos_ids, chat_template_of
-from selfspec.prompts.templates import render_prefix, render_task
+from selfspec.prompts.templates import PromptRenderer
 
 SMALL_DATA_SIZE = 500  # up to so many examples the batch is 8, else 32 [O; the follow-up paper has 32]
 
@@ -41,15 +41,17 @@ class OptimizerStep:
         return sum(map(len, self.micro_batches))
 
 
-def encode_rows(rows: Iterable[Seed | Example], role: str, tokenizer: Any) -> list[EncodedExample]:
+def encode_rows(
+    rows: Iterable[Seed | Example], role: str, tokenizer: Any, prompts: PromptRenderer
+) -> list[EncodedExample]:
     """Rows as tokens, by the renderer that evaluation uses (0-shot)."""
 
     def ids(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False).input_ids)
 
     turns, end = chat_template_of(tokenizer), tokenizer.eos_token_id
-    start = bos_ids(tokenizer) + ids(turns.prefix(render_prefix(role, ())))
-    return [EncodedExample((*start, *ids(turns.item(render_task(row)))), (*ids(row.output), end)) for row in rows]
+    start = bos_ids(tokenizer) + ids(turns.prefix(prompts.prefix(role, ())))
+    return [EncodedExample((*start, *ids(turns.item(prompts.task(row)))), (*ids(row.output), end)) for row in rows]
 
 
 def plan_steps(

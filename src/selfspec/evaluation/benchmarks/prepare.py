@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from selfspec.config.hashing import digest
+from selfspec.config.keys import key_values
 from selfspec.config.schema import BenchmarkConfig, EvaluationConfig, TaskType
 from selfspec.data.jsonl import write_jsonl
 from selfspec.data.records import KINDS, Question, Seed
@@ -21,7 +22,6 @@ from selfspec.errors import UserError, did_you_mean
 from selfspec.evaluation.benchmarks.rows import ROW_FORMS, BadRow, few_shot_example, questions_from_rows
 from selfspec.evaluation.benchmarks.sources import SourceMissing, SplitMissing, read_split, source_identity
 from selfspec.evaluation.primary_metrics import check_metric
-from selfspec.pipeline.keys import key_values
 from selfspec.runtime.files import explain_disk_errors
 
 READER = 1  # version of `sources` and `rows`: raised when they make other questions of the same rows

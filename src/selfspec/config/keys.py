@@ -16,21 +16,23 @@ def key_values(value: Any) -> Any:
     metadata (`key_default`). An object named by `_target_` is identified by its arguments and its source file.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            item.name: key_values(getattr(value, item.name))
-            for item in dataclasses.fields(value)
-            if _is_in_key(item, value)
-        }
+        kept = [item.name for item in dataclasses.fields(value) if _is_in_key(item, value)]
+        return _with_source({name: key_values(getattr(value, name)) for name in kept})
     if isinstance(value, dict):
-        values = {str(name): key_values(item) for name, item in value.items()}
-        return {**values, "source": source_hash(value)} if "_target_" in value else values
+        return _with_source({str(name): key_values(item) for name, item in value.items()})
     if isinstance(value, list | tuple):
         return [key_values(item) for item in value]
     return value
 
 
+def _with_source(values: dict[str, Any]) -> dict[str, Any]:
+    return {**values, "source": source_hash(values)} if values.get("_target_") else values
+
+
 def _is_in_key(item: dataclasses.Field[Any], owner: Any) -> bool:
     if item.metadata.get("runtime"):
         return False
-    default = item.metadata.get("key_default", item.default)
+    factory: Any = item.default_factory
+    default = item.default if factory is dataclasses.MISSING else factory()
+    default = item.metadata.get("key_default", default)
     return default is dataclasses.MISSING or getattr(owner, item.name) != default
