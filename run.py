@@ -1,4 +1,4 @@
-"""`python run.py domain=finance model=gemma-3-270m`: the door to every experiment (`--help` lists the choices)."""
+"""`python run.py domain=finance model=gemma-3-270m`: runs an experiment or a sweep (`--help` lists the choices)."""
 
 from pathlib import Path
 

@@ -75,6 +75,6 @@ def test_a_sigterm_saves_and_the_same_command_goes_on(warm: Warm, tmp_path: Path
 
     ended = warm(*COMMAND, *places(tmp_path), kill=stop)
     assert ended.code == 128 + signal.SIGTERM
-    assert "goes on from there" in ended.text and "Traceback" not in ended.text
+    assert "the same command continues from it" in ended.text and "Traceback" not in ended.text
     assert list((tmp_path / "store" / "work").glob("*/batch-*.jsonl"))
     assert warm(*COMMAND, *places(tmp_path)).code == 0

@@ -1,4 +1,4 @@
-"""Planning a sweep: nothing heavy is imported, and what is read once a process is read again when it changes."""
+"""Planning a sweep imports nothing heavy; files that a process caches are read again when they change."""
 
 from __future__ import annotations
 
@@ -22,28 +22,29 @@ SWEEP = ["-m", "domain=biomedicine,finance", "lora=r8,r16", "plan=true"]
 
 def test_planning_a_sweep_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from selfspec.cli.run import run_command_line; run_command_line(pathlib.Path('conf').absolute())\n"
+        "import pathlib, sys; from selfspec.cli.run import run_command_line\n"
+        "run_command_line(pathlib.Path('conf').absolute())\n"
         "print({'torch', 'transformers', 'peft', 'wandb', 'pytorch_lightning'} & set(sys.modules))"
     )
-    places = [f"paths.store={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/sweep"]
-    command = [sys.executable, "-c", code, *SWEEP, *places]
+    folders = [f"paths.store={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/sweep"]
+    command = [sys.executable, "-c", code, *SWEEP, *folders]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
     first, *_, last = done.stdout.splitlines()
     assert first.startswith("4 jobs, 25 distinct stages") and last == "set()"
 
 
 def rewrite(path: Path, text: str) -> None:
-    """Other text in the same place, of the same age."""
-    facts = path.stat()
+    """Replace the text of a file without changing its modification time."""
+    status = path.stat()
     path.write_text(text)
-    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def test_seeds_written_again_are_read_again(tmp_path: Path) -> None:
+def test_seeds_that_change_are_read_again(tmp_path: Path) -> None:
     path, row = tmp_path / "seeds.jsonl", '{"id": "a", "task_type": "t", "instruction": "Do it.", "output": "%s"}'
     path.write_text(row % "one")
     first = read_seeds(path, TASKS)
-    first.clear()  # a caller's list is its own
+    first.clear()  # does not change the cached rows
     assert [seed.output for seed in read_seeds(path, TASKS)] == ["one"]
     rewrite(path, row % "two")
     assert [seed.output for seed in read_seeds(path, TASKS)] == ["two"]
@@ -56,7 +57,7 @@ def test_seeds_written_again_are_read_again(tmp_path: Path) -> None:
         read_seeds(path, TASKS)
 
 
-def test_the_same_file_is_checked_for_each_domains_task_types(tmp_path: Path) -> None:
+def test_a_file_is_checked_again_for_other_task_types(tmp_path: Path) -> None:
     path = tmp_path / "seeds.jsonl"
     path.write_text('{"id": "a", "task_type": "t", "instruction": "Do it.", "output": "one"}')
     assert read_seeds(path, TASKS)
@@ -64,12 +65,12 @@ def test_the_same_file_is_checked_for_each_domains_task_types(tmp_path: Path) ->
         read_seeds(path, {"t": TaskType("number", "anything")})
 
 
-def test_weights_written_again_give_other_keys(tmp_path: Path) -> None:
+def test_changed_weights_or_tokenizer_give_other_keys(tmp_path: Path) -> None:
     weights, tokenizer = tmp_path / "model.safetensors", tmp_path / "tokenizer.json"
     weights.write_bytes(b"0" * 100)
     tokenizer.write_text("{}")
-    found = [build_pipeline(composed(f"model.path={tmp_path}")).rounds[0][0].key for _ in range(2)]
+    keys = [build_pipeline(composed(f"model.path={tmp_path}")).rounds[0][0].key for _ in range(2)]
     for path in (weights, tokenizer):
         path.write_bytes(path.read_bytes() + b"1")
-        found.append(build_pipeline(composed(f"model.path={tmp_path}")).rounds[0][0].key)
-    assert found[0] == found[1] and len(set(found)) == 3
+        keys.append(build_pipeline(composed(f"model.path={tmp_path}")).rounds[0][0].key)
+    assert keys[0] == keys[1] and len(set(keys)) == 3

@@ -117,7 +117,7 @@ def test_a_stopped_sweep_goes_on(warm: Warm, tmp_path: Path) -> None:
         os.kill(pid, signal.SIGTERM)
 
     ended = warm(*QUICK, *wanted, *places, kill=stop)
-    assert ended.code == 128 + signal.SIGTERM and "goes on from there" in ended.text, ended.text
+    assert ended.code == 128 + signal.SIGTERM and "the same command continues from it" in ended.text, ended.text
     assert (tmp_path / "sweep" / "sweep.json").exists() and (tmp_path / "sweep" / "report.html").exists()
     again, _ = sweep(warm, tmp_path, *wanted)
     assert again.code == 0, again.text

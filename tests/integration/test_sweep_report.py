@@ -7,7 +7,6 @@ import json
 import math
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from filelock import FileLock
 from playwright.sync_api import Browser, Page, sync_playwright
 from test_sweep import sweep
 
-from selfspec.cli.report import main
+from command import selfspec
 from selfspec.errors import UserError
 from selfspec.reporting.sweep.figures import draw_figures
 from selfspec.reporting.sweep.report import write_sweep_report
@@ -352,9 +351,8 @@ def test_numbers_that_are_missing_are_empty_cells(tmp_path: Path) -> None:
     assert all("NaN" not in line for line in (folder / "report.html").read_text().splitlines() if "token_f1/0" in line)
 
 
-def test_the_command_tells_a_wrong_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["sweep", str(tmp_path)])
-    with pytest.raises(SystemExit, match=r"no readable sweep\.json"):
-        main()
+def test_the_report_command_refuses_a_folder_without_a_sweep(tmp_path: Path) -> None:
+    ended = selfspec("report", tmp_path)
+    assert ended.returncode == 1 and "no readable sweep.json" in ended.stderr and ended.stderr.count("\n") == 1
     with pytest.raises(UserError):
         write_sweep_report(tmp_path)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -25,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
+from command import selfspec_process
 from selfspec.config.schema import ModelConfig, PathsConfig, StrategyConfig
 from selfspec.errors import UserError
 from selfspec.models.load import load_base, load_network, load_tokenizer, model_files
@@ -286,16 +286,16 @@ def test_weights_in_the_hub_cache_are_found_without_the_hub(monkeypatch: Any, tm
     assert locate_weights(found, tmp_path / "cache", Progress()) == snapshot
 
 
-def test_weights_can_be_fetched_ahead(tmp_path: Path) -> None:
+def test_fetch_prints_the_folder_of_the_weights(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     save_file({"weight": torch.zeros(1)}, tmp_path / "model" / "model.safetensors")
-    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub")}
+    unreachable = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub")}
 
     def fetch(*overrides: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "selfspec.models.fetch", "model=falcon-40b", *overrides]
-        return subprocess.run(command, env={**os.environ, **nowhere}, capture_output=True, text=True, check=False)
+        return selfspec_process("fetch", "model=falcon-40b", *overrides, env={**os.environ, **unreachable})
 
-    found = fetch(f"model.path={tmp_path}/model")
-    assert found.returncode == 0 and found.stdout.strip() == f"{tmp_path}/model", found.stderr
+    fetched = fetch(f"model.path={tmp_path}/model")
+    assert fetched.returncode == 0 and fetched.stdout.strip() == f"{tmp_path}/model", fetched.stderr
     missing = fetch()
     assert missing.returncode == 1 and "the hub can't be reached (ConnectError)" in missing.stderr
+    assert len(missing.stderr.splitlines()) == 1

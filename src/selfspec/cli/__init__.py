@@ -1,1 +1,1 @@
-"""The command line: `selfspec`, and the experiment command behind `run.py`."""
+"""The console command `selfspec`, one file a command, and the help of `run.py`."""

@@ -1,4 +1,4 @@
-"""The experiment command: `--help` from conf/ alone, then Hydra; a user error is one sentence."""
+"""`selfspec run ARGS...` and `run.py`: help from conf/ alone, then Hydra; a user error is one sentence."""
 
 from __future__ import annotations
 
@@ -6,17 +6,27 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
+import typer
+
+from selfspec.cli.compose import conf_folder, project_folder
 from selfspec.cli.help import help_text
 from selfspec.config.overrides import expand_shorthand
 from selfspec.errors import Interrupted
 
-STOPPED_MESSAGE = "Stopped by {}; what was finished is kept, and the same command goes on from there."
+STOPPED_MESSAGE = "Stopped by {}; finished work is kept, and the same command continues from it."
+PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
+
+
+def run(arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGS...")] = None) -> None:
+    """Run an experiment or a sweep, as `python run.py` does."""
+    sys.argv = ["selfspec run", *(arguments or [])]
+    run_command_line(conf_folder())
 
 
 def run_command_line(conf: Path) -> None:
-    """Answer `--help`, or compose the config and run the experiment; exit 1 with one sentence on a user's error."""
+    """Print `--help`, or compose the config and run the experiment; a user error exits with one sentence and code 1."""
     arguments = sys.argv[1:] = [part for argument in sys.argv[1:] for part in expand_shorthand(argument)]
     if "--help" in arguments or "-h" in arguments:
         print(help_text([conf, *_config_dirs(arguments)]))
@@ -38,12 +48,12 @@ def run_command_line(conf: Path) -> None:
 
 def _config_dirs(arguments: list[str]) -> list[Path]:
     """Folders given by `--config-dir DIR` or `--config-dir=DIR`."""
-    found = []
-    for place, argument in enumerate(arguments):
+    folders = []
+    for index, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
         if name in ("--config-dir", "-cd"):
-            found.append(Path(value or (arguments[place + 1 : place + 2] or [""])[0]))
-    return [path for path in found if path.is_dir()]
+            folders.append(Path(value or (arguments[index + 1 : index + 2] or [""])[0]))
+    return [path for path in folders if path.is_dir()]
 
 
 def _run_hydra(conf: Path) -> None:
@@ -55,11 +65,11 @@ def _run_hydra(conf: Path) -> None:
 
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         os.environ[TRACEBACK_VARIABLE] = "1"
-    chosen = [text for text in sys.argv[1:] if "=" in text and not text.startswith(("hydra.", "paths."))]
-    os.environ[OVERRIDES_VARIABLE] = " ".join(sorted(chosen))
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `main` as they are
+    overrides = [text for text in sys.argv[1:] if "=" in text and not text.startswith(("hydra.", "paths."))]
+    os.environ[OVERRIDES_VARIABLE] = " ".join(sorted(overrides))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     register_schema()
-    register_resolvers(conf.parent)
+    register_resolvers(project_folder(conf))
     hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(run_task)()
 
 

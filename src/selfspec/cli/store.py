@@ -2,62 +2,50 @@
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import json
-import shutil
-import sys
 from pathlib import Path
+from typing import Annotated
 
-from filelock import SoftFileLease, Timeout
+import typer
 
-from selfspec.runtime.store import LEASE_SECONDS, find_damage
+from selfspec.errors import UserError
 
-
-def store_command() -> None:
-    """`selfspec store ls|verify|gc [--root store]`."""
-    parser = argparse.ArgumentParser(prog="selfspec store", description=__doc__.split("\n")[0])
-    parser.add_argument("action", choices=["ls", "verify", "gc"])
-    parser.add_argument("--root", type=Path, default=Path("store"))
-    arguments = parser.parse_args()
-    if not (arguments.root / "format.json").exists():
-        sys.exit(f"{arguments.root} is no store; give its folder with --root.")
-    outputs = [path for path in sorted(arguments.root.glob("*/*/")) if path.parent.name not in ("work", "aside")]
-    if arguments.action == "gc":
-        return _collect(arguments.root)
-    damaged = 0
-    for folder in outputs:
-        name, told = f"{folder.parent.name:<13} {folder.name:<30}", ""
-        if arguments.action == "verify":
-            told = find_damage(folder)
-            damaged += bool(told)
-        elif (folder / "manifest.json").exists():
-            facts = json.loads((folder / "manifest.json").read_text())
-            told = f"{facts.get('seconds', 0):8.1f} s  {facts.get('counts', {})}"
-        print(f"{name} {told or 'whole'}")
-    if damaged:
-        sys.exit(f"{damaged} damaged; the next run that needs them sets them aside and makes them again.")
+app = typer.Typer(help="List, verify and clean the store.", no_args_is_help=True, rich_markup_mode=None)
+Root = Annotated[Path, typer.Option(help="Folder of the store.")]
+DEFAULT_ROOT = Path("store")
 
 
-def _collect(root: Path) -> None:
-    """Remove what nobody will use: outputs set aside, drafts of killed processes, scratch of finished outputs.
+@app.command("ls")
+def list_store(root: Root = DEFAULT_ROOT) -> None:
+    """List the finished outputs with their time and counts."""
+    from selfspec.runtime.store_maintenance import list_outputs, read_manifest
 
-    Scratch of an unfinished output stays: the next run goes on from it.
-    """
-    removed = list((root / "aside").glob("*"))
-    for path in removed:
-        shutil.rmtree(path)
-    finished = {path.parent.name for path in root.glob("*/*/manifest.json")}
-    for lock_path in (root / "work").glob("*.lock"):
-        lease = SoftFileLease(lock_path, lease_duration=LEASE_SECONDS)
-        with contextlib.suppress(Timeout), lease.acquire(timeout=0.2):
-            key = lock_path.stem
-            left = [root / "work" / f"{key}.draft", *([root / "work" / key] if key in finished else [])]
-            for path in filter(Path.exists, left):
-                shutil.rmtree(path)
-                removed.append(path)
-    print(f"removed {len(removed)}")
+    for folder in list_outputs(root):
+        manifest = read_manifest(folder)
+        _print_line(folder, f"{manifest.get('seconds', 0):8.1f} s  {manifest.get('counts', {})}")
 
 
-if __name__ == "__main__":
-    store_command()
+@app.command()
+def verify(root: Root = DEFAULT_ROOT) -> None:
+    """Compare every finished output with the hashes of its manifest."""
+    from selfspec.runtime.store import find_damage
+    from selfspec.runtime.store_maintenance import list_outputs
+
+    num_damaged = 0
+    for folder in list_outputs(root):
+        damage = find_damage(folder)
+        num_damaged += bool(damage)
+        _print_line(folder, damage or "intact")
+    if num_damaged:
+        raise UserError(f"{num_damaged} damaged; a run that needs them sets them aside and makes them again.")
+
+
+@app.command("gc")
+def collect(root: Root = DEFAULT_ROOT) -> None:
+    """Remove damaged outputs that were set aside, and files that killed processes left."""
+    from selfspec.runtime.store_maintenance import collect_garbage
+
+    print(f"removed {len(collect_garbage(root))} folders")
+
+
+def _print_line(folder: Path, text: str) -> None:
+    print(f"{folder.parent.name:<13} {folder.name:<30} {text}")

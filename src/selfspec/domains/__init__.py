@@ -1,1 +1,1 @@
-"""The embedded domains: a folder each, with `seeds.jsonl` and `evaluation.jsonl`. Your own may live anywhere."""
+"""Checks and previews of domains, and the shipped ones: a folder each, with `seeds.jsonl` and `evaluation.jsonl`."""

@@ -1,7 +1,6 @@
-"""The prompts that a run sends first, caught on their way to the model: nothing here builds one.
+"""The first prompts of a run, recorded as the stages pass them to the engine; no prompt is built here.
 
-What the model would write in between is stood in for by a seed, and what retrieval would find by the corpus' first
-passages.
+A seed takes the place of text that the model would write, and the first passages of the corpus that of retrieved ones.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from selfspec.evaluation.few_shot import answer_batch, build_batches
 from selfspec.generation.instructions import draft_from_row, plan_requests, write_instructions
 from selfspec.generation.judgements import Judge
 from selfspec.generation.pools import Pool, Row, pool_keys
-from selfspec.generation.responses import ResponseSettings, write_responses
+from selfspec.generation.responses import FindPassages, ResponseSettings, write_responses
 from selfspec.generation.votes import sample_votes
 from selfspec.launch.preparation import check_seed_counts
 from selfspec.models.toy import build_toy
@@ -33,42 +32,42 @@ from selfspec.pipeline.build import build_pipeline
 from selfspec.prompts.chat import bos_ids, chat_template_of, with_prompt_style
 from selfspec.prompts.templates import PromptRenderer
 from selfspec.retrieval.corpus import split_into_passages
+from selfspec.retrieval.passage import Passage
 from selfspec.runtime.context import StageContext
 
 
 @dataclass
 class Recorder:
-    """An engine that keeps the batches it is given; its completions are `replies`, one a batch, then empty."""
+    """An engine that records its batches; it completes one batch with each of `replies`, later ones with nothing."""
 
     tokenizer: Any
     replies: list[str] = field(default_factory=list)
     batches: list[PromptBatch] = field(default_factory=list)
 
     def complete(self, batch: PromptBatch) -> list[Completion]:
-        """The next reply, for every item alike; options are all the same to it."""
+        """The next reply for every item; all options are equally likely."""
         self.batches.append(batch)
         reply = self.replies.pop(0) if self.replies else ""
         options = batch.options or [()] * len(batch.items)
-        return [Completion(reply, 0, True, (0.0,) * len(some)) for some in options]
+        return [Completion(reply, 0, True, (0.0,) * len(item_options)) for item_options in options]
 
     def count(self, text: str) -> int:
-        """Tokens of a text, as the engine counts them."""
+        """Number of tokens of a text, as the engine counts them."""
         return len(self.tokenizer(text, add_special_tokens=False).input_ids)
 
-    def tokens(self, batch: PromptBatch) -> int:
-        """Tokens of a batch's first prompt: what begins every text, the prefix and the item, each tokenised apart."""
-        return len(bos_ids(self.tokenizer)) + sum(map(self.count, self.parts(batch)))
+    def count_prompt(self, batch: PromptBatch) -> int:
+        """Number of tokens of the first prompt: the BOS token, prefix and item, tokenized separately."""
+        return len(bos_ids(self.tokenizer)) + sum(map(self.count, self.render_prompt(batch)))
 
-    def parts(self, batch: PromptBatch) -> tuple[str, str]:
-        """The prefix and the first item, in their turns."""
-        around = chat_template_of(self.tokenizer)
-        return around.prefix(batch.prefix, batch.continues_response), around.item(
-            batch.items[0], batch.continues_response
-        )
+    def render_prompt(self, batch: PromptBatch) -> tuple[str, str]:
+        """(prefix, first item) with the chat template around them."""
+        template = chat_template_of(self.tokenizer)
+        prefix = template.prefix(batch.prefix, batch.continues_response)
+        return prefix, template.item(batch.items[0], batch.continues_response)
 
 
-class _FirstBatch(Pool):
-    """A pool that makes the first batch of a block, and stores nothing."""
+class _FirstBatchPool(Pool):
+    """A pool that makes only the first batch of a block, and stores nothing."""
 
     def block(
         self,
@@ -80,71 +79,90 @@ class _FirstBatch(Pool):
         return complete(task_type, rows[: self.batch_size])
 
 
-def show_preview(config: Config, task: str | None, console: Console) -> None:
-    """Print each prompt under its title, with its tokens."""
-    tokenizer, whose = load_preview_tokenizer(config.model, Path(config.paths.cache))
-    recorder = Recorder(tokenizer)
-    total = 0
-    for title, prompt, tokens in collect_prompts(config, task, recorder):
+def print_preview(config: Config, task: str | None, console: Console) -> None:
+    """Print each prompt with its title and number of tokens."""
+    tokenizer, tokenizer_name = load_preview_tokenizer(config.model, Path(config.paths.cache))
+    num_prompts = 0
+    for title, prompt, num_tokens in collect_prompts(config, task, Recorder(tokenizer)):
         console.out(f"━━ {title}", style="bold", highlight=False)
-        console.out(prompt, highlight=False)  # as it is: `print` would wrap lines and read :codes: as emoji
-        console.out(f"━━ {tokens} tokens\n", style="bold", highlight=False)
-        total += 1
-    console.out(f"{total} prompts, counted in tokens of {whose}.", highlight=False)
+        console.out(prompt, highlight=False)  # `print` would wrap lines and replace :codes: by emoji
+        console.out(f"━━ {num_tokens} tokens\n", style="bold", highlight=False)
+        num_prompts += 1
+    console.out(f"{num_prompts} prompts, tokenized with {tokenizer_name}.", highlight=False)
 
 
 def collect_prompts(config: Config, task: str | None, recorder: Recorder) -> Iterator[tuple[str, str, int]]:
-    """(what it is for, the prompt, its tokens) of the first batches of a run with this config, each by its first item.
+    """(title, prompt, number of tokens) of the first prompt of each step of a run.
+
+    Args:
+        config: The run's config.
+        task: Task type of the evaluation prompts; None: that of the first question.
+        recorder: The engine that the steps call.
 
     Raises:
-        UserError: no question is of type `task`.
+        UserError: no question has the type `task`.
     """
-    titles = [*_generate(config, recorder), *_evaluate(config, task, recorder)]
+    titles = [*_record_generation(config, recorder), *_record_evaluation(config, task, recorder)]
     for title, batch in zip(titles, recorder.batches, strict=True):
-        yield title, "".join(recorder.parts(batch)), recorder.tokens(batch)
+        yield title, "".join(recorder.render_prompt(batch)), recorder.count_prompt(batch)
 
 
-def _generate(config: Config, recorder: Recorder) -> list[str]:
-    """Have the first batches of synthetic data's steps sent; a title for each."""
+def _record_generation(config: Config, recorder: Recorder) -> list[str]:
+    """Run the first batch of each generation step; returns a title for each."""
     domain, generation = config.domain, config.generation
     seeds = read_seeds(Path(domain.seeds), domain.tasks)
     check_seed_counts(config, domain)
     shown, _ = split_seeds(seeds)
     shown = seed_subset(shown, domain.seed_count)
-    stage = build_pipeline(config).rounds[0][0]
-    keys = pool_keys(stage.values, stage.inputs)
-    context = cast(StageContext, SimpleNamespace(stage=stage))
-    size = generation.instructions.batch_size
-    pools = {name: _FirstBatch(context, name, key, config.seed, size, lambda: recorder) for name, key in keys.items()}
+    pools = _first_batch_pools(config, recorder)
     prompts = PromptRenderer(config.prompts)
-    like = _stand_in(shown, plan_requests(domain, shown, pools["instructions"], 0)[0])
-    recorder.replies = [like.instruction, like.input]
+    seed = _matching_seed(shown, plan_requests(domain, shown, pools["instructions"], 0)[0])
+    recorder.replies = [seed.instruction, seed.input]
     draft = draft_from_row(write_instructions(pools["instructions"], 0, generation, domain, shown, prompts)[0])
-    retrieval, found = config.retrieval, []
-    if retrieval.name != "none":
-        found = list(islice(split_into_passages(retrieval), retrieval.passages))
-    answering = ResponseSettings(generation, domain, shown, prompts, lambda draft: found, config.model.context_length)
-    write_responses(pools["responses"], 0, [(0, draft)], answering)
-    wrote = f"what the model will have written is here of seed {like.id}"
-    titles = ["Instruction-writing", f"Input-writing ({wrote})", f"Response ({wrote})"]
-    closed = next((seed for seed in [like, *shown] if domain.tasks[seed.task_type].kind in CLOSED_KINDS), None)
+    settings = ResponseSettings(
+        generation, domain, shown, prompts, _first_passages(config), config.model.context_length
+    )
+    write_responses(pools["responses"], 0, [(0, draft)], settings)
+    source = f"with the text of seed {seed.id} in place of the model's"
+    titles = ["Instruction-writing", f"Input-writing ({source})", f"Response ({source})"]
+    closed = next((seed for seed in [seed, *shown] if domain.tasks[seed.task_type].kind in CLOSED_KINDS), None)
     if generation.filters.self_consistency and closed:
-        asked = Draft(closed.task_type, closed.instruction, closed.input, closed.options)
-        sample_votes(pools["votes"], 0, [(0, asked)], answering)
-        titles.append(f"Self-consistency (the same of seed {closed.id})")
+        closed_draft = Draft(closed.task_type, closed.instruction, closed.input, closed.options)
+        sample_votes(pools["votes"], 0, [(0, closed_draft)], settings)
+        titles.append(f"Self-consistency (with the text of seed {closed.id})")
     if generation.filters.judge:
-        Judge(pools["judgements"], generation.judge, domain, shown, prompts).block(0, [(0, draft, like.output)])
-        titles.append(f"Judge ({wrote})")
+        judge = Judge(pools["judgements"], generation.judge, domain, shown, prompts)
+        judge.block(0, [(0, draft, seed.output)])
+        titles.append(f"Judge ({source})")
     return titles
 
 
-def _stand_in(shown: Sequence[Seed], request: TaskRequest) -> Seed:
-    """The first seed that is as the model was asked to write."""
-    return next(s for s in shown if (s.task_type, s.options) == (request.task_type, request.options))
+def _first_batch_pools(config: Config, recorder: Recorder) -> dict[str, Pool]:
+    """A pool for each generation step, under the keys of the run."""
+    stage = build_pipeline(config).rounds[0][0]
+    context = cast(StageContext, SimpleNamespace(stage=stage))
+    size = config.generation.instructions.batch_size
+    keys = pool_keys(stage.values, stage.inputs)
+    return {
+        name: _FirstBatchPool(context, name, key, config.seed, size, lambda: recorder) for name, key in keys.items()
+    }
 
 
-def _evaluate(config: Config, task: str | None, recorder: Recorder) -> list[str]:
-    """Have the first questions of one task type asked at every number of shots; a title for each."""
+def _matching_seed(shown: Sequence[Seed], request: TaskRequest) -> Seed:
+    """The first seed with the task type and options that the model is asked for."""
+    return next(seed for seed in shown if (seed.task_type, seed.options) == (request.task_type, request.options))
+
+
+def _first_passages(config: Config) -> FindPassages:
+    """A retriever that finds the first passages of the corpus for every task."""
+    retrieval, passages = config.retrieval, list[Passage]()
+    if retrieval.name != "none":
+        passages = list(islice(split_into_passages(retrieval), retrieval.passages))
+    return lambda task: passages
+
+
+def _record_evaluation(config: Config, task: str | None, recorder: Recorder) -> list[str]:
+    """Ask the first questions of one task type with each number of shots; returns a title for each."""
     domain = config.domain
     shown, _ = split_seeds(read_seeds(Path(domain.seeds), domain.tasks))
     questions = read_questions(Path(domain.evaluation), domain.tasks)
@@ -152,30 +170,30 @@ def _evaluate(config: Config, task: str | None, recorder: Recorder) -> list[str]
     types = {question.task_type for question in questions}
     if task not in types:
         raise UserError(
-            f"--task {task}: no question is of this type; {did_you_mean(task, types)}there are {', '.join(sorted(types))}."
+            f"--task {task}: no question has this type; {did_you_mean(task, types)}"
+            f"types are {', '.join(sorted(types))}."
         )
     titles = []
-    sheets = build_batches(questions, shown, config.evaluation, config.seed)
+    prompts = PromptRenderer(config.prompts)
+    batches = build_batches(questions, shown, config.evaluation, config.seed)
     for shots in config.evaluation.shots:
-        sheet = next(sheet for sheet in sheets if (sheet.task_type, sheet.shots) == (task, shots))
-        (first, *_) = answer_batch(
-            recorder, sheet, domain.role, config.model.context_length, PromptRenderer(config.prompts)
-        )
+        batch = next(batch for batch in batches if (batch.task_type, batch.shots) == (task, shots))
+        (first, *_) = answer_batch(recorder, batch, domain.role, config.model.context_length, prompts)
         titles.append(f"Evaluation of {task}, {first['shots_shown']} shots, question {first['id']}")
     return titles
 
 
 def load_preview_tokenizer(model: ModelConfig, cache: Path) -> tuple[Any, str]:
-    """(tokenizer, whose it is): the model's where its files are at hand, else the toy's; nothing is downloaded."""
+    """(tokenizer, description): the model's if its files are on this machine, else the toy's; nothing is downloaded."""
     from transformers import AutoTokenizer
 
     converted = sorted(cache.glob(f"{model.name}-{'[0-9a-f]' * 12}"))
-    for place in (model.path, *converted, model.hub):
+    for source in (model.path, *converted, model.hub):
         try:
-            if place and not model.toy:
-                options = {"revision": model.revision} if place == model.hub else {}
-                found = AutoTokenizer.from_pretrained(str(place), local_files_only=True, **options)
-                return with_prompt_style(found, model), model.name
+            if source and not model.toy:
+                options = {"revision": model.revision} if source == model.hub else {}
+                tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=True, **options)
+                return with_prompt_style(tokenizer, model), f"the tokenizer of {model.name}"
         except (OSError, ValueError):
-            continue  # not there
-    return build_toy(model)[1], f"the toy's tokenizer, since {model.name}'s is not on this machine"
+            continue  # not on this machine
+    return build_toy(model)[1], f"the toy tokenizer, since that of {model.name} is not on this machine"

@@ -1,4 +1,4 @@
-"""Take a specialized model out of a finished run: its adapter, or merged into its base, beside a model card.
+"""Export the specialized model of a finished run: its adapter or merged weights, with a model card.
 
 selfspec export outputs/<date>/<time>-... biomedicine-expert --merge
 """
@@ -25,31 +25,39 @@ from selfspec.runtime.progress import Progress
 if TYPE_CHECKING:
     from selfspec.export.merge import MergeComparison
 
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")  # PEFT's files
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")  # as PEFT names them
 
 
 def export_run(folder: Path, out: Path, merged: bool, progress: Progress) -> None:
-    """Write the adapter that the run in `folder` kept, or with `merged` a whole model, into the new folder `out`.
+    """Write the specialized model of a run and its model card to a new folder.
+
+    Args:
+        folder: Folder of the finished run.
+        out: The folder to create; it appears complete or not at all.
+        merged: Write the adapter merged into the base model instead of the adapter alone.
+        progress: Display of what is done.
 
     Raises:
-        UserError: no finished run, `out` is there, no room, or the merged weights do not do what base and adapter do.
+        UserError: there is no finished run in `folder`, `out` exists, disk or memory do not suffice, or the merged
+            weights differ from base and adapter.
     """
     if out.exists():
-        raise UserError(f"{out} is there already; give a new folder, or remove that one.")
+        raise UserError(f"{out} exists already; give a new folder, or remove that one.")
     run = read_finished_run(folder)
     progress.say(f"[bold]{run.report['title']}[/]  [dim]{run.adapter}[/]")
     with _atomic_folder(out) as draft:
-        facts = _merge(run, draft, progress) if merged else None
-        if not facts:
+        comparison = _merge(run, draft, progress) if merged else None
+        if not comparison:
             for name in ADAPTER_FILES:
                 shutil.copyfile(run.adapter / name, draft / name)
-        (draft / "README.md").write_text(render_card(run, facts), encoding="utf-8")
-        size = sum(path.stat().st_size for path in list_files(draft))
-    progress.say(f"[bold]{out}[/]  {'merged weights' if merged else 'the adapter'} and model card, {size / 1e6:.1f} MB")
+        (draft / "README.md").write_text(render_card(run, comparison), encoding="utf-8")
+        num_bytes = sum(path.stat().st_size for path in list_files(draft))
+    content = "merged weights" if merged else "the adapter"
+    progress.say(f"[bold]{out}[/]  {content} and model card, {num_bytes / 1e6:.1f} MB")
 
 
 def _merge(run: FinishedRun, draft: Path, progress: Progress) -> MergeComparison:
-    """The merged weights, and a line on how near they come."""
+    """Write merged weights into `draft`, and compare them with base and adapter."""
     model = run.config.model
     _check_merge_memory(run.config)
     check_weights(model)
@@ -57,31 +65,31 @@ def _merge(run: FinishedRun, draft: Path, progress: Progress) -> MergeComparison
         check_bitsandbytes()
     from selfspec.export.merge import merge_adapter
 
-    facts = merge_adapter(run, draft, progress)
-    progress.say(f"  {merge_comparison_text(facts)}")
-    return facts
+    comparison = merge_adapter(run, draft, progress)
+    progress.say(f"  {merge_comparison_text(comparison)}")
+    return comparison
 
 
 def _check_merge_memory(config: Config) -> None:
-    """Merging holds the base whole, in 16 bits or more.
+    """Check that the base model fits into memory unquantized.
 
     Raises:
-        UserError: this machine can't.
+        UserError: it does not.
     """
     device = this_machine()
-    needed = memory_by_part(with_values(config, {"model.quantization": "none"}), "scores", device)["weights"]
-    if needed > device.size and not config.model.toy:
+    num_bytes = memory_by_part(with_values(config, {"model.quantization": "none"}), "scores", device)["weights"]
+    if num_bytes > device.size and not config.model.toy:
         raise UserError(
-            f"Merging holds all of {config.model.name}, {needed / GB:.1f} GB, and this machine has "
-            f"{device.size / GB:.1f} GB; merge on a larger one, or take the adapter, without --merge."
+            f"Merging loads all of {config.model.name}, {num_bytes / GB:.1f} GB, and this machine has "
+            f"{device.size / GB:.1f} GB; merge on a larger machine, or export the adapter, without --merge."
         )
 
 
 @contextmanager
 def _atomic_folder(out: Path) -> Iterator[Path]:
-    """A draft beside `out`, which becomes it by one rename, or goes; a killed process leaves `.OUT.draft` at most."""
+    """A new folder that is renamed to `out` at the end, or removed on an error; a kill leaves `.OUT.draft` at most."""
     draft = out.with_name(f".{out.name}.draft")
-    with explain_disk_errors(out, "give another folder, and the same command begins anew"):
+    with explain_disk_errors(out, "give another folder, and run the command again"):
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(draft, ignore_errors=True)
         try:

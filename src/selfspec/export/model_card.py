@@ -1,19 +1,19 @@
-"""The model card beside an exported model, in the form of the Hugging Face hub. It holds no generated text, and no path
-of the machine that made it.
+"""The model card of an exported model, as the Hugging Face hub expects it. It contains no generated text and no path of
+this machine.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from selfspec.config.schema import Config, GenerationConfig
-from selfspec.export.licences import licence_of
+from selfspec.export.licences import find_licence
 from selfspec.reporting.finished_run import FinishedRun
 from selfspec.reporting.harness_table import harness_markdown
 from selfspec.reporting.markdown import markdown_table
@@ -24,19 +24,18 @@ from selfspec.reporting.wandb_result import funnel_rows
 if TYPE_CHECKING:
     from selfspec.export.merge import MergeComparison
 
-# Overrides of the command that choose places and displays, on the machine where it was typed.
-PLACES = ("paths.", "hydra.", "hydra/", "logger", "--config-dir", "--config-path")
+# Overrides of folders and displays: they concern the machine where the command was typed, not the model.
+MACHINE_OVERRIDES = ("paths.", "hydra.", "hydra/", "logger", "--config-dir", "--config-path")
 
-
-_FOLDERS = re.compile(r"(?<![\w:/.~-])(?:~|\.{1,2})?/(?:[^\s/,:;'\"\]]+/)+")  # of a path, but not of an address
+_FOLDERS = re.compile(r"(?<![\w:/.~-])(?:~|\.{1,2})?/(?:[^\s/,:;'\"\]]+/)+")  # the folders of a path, not of a URL
 
 
 def render_card(run: FinishedRun, merged: MergeComparison | None) -> str:
-    """The card.
+    """Render the model card.
 
     Args:
-        run: Where the model is from.
-        merged: How near merged weights come to base and adapter; None for the adapter alone.
+        run: The run that made the model.
+        merged: How far merged weights are from base and adapter; None for the adapter alone.
     """
     environment = Environment(
         loader=PackageLoader("selfspec", "export"),
@@ -50,120 +49,125 @@ def render_card(run: FinishedRun, merged: MergeComparison | None) -> str:
         config=config,
         report=report,
         merged=merged,
-        compared=merge_comparison_text(merged) if merged else "",
-        licence=licence_of(config.model.licence),
+        merge_comparison=merge_comparison_text(merged) if merged else "",
+        licence=find_licence(config.model.licence),
         hub=None if config.model.toy or config.model.path else config.model.hub,
         weights=run.manifest["values"]["weights"],
         template=run.template,
-        choices=markdown_table(["", ""], _choices(run)),
+        settings=markdown_table(["", ""], _setting_rows(run)),
         funnel=markdown_table(["dropped by", "reason", "rows"], funnel_rows(report["funnel"])),
-        scores=_scores(report, MEASURES),
-        off_domain=_scores(report["off_domain"], OFF_DOMAIN_MEASURES) if "off_domain" in report else "",
+        scores=_score_tables(report, MEASURES),
+        off_domain=_score_tables(report["off_domain"], OFF_DOMAIN_MEASURES) if "off_domain" in report else "",
         harness=harness_markdown(report["harness"]) if report.get("harness") else "",
-        asked=_asked(config),
-        command=_command(report["command"]),
+        questions=_describe_questions(config),
+        command=_public_command(report["command"]),
     )
     return without_private_paths(text)
 
 
-def merge_comparison_text(merged: MergeComparison) -> str:
-    """How near the merged weights come, in a sentence."""
+def merge_comparison_text(comparison: MergeComparison) -> str:
+    """One sentence on how far the merged weights are from base and adapter."""
     return (
-        f"Merged in {merged.dtype}: at {merged.tokens} places of answers in the domain, log-probabilities of likely "
-        f"tokens differ from those of base and adapter by at most {merged.error:.2g} nats (rounding may make "
-        f"{merged.allowed:.2g}); the adapter itself moves them by up to {merged.moved:.2g}."
+        f"Merged in {comparison.dtype}: at {comparison.num_positions} token positions of answers in the domain, "
+        f"log-probabilities of likely tokens differ from those of base and adapter by at most {comparison.error:.2g} "
+        f"nats (tolerance {comparison.tolerance:.2g}); the adapter itself changes them by up to "
+        f"{comparison.adapter_effect:.2g}."
     )
 
 
 def without_private_paths(text: str) -> str:
-    """`text` with files by their names alone: their folders tell of a machine, and of who works there."""
+    """`text` with each path reduced to its file name: folders may name the machine or its users."""
     return _FOLDERS.sub("", text)
 
 
-def _command(typed: str) -> str:
-    """What was typed, but for places."""
-    return shlex.join(word for word in shlex.split(typed) if not word.lstrip("+").startswith(PLACES))
+def _public_command(command: str) -> str:
+    """The command without overrides that concern this machine."""
+    return shlex.join(word for word in shlex.split(command) if not word.lstrip("+").startswith(MACHINE_OVERRIDES))
 
 
-def _choices(run: FinishedRun) -> Iterator[tuple[str, str]]:
-    """What the model was made from, a line a step."""
+def _setting_rows(run: FinishedRun) -> Iterator[tuple[str, str]]:
+    """(step, settings) for each step that made the model."""
     config, counts = run.config, run.manifest["counts"]
-    seeds = f"{len(run.shown)} shown to the model, {len(run.held_out)} held out"
-    yield "base", f"{config.model.name}, weights `{run.manifest['slice']['weights']}`"
-    yield "seeds", f"{seeds}; {Path(config.domain.seeds).name}, sha256 `{run.manifest['inputs']['seeds']}`"
-    yield from _written(config.generation)
+    yield "base", f"{config.model.name}, weights `{run.manifest['values']['weights']}`"
+    split = f"{len(run.shown)} shown to the model, {len(run.held_out)} held out"
+    yield "seeds", f"{split}; {Path(config.domain.seeds).name}, sha256 `{run.manifest['inputs']['seeds']}`"
+    yield from _generation_rows(config.generation)
     if config.retrieval.name != "none":
         corpus = without_private_paths(str(config.retrieval.corpus))
-        yield "passages", f"{config.retrieval.passages} of {corpus} beside each task, by {config.retrieval.name}"
+        yield "passages", f"{config.retrieval.passages} of {corpus} for each task, by {config.retrieval.name}"
     rounds = run.report["rounds"]
     if len(rounds["losses"]) > 1:
-        told = f"in later ones the specialized model answered ({config.rounds.decoding} decoding)"
-        yield "rounds", f"{len(rounds['losses'])}; {told}; round {rounds['kept']} is kept"
-    yield "adapter", _adapter(config)
-    yield "tuning", _tuned(config, counts)
-    yield "seed of all draws", str(config.seed)
+        later = f"after the first, the specialized model answered ({config.rounds.decoding} decoding)"
+        yield "rounds", f"{len(rounds['losses'])}; {later}; round {rounds['kept']} is kept"
+    yield "adapter", _describe_adapter(config)
+    yield "tuning", _describe_tuning(config, counts)
+    yield "random seed", str(config.seed)
     commit = run.manifest["git"]
-    yield "made with", f"selfspec {run.manifest['selfspec']}" + (f", commit {commit}" if commit else "")
+    yield "software", f"selfspec {run.manifest['selfspec']}" + (f", commit {commit}" if commit else "")
 
 
-def _written(generation: GenerationConfig) -> Iterator[tuple[str, str]]:
-    asked, answered = generation.instructions, generation.responses
-    filters = [name for name, on in vars(generation.filters).items() if on is True]
-    kind = "of the task's own type first" if generation.demonstrations == "own_type" else "of any type"
+def _generation_rows(generation: GenerationConfig) -> Iterator[tuple[str, str]]:
+    instructions, responses = generation.instructions, generation.responses
+    filters = [name for name, value in vars(generation.filters).items() if value is True]
+    seeds = "of the task's own type first" if generation.demonstrations == "own_type" else "of any type"
     yield (
         "instructions",
-        f"{asked.shots} seeds in context, {kind}; temperature {asked.temperature}, top-p {asked.top_p}",
+        f"{instructions.shots} seeds in context, {seeds}; temperature {instructions.temperature}, "
+        f"top-p {instructions.top_p}",
     )
-    yield "responses", f"{answered.shots} seeds in context; greedy, at most {answered.max_new_tokens} tokens"
+    yield "responses", f"{responses.shots} seeds in context; greedy, at most {responses.max_new_tokens} tokens"
     yield "filters", ", ".join(name.replace("_", " ") for name in filters) or "none"
 
 
-def _adapter(config: Config) -> str:
+def _describe_adapter(config: Config) -> str:
     lora = config.lora
     kind = {(False, False): "LoRA", (True, False): "rsLoRA", (False, True): "DoRA", (True, True): "DoRA, rsLoRA"}
-    base = ", on a base in 4 bits (NF4, QLoRA)" if config.model.quantization == "nf4" else ""
-    where = ", ".join(lora.target_modules)
-    return f"{kind[lora.rslora, lora.dora]} rank {lora.r}, alpha {lora.alpha}, dropout {lora.dropout}, on {where}{base}"
+    base = ", on a 4-bit base model (NF4, QLoRA)" if config.model.quantization == "nf4" else ""
+    modules = ", ".join(lora.target_modules)
+    return (
+        f"{kind[lora.rslora, lora.dora]} rank {lora.r}, alpha {lora.alpha}, dropout {lora.dropout}, on {modules}{base}"
+    )
 
 
-def _tuned(config: Config, counts: Mapping[str, int]) -> str:
+def _describe_tuning(config: Config, counts: Mapping[str, int]) -> str:
     tuning = config.tuning
     return (
         f"{counts['rows']} examples, {tuning.epochs} epochs, {counts['steps']} steps; learning rate "
         f"{tuning.learning_rate}, {tuning.schedule} after warm-up over {tuning.warmup_ratio} of the steps, weight "
-        f"decay {tuning.weight_decay}; kept: the {tuning.keep} epoch's adapter"
+        f"decay {tuning.weight_decay}; the adapter of the {tuning.keep} epoch is kept"
     )
 
 
-def _asked(config: Config) -> str:
-    """Whose questions were asked."""
+def _describe_questions(config: Config) -> str:
+    """Where the evaluation questions come from."""
     evaluation = config.evaluation
-    assert evaluation.domain is not None  # the door has filled it in
+    assert evaluation.domain is not None  # set by config validation
     if evaluation.sets:
-        return f"public sets ({', '.join(evaluation.sets)}), as conf/benchmark has them"
+        return f"public sets ({', '.join(evaluation.sets)}), prepared as conf/benchmark says"
     if evaluation.files:
         return f"the user's own ({', '.join(Path(file).name for file in evaluation.files)})"
     name = Path(evaluation.domain.evaluation).name
-    return f"those of the domain {evaluation.domain.name} ({name}), which are no public benchmark"
+    return f"those of the domain {evaluation.domain.name} ({name}), which are not a public benchmark"
 
 
-def _scores(report: Mapping[str, Any], measures: Iterable[str]) -> str:
-    """A table a number of shots: every model's value and the specialized one's difference from each, with intervals."""
-    models = list(dict.fromkeys(row["model"] for row in report["scores"]))
-    shown = [measure for measure in measures if find_score(report["scores"], measure=measure, task="all")]
-    last, names = models[-1], [NAMES.get(model, model) for model in models]
+def _score_tables(report: Mapping[str, Any], measures: Iterable[str]) -> str:
+    """A table for each number of shots: value of each model, difference of the specialized one from the others."""
+    scores = report["scores"]
+    models = list(dict.fromkeys(row["model"] for row in scores))
+    names = [NAMES.get(model, model) for model in models]
     heads = ["measure", *names, *(f"{names[-1]} - {name}" for name in names[:-1])]
-    parts = []
-    for shots in sorted({row["shots"] for row in report["scores"]}):
-        rows = []
-        for measure in shown:
-            place = {"shots": shots, "measure": measure, "task": "all"}
-            values = [find_score(report["scores"], model=model, **place) for model in models]
-            gaps = [find_score(report["differences"], model=last, minus=model, **place) for model in models[:-1]]
-            told = [
-                *(format_cell(v) if v else "" for v in values),
-                *(format_cell(gap, signed=True) if gap else "" for gap in gaps),
-            ]
-            rows.append([MEASURES[measure], *told])
-        parts.append(f"{shots} shots:\n\n{markdown_table(heads, rows)}")
-    return "\n\n".join(parts)
+    measures = [measure for measure in measures if find_score(scores, measure=measure, task="all")]
+    tables = []
+    for shots in sorted({row["shots"] for row in scores}):
+        rows = [[MEASURES[measure], *_score_cells(report, models, shots, measure)] for measure in measures]
+        tables.append(f"{shots} shots:\n\n{markdown_table(heads, rows)}")
+    return "\n\n".join(tables)
+
+
+def _score_cells(report: Mapping[str, Any], models: Sequence[str], shots: int, measure: str) -> list[str]:
+    """Values and differences with their intervals; empty where there is none."""
+    names = {"shots": shots, "measure": measure, "task": "all"}
+    values = [find_score(report["scores"], model=model, **names) for model in models]
+    differences = [find_score(report["differences"], model=models[-1], minus=model, **names) for model in models[:-1]]
+    cells = [format_cell(value) if value else "" for value in values]
+    return cells + [format_cell(difference, signed=True) if difference else "" for difference in differences]

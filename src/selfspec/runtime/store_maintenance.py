@@ -1,0 +1,64 @@
+"""Maintenance of the store: what `selfspec store` lists and removes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from filelock import SoftFileLease, Timeout
+
+from selfspec.errors import UserError
+from selfspec.runtime.store import LEASE_SECONDS
+
+
+def list_outputs(root: Path) -> list[Path]:
+    """Folders of all finished outputs in the store at `root`.
+
+    Raises:
+        UserError: `root` is not a store.
+    """
+    _check_store(root)
+    return [path for path in sorted(root.glob("*/*/")) if path.parent.name not in ("work", "aside")]
+
+
+def read_manifest(output: Path) -> dict[str, Any]:
+    """The manifest of an output; empty if it can't be read."""
+    try:
+        return dict(json.loads((output / "manifest.json").read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def collect_garbage(root: Path) -> list[Path]:
+    """Remove outputs set aside, drafts of killed processes, and scratch of finished outputs.
+
+    Scratch of an unfinished output is kept: the next run resumes from it.
+
+    Returns:
+        The folders that were removed.
+
+    Raises:
+        UserError: `root` is not a store.
+    """
+    _check_store(root)
+    removed = list((root / "aside").glob("*"))
+    for path in removed:
+        shutil.rmtree(path)
+    finished = {path.parent.name for path in root.glob("*/*/manifest.json")}
+    for lock_path in (root / "work").glob("*.lock"):
+        lease = SoftFileLease(lock_path, lease_duration=LEASE_SECONDS)
+        with contextlib.suppress(Timeout), lease.acquire(timeout=0.2):
+            key = lock_path.stem
+            leftovers = [root / "work" / f"{key}.draft", *([root / "work" / key] if key in finished else [])]
+            for path in filter(Path.exists, leftovers):
+                shutil.rmtree(path)
+                removed.append(path)
+    return removed
+
+
+def _check_store(root: Path) -> None:
+    if not (root / "format.json").exists():
+        raise UserError(f"{root} is not a store; give its folder with --root.")
