@@ -32,7 +32,7 @@ class DomainConfig:
 
     name: str
     role: str  # completes "You are ..."
-    tasks: dict[str, TaskType]
+    tasks: dict[str, TaskType] = field(hash=False)
     seeds: str = runtime_field()  # JSONL; counts by its sha256
     evaluation: str = runtime_field()  # JSONL; counts by its sha256
     corpus: str | None = runtime_field(None)  # for retrieval: unlabelled text
@@ -45,8 +45,8 @@ class ModelConfig:
     """A base model: where its weights are, and its architecture's numbers (so that a plan needs no weights)."""
 
     context_length: int
-    architecture: dict[str, Any]  # transformers config, `model_type` included
-    toy_architecture: dict[str, Any]  # what `toy` changes of it
+    architecture: dict[str, Any] = field(hash=False)  # transformers config, `model_type` included
+    toy_architecture: dict[str, Any] = field(hash=False)  # what `toy` changes of it
     name: str = runtime_field()
     licence: str = runtime_field()
     parameters: int = runtime_field()  # published count

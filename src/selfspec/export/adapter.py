@@ -70,10 +70,10 @@ def _check_merge_memory(config: Config) -> None:
     """
     device = this_machine()
     needed = memory_by_part(with_values(config, {"model.quantization": "none"}), "scores", device)["weights"]
-    if needed > device.size and not config.model.toy:
+    if needed > device.memory_bytes and not config.model.toy:
         raise UserError(
             f"Merging holds all of {config.model.name}, {needed / GB:.1f} GB, and this machine has "
-            f"{device.size / GB:.1f} GB; merge on a larger one, or take the adapter, without --merge."
+            f"{device.memory_bytes / GB:.1f} GB; merge on a larger one, or take the adapter, without --merge."
         )
 
 

@@ -24,6 +24,17 @@ DISTRIBUTED = (
 )  # several processes share them; others take one device
 
 
+# The stage whose SLURM request and memory estimate a stage uses.
+RESOURCE_KIND = {
+    "index": "index",
+    "examples": "examples",
+    "round_examples": "examples",
+    "adapter": "adapter",
+    "scores": "scores",
+    "harness": "scores",
+}
+
+
 Files = Path | tuple[Path, ...]
 
 
