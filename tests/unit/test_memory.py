@@ -22,6 +22,7 @@ from selfspec.errors import UserError
 from selfspec.launch.plan_memory import show_memory
 from selfspec.pipeline.build import build_pipeline
 from selfspec.pipeline.graph import unite_jobs
+from selfspec.pipeline.stage import RESOURCE_KIND, VERSIONS
 from selfspec.planning.devices import (
     KNOWN_DEVICES,
     check_devices,
@@ -31,6 +32,7 @@ from selfspec.planning.devices import (
     this_machine,
     total_memory,
 )
+from selfspec.planning.lengths import seed_lengths
 from selfspec.planning.memory import TEMPORARY_WEIGHTS
 from selfspec.planning.stage_memory import STAGE_KINDS, Device, memory_by_part
 from selfspec.tuning.strategies.limits import check_strategy_choice
@@ -209,6 +211,22 @@ def test_unknown_architecture_is_estimated_by_its_number_of_parameters() -> None
     config = composed("model=llama-2-7b", "model.architecture.model_type=mamba")
     parts = memory_by_part(config, "adapter", GPU)
     assert sum(parts.values()) == pytest.approx(1.25 * 2 * config.model.parameters)
+
+
+def test_lengths_are_measured_again_when_the_seeds_change(tmp_path: Path) -> None:
+    domain = composed().domain
+    lines = Path(domain.seeds).read_text().splitlines()
+    path = tmp_path / "seeds.jsonl"
+    path.write_text("\n".join(lines))
+    domain = replace(domain, seeds=str(path))
+    before = seed_lengths(domain)
+    assert seed_lengths(replace(domain)) is before
+    path.write_text("\n".join(lines[:60]))
+    assert len(seed_lengths(domain).rows) < len(before.rows)
+
+
+def test_every_stage_has_a_kind_of_resources() -> None:
+    assert set(RESOURCE_KIND) == set(VERSIONS) and set(STAGE_KINDS) < set(RESOURCE_KIND.values())
 
 
 def test_too_large_run_is_refused_before_any_work_unless_forced(tmp_path: Path) -> None:
