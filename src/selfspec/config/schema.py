@@ -32,7 +32,7 @@ class DomainConfig:
 
     name: str
     role: str  # completes "You are ..."
-    tasks: dict[str, TaskType] = field(hash=False)
+    tasks: dict[str, TaskType] = field(hash=False)  # dicts have no hash, and sections are arguments of cached functions
     seeds: str = runtime_field()  # JSONL; counts by its sha256
     evaluation: str = runtime_field()  # JSONL; counts by its sha256
     corpus: str | None = runtime_field(None)  # for retrieval: unlabelled text

@@ -54,7 +54,7 @@ class Norms:
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a decoder whose layers are all alike."""
+    """The sizes of a decoder; all decoder layers have the same."""
 
     model_type: str
     vocab_size: int
@@ -129,7 +129,7 @@ def shape_from_config(architecture: Mapping[str, Any]) -> Shape | None:
 
 
 def _local_architecture(folder: str | None) -> dict[str, Any] | None:
-    """The `config.json` in `model.path`, which goes before the architecture of `conf/model`."""
+    """The `config.json` in `model.path`, which replaces the architecture of `conf/model`."""
     path = Path(folder or ".") / "config.json"
     return _read_text_config(file_version(path)) if folder and path.exists() else None
 
