@@ -1,4 +1,4 @@
-"""The default experiment's model, domain and seeds, for benchmarks that need the real weights."""
+"""The model, domain and seeds of the default experiment, for benchmarks that need real weights."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ from selfspec.runtime.progress import Progress
 PROJECT = Path(__file__).resolve().parent.parent
 
 
-def located() -> Path:
-    """The folder of the model's safetensors, converted first where they were not."""
-    return locate_weights(_entered().model, Path(_entered().paths.cache), Progress())
+def default_weights() -> Path:
+    """The folder of the model's safetensors, converted first if necessary."""
+    config = _default_config()
+    return locate_weights(config.model, Path(config.paths.cache), Progress())
 
 
-def default() -> tuple[Config, list[Seed], Any, Any]:
-    """(config, shown seeds, model, tokenizer)."""
-    entered = _entered()
-    shown, _ = split_seeds(read_seeds(Path(entered.domain.seeds), entered.domain.tasks))
-    return (entered, shown, *load_base(entered.model, entered.paths, Progress()))
+def load_default() -> tuple[Config, list[Seed], Any, Any]:
+    """(config, seeds without the held-out ones, model, tokenizer)."""
+    config = _default_config()
+    seeds, _ = split_seeds(read_seeds(Path(config.domain.seeds), config.domain.tasks))
+    return (config, seeds, *load_base(config.model, config.paths, Progress()))
 
 
-def _entered() -> Config:
+def _default_config() -> Config:
     register_schema()
     register_resolvers(PROJECT)
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):

@@ -1,6 +1,6 @@
-"""The default run, cold: wall time of each stage, and peak memory.
+"""The default run with an empty store: the time of each stage, the time of a second call, and peak memory.
 
-python benchmarks/default_run.py [overrides ...]     # e.g. data_size=100, or debug=smoke
+python benchmarks/default_run.py [OVERRIDE ...]     # e.g. data_size=100, or debug=smoke
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        places = [f"paths.{name}={folder}/{name}" for name in ("store", "cache")] + [f"hydra.run.dir={folder}/run"]
-        command = [sys.executable, str(PROJECT / "run.py"), *sys.argv[1:], *places]
+        paths = [f"paths.{name}={folder}/{name}" for name in ("store", "cache")] + [f"hydra.run.dir={folder}/run"]
+        command = [sys.executable, str(PROJECT / "run.py"), *sys.argv[1:], *paths]
         for title in ("first call", "second call"):
             started = time.monotonic()
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

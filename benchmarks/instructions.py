@@ -1,4 +1,4 @@
-"""Where the slowest stage spends its time: one batch of 16 attempts, profiled by operation.
+"""Profile the slowest stage by operation: one batch of 16 attempts of instruction generation.
 
 python benchmarks/instructions.py
 """
@@ -10,7 +10,7 @@ import pstats
 import re
 import time
 
-from default_model import default
+from default_model import load_default
 
 from selfspec.data.records import TaskRequest
 from selfspec.engines.protocol import PromptBatch, Sampling
@@ -21,24 +21,26 @@ OPERATIONS = ("linear", "scaled_dot_product_attention", "topk", "sort", "cat")
 
 
 def main() -> None:
-    config, shown, model, tokenizer = default()
+    config, seeds, model, tokenizer = load_default()
     engine, settings = TransformersEngine(model, tokenizer), config.generation.instructions
-    kind = next(iter(config.domain.tasks))
-    seeds = [seed for seed in shown if seed.task_type == kind][:3]
-    requests = [TaskRequest(kind, topic) for topic in config.domain.topics[:4]] * 4
-    prompts = PromptRenderer(config.prompts)
-    prefix, stop = prompts.list_prefix(config.domain, seeds), config.prompts.input_stop
-    items = tuple(prompts.list_task(4, request, config.domain) for request in requests)
+    task_type = next(iter(config.domain.tasks))
+    shots = [seed for seed in seeds if seed.task_type == task_type][:3]
+    requests = [TaskRequest(task_type, topic) for topic in config.domain.topics[:4]] * 4
+    renderer, stop = PromptRenderer(config.prompts), config.prompts.input_stop
+    prefix = renderer.list_prefix(config.domain, shots)
+    items = tuple(renderer.list_task(len(shots) + 1, request, config.domain) for request in requests)
     sampling, row_seeds = Sampling(settings.input_tokens, settings.temperature, settings.top_p), tuple(range(16))
     profile, started = cProfile.Profile(), time.monotonic()
     completions = profile.runcall(engine.complete, PromptBatch(prefix, items, sampling, stop, row_seeds))
     seconds = time.monotonic() - started
-    tokens = sum(completion.num_tokens for completion in completions)
-    print(f"{len(items)} rows, {tokens} tokens in {seconds:.1f} s: {tokens / seconds:.0f} tokens/s")
-    spent = {name: row[2] for (_, _, name), row in pstats.Stats(profile).stats.items()}  # type: ignore[attr-defined]
+    num_tokens = sum(completion.num_tokens for completion in completions)
+    print(f"{len(items)} rows, {num_tokens} tokens in {seconds:.1f} s: {num_tokens / seconds:.0f} tokens/s")
+    stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    own_seconds = {function: row[2] for (_, _, function), row in stats.items()}
     for operation in OPERATIONS:
-        share = sum(own for name, own in spent.items() if re.search(rf"\b{operation}\b", name))
-        print(f"  {operation:<30} {share / seconds:5.0%}")
+        pattern = rf"\b{operation}\b"
+        total = sum(value for function, value in own_seconds.items() if re.search(pattern, function))
+        print(f"  {operation:<30} {total / seconds:5.0%}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The novelty filter against rouge_score, row by row: same decisions, and the ratio of CPU seconds.
+"""The novelty filter and rouge_score on the same rows: equal decisions, and the ratio of CPU seconds.
 
-python benchmarks/novelty.py [rows]
+python benchmarks/novelty.py [NUM_ROWS]
 """
 
 from __future__ import annotations
@@ -14,51 +14,53 @@ from rouge_score.rouge_scorer import RougeScorer
 from selfspec.data.records import Draft
 from selfspec.filters.novelty import Novelty
 
+THRESHOLD = 0.7  # ROUGE-L
 
-def rows(count: int) -> list[Draft]:
-    """Texts of 30 to 70 words from 300 words; every fourth repeats most of an earlier one."""
-    chance, made = random.Random(0), list[Draft]()
+
+def random_drafts(count: int) -> list[Draft]:
+    """Texts of 30 to 70 words out of 300; every fourth repeats most of an earlier one."""
+    rng, drafts = random.Random(0), list[Draft]()
     words = [f"w{number}" for number in range(300)]
     for number in range(count):
-        text = chance.choices(words, k=chance.randint(30, 70))
-        if made and number % 4 == 0:
-            text = chance.choice(made).input.split()
-            for place in chance.sample(range(len(text)), len(text) // chance.choice([3, 5, 8])):
-                text[place] = chance.choice(words)
-        made.append(Draft("t", "", " ".join(text), ()))
-    return made
+        text = rng.choices(words, k=rng.randint(30, 70))
+        if drafts and number % 4 == 0:
+            text = rng.choice(drafts).input.split()
+            for position in rng.sample(range(len(text)), len(text) // rng.choice([3, 5, 8])):
+                text[position] = rng.choice(words)
+        drafts.append(Draft("t", "", " ".join(text), ()))
+    return drafts
 
 
-def ours(drafts: list[Draft]) -> list[bool]:
-    novelty, kept = Novelty([], 0.7), []
+def novelty_filter(drafts: list[Draft]) -> list[bool]:
+    novelty, decisions = Novelty([], THRESHOLD), []
     for draft in drafts:
-        new = not novelty.check(draft)
-        if new:
+        is_new = not novelty.check(draft)
+        if is_new:
             novelty.keep(draft, "")
-        kept.append(new)
-    return kept
+        decisions.append(is_new)
+    return decisions
 
 
-def plain(drafts: list[Draft]) -> list[bool]:
-    scorer, texts, kept = RougeScorer(["rougeL"]), list[str](), []
+def rouge_score(drafts: list[Draft]) -> list[bool]:
+    scorer, texts, decisions = RougeScorer(["rougeL"]), list[str](), []
     for draft in drafts:
         text = f"{draft.instruction} {draft.input}"
-        new = all(scorer.score(other, text)["rougeL"].fmeasure <= 0.7 for other in texts)
-        if new:
+        is_new = all(scorer.score(other, text)["rougeL"].fmeasure <= THRESHOLD for other in texts)
+        if is_new:
             texts.append(text)
-        kept.append(new)
-    return kept
+        decisions.append(is_new)
+    return decisions
 
 
 def main() -> None:
-    drafts, seconds, decisions = rows(int(sys.argv[1]) if len(sys.argv) > 1 else 400), [], []
-    for way in (ours, plain):
+    drafts, seconds, decisions = random_drafts(int(sys.argv[1]) if len(sys.argv) > 1 else 400), [], []
+    for method in (novelty_filter, rouge_score):
         started = time.process_time()
-        decisions.append(way(drafts))
+        decisions.append(method(drafts))
         seconds.append(time.process_time() - started)
     assert decisions[0] == decisions[1], "the decisions differ"
     print(f"{len(drafts)} rows, {sum(decisions[0])} kept, equal decisions")
-    print(f"ours {seconds[0]:.2f} s, rouge_score {seconds[1]:.2f} s: {seconds[1] / seconds[0]:.0f} times")
+    print(f"novelty filter {seconds[0]:.2f} s, rouge_score {seconds[1]:.2f} s: {seconds[1] / seconds[0]:.0f} times")
 
 
 if __name__ == "__main__":

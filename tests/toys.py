@@ -1,4 +1,4 @@
-"""What tests share: model configs of `conf/model`, toy models of them, and composed experiments."""
+"""Shared by tests: model configs of `conf/model`, their toy models, and composed experiments."""
 
 from __future__ import annotations
 
@@ -23,22 +23,19 @@ from selfspec.tuning.batches import EncodedExample
 CONF = PROJECT / "conf"
 
 
-PROJECT = Path(__file__).parents[1]
-
-
-NAMES = tuple(sorted(path.stem for path in (PROJECT / "conf" / "model").glob("*.yaml")))
+NAMES = tuple(sorted(path.stem for path in (CONF / "model").glob("*.yaml")))
 
 
 def model_config(name: str, **changes: Any) -> ModelConfig:
     """`conf/model/<name>.yaml` with `toy=True` and `changes`."""
-    plain: Any = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf" / "model" / f"{name}.yaml"))
-    return replace(dacite.from_dict(ModelConfig, plain), **{"toy": True, **changes})
+    values: Any = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{name}.yaml"))
+    return replace(dacite.from_dict(ModelConfig, values), **{"toy": True, **changes})
 
 
 def tuning_config(**changes: Any) -> TuningConfig:
     """`conf/tuning/default.yaml` with `changes`."""
-    plain: Any = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf" / "tuning" / "default.yaml"))
-    return replace(dacite.from_dict(TuningConfig, plain), **changes)
+    values: Any = OmegaConf.to_container(OmegaConf.load(CONF / "tuning" / "default.yaml"))
+    return replace(dacite.from_dict(TuningConfig, values), **changes)
 
 
 def prompts(**changes: Any) -> PromptRenderer:
@@ -48,49 +45,48 @@ def prompts(**changes: Any) -> PromptRenderer:
 
 
 def toy(name: str, **architecture: Any) -> tuple[Any, Any]:
-    """A fresh toy (model, tokenizer), `architecture` changing its numbers: the same weights at every call."""
-    found = model_config(name)
-    model, tokenizer = build_toy(replace(found, toy_architecture={**found.toy_architecture, **architecture}))
+    """A new toy (model, tokenizer) with changes to its architecture; every call gives the same weights."""
+    config = model_config(name)
+    model, tokenizer = build_toy(replace(config, toy_architecture={**config.toy_architecture, **architecture}))
     return model.requires_grad_(False).eval(), tokenizer
 
 
 def experiment(folder: Path, *overrides: str) -> Config:
-    """The frozen config that a command line would give, on a toy, with all its paths under `folder`."""
+    """The validated config of a command line with a toy model and all paths under `folder`."""
     register_schema()
     register_resolvers(PROJECT)
-    own = [f"paths.{name}={folder / name}" for name in ("store", "cache", "output")]
-    with initialize_config_dir(config_dir=str(PROJECT / "conf"), version_base=None):
-        composed = compose("config", overrides=["model.toy=true", "logger=none", *own, *overrides])
-        return validate(freeze(composed))
+    paths = [f"paths.{name}={folder / name}" for name in ("store", "cache", "output")]
+    with initialize_config_dir(config_dir=str(CONF), version_base=None):
+        return validate(freeze(compose("config", overrides=["model.toy=true", "logger=none", *paths, *overrides])))
 
 
-def collapsed(names: Any) -> set[str]:
-    """Module or parameter names without the numbers of their layers."""
+def without_layer_numbers(names: Any) -> set[str]:
+    """Module or parameter names, with N for the number of the layer."""
     return {re.sub(r"\.\d+(?=\.|$)", ".N", name) for name in names}
 
 
 def shuffle_adapter(model: Any) -> Any:
-    """`model` with LoRA on all linear layers that is far from doing nothing."""
+    """`model` with LoRA on all linear layers, whose B is random too, so that the adapter changes the outputs."""
     import torch
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(1)
-    settings = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
-    return get_peft_model(model, settings)
+    lora = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    return get_peft_model(model, lora)
 
 
 def naive_loss(model: Any, row: EncodedExample) -> Any:
-    """Cross-entropy summed over the response's tokens, from the logits of every position of the one row."""
+    """Cross-entropy summed over the response tokens of one row that is computed alone, with logits at all positions."""
     import torch
 
     ids = torch.tensor([[*row.prompt, *row.response]])
     logprobs = model(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
     first = len(row.prompt) - 1
-    return -sum(logprobs[first + place, token] for place, token in enumerate(row.response))
+    return -sum(logprobs[first + position, token] for position, token in enumerate(row.response))
 
 
 def sharpen(model: Any, factor: float = 10.0) -> Any:
-    """`model` with larger matrices: as first drawn, a toy hardly attends, and mistakes in attention would hide."""
+    """Scale all linear weights up: at its initial scale a toy's attention is nearly uniform and would hide errors."""
     import torch
 
     with torch.no_grad():
@@ -101,7 +97,7 @@ def sharpen(model: Any, factor: float = 10.0) -> Any:
 
 
 def bracketed(tokenizer: Any) -> Any:
-    """`tokenizer` as many published ones are: with a begin token before each text, here an end token behind it too."""
+    """Make a tokenizer add <bos> before each text, as many published ones do, and <eos> after it."""
     from tokenizers.processors import TemplateProcessing
 
     ids = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<bos>", "<eos>")]
@@ -110,7 +106,7 @@ def bracketed(tokenizer: Any) -> Any:
 
 
 def composed(*overrides: str) -> Config:
-    """The config of some overrides, frozen and checked as a run's."""
+    """The validated config of a command line."""
     register_schema()
     register_resolvers(PROJECT)
     with initialize_config_dir(str(CONF), version_base="1.3"):

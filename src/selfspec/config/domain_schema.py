@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from selfspec.config.fields import PositiveInt, runtime_field
@@ -24,7 +24,7 @@ class DomainConfig:
 
     name: str
     role: str  # completes "You are ..." in the prompts
-    tasks: dict[str, TaskType]  # by the name of the task type
+    tasks: dict[str, TaskType] = field(hash=False)  # by the name of the task type; a dict has no hash
     seeds: str = runtime_field()  # JSONL file; its sha256 enters the keys
     evaluation: str = runtime_field()  # JSONL file; its sha256 enters the keys
     corpus: str | None = runtime_field(None)  # unlabelled text for retrieval

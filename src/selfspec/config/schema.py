@@ -72,8 +72,8 @@ class ModelConfig:
     """A base model: where its weights are, and its architecture (a plan needs no weights)."""
 
     context_length: PositiveInt
-    architecture: dict[str, Any]  # of the transformers config, `model_type` included
-    toy_architecture: dict[str, Any]  # entries of it that `toy` replaces
+    architecture: dict[str, Any] = field(hash=False)  # of the transformers config, `model_type` included
+    toy_architecture: dict[str, Any] = field(hash=False)  # entries of it that `toy` replaces
     name: str = runtime_field()
     licence: str = runtime_field()
     parameters: int = runtime_field()  # published count

@@ -77,11 +77,11 @@ def _check_merge_memory(config: Config) -> None:
         UserError: it does not.
     """
     device = this_machine()
-    num_bytes = memory_by_part(with_values(config, {"model.quantization": "none"}), "scores", device)["weights"]
-    if num_bytes > device.size and not config.model.toy:
+    needed = memory_by_part(with_values(config, {"model.quantization": "none"}), "scores", device)["weights"]
+    if needed > device.memory_bytes and not config.model.toy:
         raise UserError(
-            f"Merging loads all of {config.model.name}, {num_bytes / GB:.1f} GB, and this machine has "
-            f"{device.size / GB:.1f} GB; merge on a larger machine, or export the adapter, without --merge."
+            f"Merging holds all of {config.model.name}, {needed / GB:.1f} GB, and this machine has "
+            f"{device.memory_bytes / GB:.1f} GB; merge on a larger one, or take the adapter, without --merge."
         )
 
 

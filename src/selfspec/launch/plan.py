@@ -55,15 +55,17 @@ def _show_stages(nodes: Graph, launcher: Mapping[str, Any], console: Console) ->
     for key, node in nodes.items():
         before = [*node.parents, *([node.after] if node.after else [])]
         after = " ".join(str(numbers[parent.stage.key]) for parent in before)
-        passing, why = past.passing(node.stage)
+        passing, why = past.pass_rate(node.stage)
         done = stage_work(node.stage, passing)
-        hours, whence = past.hours(node.stage, _remaining_work(node, done, past), devices_of(node.stage.name, launcher))
+        hours, whence = past.estimate_hours(
+            node.stage, _remaining_work(node, done, past), devices_of(node.stage.name, launcher)
+        )
         if node.open:
             spent += hours or 0
             sources["passing"] += [why] if node.stage.name in ("examples", "round_examples") else []
             sources["time" if hours is not None else "unknown"].append(whence or node.stage.name)
         state, time = ("to do", _duration_text(hours)) if node.open else ("stored", "")
-        told = (done.told, _token_text(done), time, key)
+        told = (done.summary, _token_text(done), time, key)
         table.add_row(str(numbers[key]), node.stage.label, describe_node(node), state, after, *told)
     console.print(table)
     if any(node.open for node in nodes.values()):
@@ -74,8 +76,8 @@ def _remaining_work(node: Node, done: Work, past: FinishedRuns) -> Work:
     """What a stage adds to the smaller size of its pool, which goes before it."""
     if node.after is None or not done.units:
         return done
-    before = stage_work(node.after.stage, past.passing(node.after.stage)[0])
-    return done.share(max(0.0, 1 - before.units / done.units))
+    before = stage_work(node.after.stage, past.pass_rate(node.after.stage)[0])
+    return done.scaled(max(0.0, 1 - before.units / done.units))
 
 
 def _print_sources(sources: Mapping[str, list[str]], spent: float, console: Console) -> None:

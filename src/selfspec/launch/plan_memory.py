@@ -15,19 +15,20 @@ from selfspec.planning.devices import (
     GB,
     KNOWN_DEVICES,
     fits_device,
+    is_allowed_on,
     processes_here,
-    runs_on,
     suggest_changes,
     this_machine,
     total_memory,
 )
-from selfspec.planning.memory import MAPPED_FILE, total_bytes
+from selfspec.planning.memory import MAPPED_FILE, TEMPORARY_WEIGHTS, total_bytes
 from selfspec.planning.parameters import model_shape
-from selfspec.planning.stage_memory import KIND_OF_STAGE, STAGE_KINDS, Device, memory_by_part
+from selfspec.planning.stage_memory import STAGE_KINDS, Device, memory_by_part
+from selfspec.stages import RESOURCE_KIND
 
 ORDER = [
-    *("weights", "unpacked, gathered", "adapter", "gradients", "optimizer", "best adapter", "activations", "KV cache"),
-    *("logits", "all beside them, at least", "libraries", "Python", MAPPED_FILE),
+    *("weights", TEMPORARY_WEIGHTS, "adapter", "gradients", "optimizer", "best adapter", "activations", "KV cache"),
+    *("logits", "everything else, at least", "libraries", "Python", MAPPED_FILE),
 ]
 
 
@@ -40,8 +41,8 @@ def show_memory(nodes: Graph, launcher: Mapping[str, Any], console: Console) -> 
     processes, (sharing, neighbours) = devices_of("adapter", launcher), processes_here(launcher)
     here = this_machine(max(neighbours, 1))
     for node in nodes.values():
-        kind, config = KIND_OF_STAGE.get(node.stage.name, node.stage.name), node.stage.config
-        if not kind:
+        kind, config = RESOURCE_KIND[node.stage.name], node.stage.config
+        if kind not in STAGE_KINDS:
             continue
         model, tuning = config.model, config.tuning
         held = (model_shape(model), model.name, model.quantization, model.dtype, config.lora, config.strategy)
@@ -51,7 +52,7 @@ def show_memory(nodes: Graph, launcher: Mapping[str, Any], console: Console) -> 
         shown[key] = (largest, tuple(name for name in STAGE_KINDS if name in (*before[1], kind)))
     for config, kinds in shown.values():
         _show_one(config, kinds, processes, here, console)
-        if sharing and not runs_on(config, kinds, here, processes):
+        if sharing and not is_allowed_on(config, kinds, here, processes):
             console.print("[yellow]A run on this machine is refused before any work, unless plan.force=true.[/]")
 
 
@@ -76,20 +77,21 @@ def _parameter_text(config: Config, processes: int) -> str:
     several = "1 device" if processes == 1 else f"{processes} devices for the adapter"
     numbers = f"{model.parameters:,} parameters of an architecture unknown here"
     if found:
-        numbers = f"{found.parameters:,} parameters, {found.trainable(lora):,} trainable ({kind}, rank {lora.r})"
+        trainable = f"{found.num_adapter_parameters(lora):,} trainable ({kind}, rank {lora.r})"
+        numbers = f"{found.num_parameters:,} parameters, {trainable}"
     held = "" if model.quantization == "none" else f"; {model.quantization}"
     return f"{numbers}{held}; strategy {strategy.name}, {several}"
 
 
 def _memory_table(config: Config, kinds: Sequence[str], processes: int, here: Device) -> Table:
     """Gigabytes by part, on a GPU, and on this machine where it has none."""
-    places = [ANY_GPU] if here.gpu else [ANY_GPU, here]
+    places = [ANY_GPU] if here.is_gpu else [ANY_GPU, here]
     columns = [(place, kind) for place in places for kind in kinds]
     found = [memory_by_part(config, kind, place, processes) for place, kind in columns]
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("GB on one device", overflow="fold")
     for place, kind in columns:
-        table.add_column(f"{kind}, {'GPU' if place.gpu else 'here'}", justify="right")
+        table.add_column(f"{kind}, {'GPU' if place.is_gpu else 'here'}", justify="right")
     for part in sorted({name for parts in found for name in parts}, key=ORDER.index):
         values = [parts.get(part, 0.0) for parts in found]
         if max(values) >= GB / 200:
@@ -108,7 +110,7 @@ def _device_table(config: Config, kinds: Sequence[str], processes: int, here: De
         held = {kind: fits_device(config, (kind,), device, processes) for kind in kinds}
         marks = ("[green]fits[/]" if held[kind] else "[red]no[/]" for kind in kinds)
         advice = "" if all(held.values()) else _advice_text(config, kinds, device, processes)
-        table.add_row(device.name, f"{device.size / GB:.0f}", *marks, advice)
+        table.add_row(device.name, f"{device.memory_bytes / GB:.0f}", *marks, advice)
     return table
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from selfspec.errors import UserError
 from selfspec.planning.devices import processes_here
-from selfspec.stages import DISTRIBUTED
+from selfspec.stages import DISTRIBUTED, RESOURCE_KIND
 
 SIGNAL_SECONDS = 120  # before its time is up, a stage is told to save and to queue again
 
@@ -41,19 +41,13 @@ class Resources:
         return f"{tasks}, {self.cpus} CPU a task{gpus}, {self.mem}, {self.time}"
 
 
-SHARED_REQUESTS = {
-    "round_examples": "examples",
-    "harness": "scores",
-}  # stages that ask for what another kind asks for, or one of it
-
-
 def resources_of(stage_name: str, given: Mapping[str, Mapping[str, Any]]) -> Resources:
     """The request of a stage, from `hydra.launcher.resources`.
 
     Raises:
         UserError: several tasks for a stage that takes one device.
     """
-    kind = SHARED_REQUESTS.get(stage_name, stage_name)
+    kind = RESOURCE_KIND[stage_name]
     resources = Resources(**given[kind])
     if resources.time.isdigit():  # YAML reads 24:00:00 without quotes as 86400, and SLURM that as minutes
         raise UserError(f'hydra.launcher.resources.{kind}.time={resources.time} must be "hours:minutes:seconds", '

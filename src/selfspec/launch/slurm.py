@@ -21,7 +21,6 @@ from selfspec.config.hashing import digest
 from selfspec.errors import UserError
 from selfspec.launch.executors import last_line, recorded_error, write_spec
 from selfspec.launch.resources import (
-    SHARED_REQUESTS,
     Resources,
     dependency_text,
     resources_of,
@@ -34,6 +33,7 @@ from selfspec.runtime.code_snapshot import snapshot_environment
 from selfspec.runtime.files import write_atomic
 from selfspec.runtime.signals import StopFlag
 from selfspec.runtime.store import Store
+from selfspec.stages import RESOURCE_KIND
 
 log = logging.getLogger("selfspec")
 
@@ -138,7 +138,7 @@ class SlurmExecutor:
             return None  # files may come late
         if what := recorded_error(spec_folder(node)):
             return "failed", what
-        remedy = REMEDIES.get(state, "").format(stage=SHARED_REQUESTS.get(node.stage.name, node.stage.name))
+        remedy = REMEDIES.get(state, "").format(stage=RESOURCE_KIND[node.stage.name])
         last = last_line(Path(node.log))
         told = f"SLURM ended job {node.job} as {state}" + (f" on {node.host}" if node.host else "")
         return "failed", "; ".join(

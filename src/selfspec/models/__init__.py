@@ -1,1 +1,1 @@
-"""Base models: where their weights are (`weights`), whether they fit (`memory`), how they are loaded (`load`)."""
+"""Base models: where their weights are (`weights`), how they are loaded (`load`), toys, GGUF and NF4."""

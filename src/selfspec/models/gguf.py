@@ -1,6 +1,8 @@
-"""A GGUF file as bf16 safetensors with its tokenizer, in a process of its own: gigabytes that it would keep go with it.
+"""Convert a GGUF file to bf16 safetensors with a tokenizer.
 
-python -m selfspec.models.gguf model.gguf OUTPUT_FOLDER     (prints a line before each part)
+The conversion runs in a process of its own, so that the gigabytes it allocates are freed afterwards.
+
+python -m selfspec.models.gguf model.gguf OUTPUT_FOLDER     # prints the name of each phase as it starts
 """
 
 from __future__ import annotations
@@ -13,37 +15,41 @@ from typing import Any
 from selfspec.errors import UserError
 from selfspec.runtime.progress import Step
 
-PARTS = ("reading", "saving", "tokenizer")
+PHASES = ("reading", "saving", "tokenizer")
 
 
 def convert_gguf(gguf: Path, output: Path, step: Step) -> None:
-    """Convert, advancing `step` by one a part."""
+    """Convert a file in a new process; `step` advances by one for each phase.
+
+    Raises:
+        UserError: the conversion failed.
+    """
     command = [sys.executable, "-m", "selfspec.models.gguf", str(gguf), str(output)]
-    last = ""
+    last_line = ""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout
         for line in process.stdout:
-            last = line.strip() or last
-            if last in PARTS:
-                step.advance(1, last)
+            last_line = line.strip() or last_line
+            if last_line in PHASES:
+                step.advance(1, last_line)
     if process.returncode:
-        raise UserError(f"{gguf} can't be converted ({last}); is it whole?")
+        raise UserError(f"{gguf} can't be converted ({last_line}); check that the file is complete.")
 
 
 def convert_in_this_process(gguf: Path, output: Path) -> None:
-    """The conversion itself."""
+    """Convert a file."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    print(PARTS[0], flush=True)
+    print(PHASES[0], flush=True)
     model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
-    # transformers leaves the GGUF quantizer attached, though the weights are plain by now.
+    # transformers leaves the GGUF quantizer attached, though the weights are no longer quantized.
     model.hf_quantizer, model.is_quantized = None, False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    print(PARTS[1], flush=True)
+    print(PHASES[1], flush=True)
     model.save_pretrained(output)
-    print(PARTS[2], flush=True)
+    print(PHASES[2], flush=True)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(output)
 
 

@@ -1,4 +1,4 @@
-"""Loading a base model, with or without an adapter, for inference or for tuning."""
+"""Load a base model, with or without an adapter, for inference or for tuning."""
 
 from __future__ import annotations
 
@@ -20,18 +20,17 @@ from selfspec.prompts.chat import with_prompt_style
 from selfspec.runtime.machine import mmap_large_blocks
 from selfspec.runtime.progress import Progress
 
-LANGUAGE_MODEL_NAMES = {
-    r"^(model\.)?language_model\.(model\.)?": "model."
-}  # its weights' names in a model that also sees
+# `key_mapping` of `from_pretrained`: weight names of the language model inside a vision-language checkpoint.
+LANGUAGE_MODEL_NAMES = {r"^(model\.)?language_model\.(model\.)?": "model."}
 
 
 def default_device() -> torch.device:
-    """A GPU where there is one, else the processor."""
+    """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def resolve_dtype(model: ModelConfig) -> torch.dtype:
-    """The numbers' type: bfloat16 where the hardware multiplies it, else float32."""
+    """The dtype of the weights; `auto` is bfloat16 where it is natively supported, else float32."""
     if model.dtype != "auto":
         return getattr(torch, model.dtype)  # type: ignore[no-any-return]
     if model.toy:
@@ -42,54 +41,85 @@ def resolve_dtype(model: ModelConfig) -> torch.dtype:
 
 
 def load_base(model: ModelConfig, paths: PathsConfig, progress: Progress) -> tuple[Any, Any]:
-    """(model, tokenizer) of the frozen base, in evaluation mode; the last one loaded is kept for the next stage."""
+    """Load the frozen base model in evaluation mode, and its tokenizer.
+
+    The last one loaded stays in memory for the next stage of this process.
+
+    Returns:
+        (model, tokenizer)
+    """
     folder = None if model.toy else locate_weights(model, Path(paths.cache), progress)
-    return _load_cached(_HashableConfig(model), folder)
+    return _load_cached(model, folder)
 
 
-def load_network(model: ModelConfig, folder: Path, **placed: Any) -> Any:
-    """The frozen model of a folder of safetensors, in evaluation mode; `placed` says to `from_pretrained` where.
+@lru_cache(maxsize=1)
+def _load_cached(model: ModelConfig, folder: Path | None) -> tuple[Any, Any]:
+    with model_files(model, folder) as files:
+        network = load_network(model, files)
+        if model.quantization == "none":  # moved, not cast: rotary frequencies stay in float32
+            network.to(default_device())
+        return network, load_tokenizer(model, files)
+
+
+def load_network(model: ModelConfig, folder: Path, **placement: Any) -> Any:
+    """Load the frozen model from a folder of safetensors, in evaluation mode.
+
+    Args:
+        model: Its config.
+        folder: Of `config.json` and the safetensors.
+        placement: Arguments of `from_pretrained` that say where the weights go, such as `device_map`.
 
     Raises:
-        UserError: the folder lacks some of the weights, which transformers would draw at random.
+        UserError: some weights are missing, which transformers would initialise at random.
     """
     from transformers import AutoModelForCausalLM
 
-    told = {"config": read_text_config(model, folder), "key_mapping": LANGUAGE_MODEL_NAMES, "use_safetensors": True}
-    told |= {"trust_remote_code": model.trust_remote_code, "output_loading_info": True, **placed}
+    dtype = resolve_dtype(model)
+    options = {"config": read_text_config(model, folder), "key_mapping": LANGUAGE_MODEL_NAMES, "use_safetensors": True}
+    options |= {"trust_remote_code": model.trust_remote_code, "output_loading_info": True, **placement}
     if model.quantization == "nf4":
         with torch_linear_in_falcon(), mmap_large_blocks(MMAP_BLOCK_BYTES):
-            told |= {"quantization_config": nf4_config(resolve_dtype(model)), "device_map": {"": default_device()}}
-            made, found = AutoModelForCausalLM.from_pretrained(folder, dtype=resolve_dtype(model), **told)
-        keep_differentiable(made)
+            options |= {"quantization_config": nf4_config(dtype), "device_map": {"": default_device()}}
+            network, info = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+        keep_differentiable(network)
     else:
-        made, found = AutoModelForCausalLM.from_pretrained(folder, dtype=resolve_dtype(model), **told)
-    if missing := sorted(found["missing_keys"]):
-        raise UserError(f"{folder} lacks {len(missing)} of the model's weights, {missing[0]} among them; get it anew.")
-    return made.requires_grad_(False).eval()
+        network, info = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+    if missing := sorted(info["missing_keys"]):
+        raise UserError(
+            f"{folder} lacks {len(missing)} of the model's weights, such as {missing[0]}; download the model again."
+        )
+    return network.requires_grad_(False).eval()
 
 
 def read_text_config(model: ModelConfig, folder: Path) -> Any:
-    """The config of the language model in a folder, whose model may also see."""
+    """The transformers config in a folder; of a vision-language model, that of its language model."""
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code).get_text_config()
 
 
+def load_tokenizer(model: ModelConfig, folder: Path) -> Any:
+    """Load the tokenizer from the folder of the weights."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
+    return with_prompt_style(tokenizer, model)
+
+
 @contextmanager
 def model_files(model: ModelConfig, folder: Path | None) -> Iterator[Path]:
-    """The folder of a model's safetensors and tokenizer; a toy's are written for as long as the block lasts."""
+    """The folder of a model's safetensors and tokenizer; those of a toy (`folder=None`) are temporary."""
     if folder:
         yield folder
         return
-    with TemporaryDirectory(prefix="selfspec-toy-") as written:
-        write_toy(model, Path(written))
-        yield Path(written)
+    with TemporaryDirectory(prefix="selfspec-toy-") as toy_folder:
+        write_toy(model, Path(toy_folder))
+        yield Path(toy_folder)
 
 
 @contextmanager
 def with_adapter(base_model: Any, adapter: Path | None) -> Iterator[Any]:
-    """The base with an adapter on it (or plain), as it was afterwards."""
+    """The base model with an adapter attached, or alone if `adapter` is None; the adapter is removed on exit."""
     if adapter is None:
         yield base_model
         return
@@ -100,33 +130,3 @@ def with_adapter(base_model: Any, adapter: Path | None) -> Iterator[Any]:
         yield model.eval()
     finally:
         model.unload()
-
-
-class _HashableConfig:
-    """A model config as an argument that `lru_cache` can hash (it holds dictionaries)."""
-
-    def __init__(self, model: ModelConfig) -> None:
-        self.model = model
-
-    def __hash__(self) -> int:
-        return hash(repr(self.model))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _HashableConfig) and other.model == self.model
-
-
-@lru_cache(maxsize=1)
-def _load_cached(key: _HashableConfig, folder: Path | None) -> tuple[Any, Any]:
-    with model_files(key.model, folder) as place:
-        made = load_network(key.model, place)
-        if key.model.quantization == "none":  # moved, not cast: rotary frequencies stay in float32
-            made.to(default_device())
-        return made, load_tokenizer(key.model, place)
-
-
-def load_tokenizer(model: ModelConfig, folder: Path) -> Any:
-    """The tokenizer beside a model's weights."""
-    from transformers import AutoTokenizer
-
-    made = AutoTokenizer.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
-    return with_prompt_style(made, model)

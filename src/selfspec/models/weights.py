@@ -1,6 +1,6 @@
-"""Where a model's weights are, and what identifies them. Safetensors and GGUF only, never a pickle.
+"""Where a model's weights are, and what identifies them. Formats: safetensors and GGUF, never pickle.
 
-In this order: `model.path`, the Python package that carries them, the hub (its cache first).
+Sources, in this order: `model.path`; the Python package that contains them; the Hugging Face hub, its cache first.
 """
 
 from __future__ import annotations
@@ -21,45 +21,43 @@ from filelock import SoftFileLease
 
 from selfspec.config.schema import ModelConfig
 from selfspec.errors import UserError
-from selfspec.models.gguf import PARTS, convert_gguf
+from selfspec.models.gguf import PHASES, convert_gguf
+from selfspec.runtime.file_version import FileVersion, file_version
 from selfspec.runtime.files import explain_disk_errors
 from selfspec.runtime.progress import Progress
 from selfspec.runtime.store import LEASE_SECONDS
 
-SAMPLE, SAMPLES = 1 << 16, 64  # bytes of a sample, samples of a weight file
-
-
-Stamp = tuple[Path, int, int]  # a file, its size, and when it was written
+SAMPLE_BYTES, NUM_SAMPLES = 1 << 16, 64  # of a weight file, that its fingerprint is computed from
 
 
 HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt"]
 
 
 def weights_identity(model: ModelConfig) -> str:
-    """What the weights are, wherever they lie: enters the keys. No weights are read, only file headers."""
+    """What identifies the weights in cache keys, wherever they are; of local weight files only samples are read."""
     if model.toy:
         from selfspec.models.toy import toy_hash
 
         return f"toy:{toy_hash()}"
     if model.path:
         return f"files:{_fingerprint(Path(model.path))}"
-    if model.package and _installed(model.package):
+    if model.package and _is_installed(model.package):
         return f"{model.package}=={importlib.metadata.version(model.package)}"
     return f"{model.hub}@{model.revision}"
 
 
 def is_from_hub(model: ModelConfig) -> bool:
     """Whether the weights come from the hub: no local folder and no installed package has them."""
-    return bool(model.hub) and not (model.toy or model.path or (model.package and _installed(model.package)))
+    return bool(model.hub) and not (model.toy or model.path or (model.package and _is_installed(model.package)))
 
 
 def check_weights(model: ModelConfig) -> None:
-    """Whether the weights can be had, before any work.
+    """Check, before any work, that the weights are on this machine or can be downloaded.
 
     Raises:
-        UserError: they can't, and what to do.
+        UserError: they are not, and what to do.
     """
-    if model.toy or (model.package and not model.path and _installed(model.package)):
+    if model.toy or (model.package and not model.path and _is_installed(model.package)):
         return
     if model.path:
         _weight_files(Path(model.path))
@@ -71,15 +69,15 @@ def locate_weights(model: ModelConfig, cache: Path, progress: Progress) -> Path:
     """The folder of safetensors, tokenizer and config; a GGUF file is converted once into `cache`."""
     if model.path:
         folder = Path(model.path)
-        files = [path for path in _weight_files(folder) if path.suffix == ".gguf"]
-        return _converted(model, cache, lambda _: files[0], progress) if files else folder
-    if model.package and _installed(model.package):
-        return _converted(model, cache, lambda draft: _unpack(str(model.package), draft), progress)
-    progress.say(f"  {model.hub} is taken from the hub's cache, or downloaded into it")
+        ggufs = [path for path in _weight_files(folder) if path.suffix == ".gguf"]
+        return _converted_folder(model, cache, lambda _: ggufs[0], progress) if ggufs else folder
+    if model.package and _is_installed(model.package):
+        return _converted_folder(model, cache, lambda draft: _packaged_gguf(str(model.package), draft), progress)
+    progress.say(f"  {model.hub} is read from the hub's cache, or downloaded into it")
     return _hub_snapshot(model, download=True)
 
 
-def _installed(package: str) -> bool:
+def _is_installed(package: str) -> bool:
     return importlib.util.find_spec(package.replace("-", "_")) is not None
 
 
@@ -87,62 +85,63 @@ def _weight_files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.gguf"))
     if not files:
         raise UserError(
-            f"model.path={folder} holds no *.safetensors and no *.gguf file; give the folder of a model's weights."
+            f"model.path={folder} contains no *.safetensors and no *.gguf file; give the folder of a model's weights."
         )
     return files
 
 
 def _fingerprint(folder: Path) -> str:
-    """Sizes, headers and samples spread over the weight files, and all of the tokenizer's and config's bytes."""
-    others = sorted(path for kind in ("*.json", "*.model", "*.txt") for path in folder.glob(kind))
-    return _hash(tuple(map(_stamp, _weight_files(folder))), tuple(map(_stamp, others)))
+    """A hash of sizes, headers and evenly spaced samples of the weight files, and of tokenizer and config whole."""
+    others = sorted(path for pattern in ("*.json", "*.model", "*.txt") for path in folder.glob(pattern))
+    return _hash_samples(tuple(map(file_version, _weight_files(folder))), tuple(map(file_version, others)))
 
 
-def _stamp(path: Path) -> Stamp:
-    """A file as it is now: written again, it has another size or time."""
-    facts = path.stat()
-    return path, facts.st_size, facts.st_mtime_ns
-
-
-@lru_cache(maxsize=32)  # the jobs of a sweep share few models, and a tokenizer alone has tens of megabytes
-def _hash(weights: tuple[Stamp, ...], others: tuple[Stamp, ...]) -> str:
-    found = hashlib.sha256()
-    for path, size, _ in weights:
-        found.update(f"{path.name} {size}".encode())
+@lru_cache(maxsize=32)  # the jobs of a sweep share few models, and a tokenizer alone can have tens of megabytes
+def _hash_samples(weight_files: tuple[FileVersion, ...], others: tuple[FileVersion, ...]) -> str:
+    digest = hashlib.sha256()
+    for path, size, _ in weight_files:
+        digest.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:
-            found.update(file.read(SAMPLE))
-            for part in range(SAMPLES):
-                file.seek(size * part // SAMPLES)
-                found.update(file.read(SAMPLE))
+            digest.update(file.read(SAMPLE_BYTES))
+            for number in range(NUM_SAMPLES):
+                file.seek(size * number // NUM_SAMPLES)
+                digest.update(file.read(SAMPLE_BYTES))
     for path, _, _ in others:
-        found.update(path.name.encode() + path.read_bytes())
-    return found.hexdigest()[:24]
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:24]
 
 
-def _converted(model: ModelConfig, cache: Path, find: Callable[[Path], Path], progress: Progress) -> Path:
-    """The GGUF file that `find` gives, as bf16 safetensors: made once, whole or not at all."""
-    final = cache / f"{model.name}-{hashlib.sha256(weights_identity(model).encode()).hexdigest()[:12]}"
-    if final.exists():
-        return final
+def _converted_folder(model: ModelConfig, cache: Path, get_gguf: Callable[[Path], Path], progress: Progress) -> Path:
+    """The bf16 safetensors of a GGUF file, converted at most once.
+
+    Args:
+        model: Whose weights they are.
+        cache: Where the folder is created, by an atomic rename.
+        get_gguf: Gives the file; may assemble it in the folder that it is called with.
+        progress: The display.
+    """
+    folder = cache / f"{model.name}-{hashlib.sha256(weights_identity(model).encode()).hexdigest()[:12]}"
+    if folder.exists():
+        return folder
     with explain_disk_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
-        with SoftFileLease(cache / f"{final.name}.lock", lease_duration=LEASE_SECONDS):
-            if final.exists():
-                return final
-            progress.say(f"  {model.name}'s weights are converted once, into {final}")
-            draft = cache / f"{final.name}.draft"
-            shutil.rmtree(draft, ignore_errors=True)  # of a process that died
+        with SoftFileLease(cache / f"{folder.name}.lock", lease_duration=LEASE_SECONDS):
+            if folder.exists():
+                return folder
+            progress.say(f"  the weights of {model.name} are converted once, into {folder}")
+            draft = cache / f"{folder.name}.draft"
+            shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
             draft.mkdir()
-            with progress.step("weights", len(PARTS), "part") as step:
-                convert_gguf(find(draft), draft, step)
-            for left in draft.glob("*.gguf"):
-                left.unlink()
-            draft.rename(final)
-    return final
+            with progress.step("weights", len(PHASES), "part") as step:
+                convert_gguf(get_gguf(draft), draft, step)
+            for gguf in draft.glob("*.gguf"):
+                gguf.unlink()
+            draft.rename(folder)
+    return folder
 
 
-def _unpack(package: str, draft: Path) -> Path:
-    """The GGUF file that a Python package carries, whole or in parts that the package itself puts together."""
+def _packaged_gguf(package: str, draft: Path) -> Path:
+    """The GGUF file that a Python package contains, or that the package assembles in `draft` from its parts."""
     name = package.replace("-", "_")
     spec = importlib.util.find_spec(name)
     folders = list(spec.submodule_search_locations or []) if spec else []
@@ -152,8 +151,7 @@ def _unpack(package: str, draft: Path) -> Path:
     return Path(importlib.import_module(name).assemble(draft / "model.gguf"))
 
 
-def _complete(folder: Path) -> bool:
-    """Whether every shard of the safetensors is there."""
+def _has_all_shards(folder: Path) -> bool:
     index = folder / "model.safetensors.index.json"
     if index.exists():
         return all((folder / name).exists() for name in set(json.loads(index.read_text())["weight_map"].values()))
@@ -162,15 +160,23 @@ def _complete(folder: Path) -> bool:
 
 @cache
 def _hub_files(hub: str, revision: str | None) -> tuple[str, ...]:
-    """Names of what the hub holds of a model; it is asked once, however many jobs want the model."""
+    """Names of the files in a hub repository; one request, however many jobs use the model."""
     import huggingface_hub
 
-    facts = huggingface_hub.HfApi().model_info(hub, revision=revision, timeout=10)
-    return tuple(item.rfilename for item in facts.siblings or [])
+    info = huggingface_hub.HfApi().model_info(hub, revision=revision, timeout=10)
+    return tuple(item.rfilename for item in info.siblings or [])
 
 
 def _hub_snapshot(model: ModelConfig, download: bool) -> Path:
-    """The hub repository's folder in the local cache, downloaded first if that is allowed and needed."""
+    """The folder of a hub repository in the local cache.
+
+    Args:
+        model: Whose repository it is.
+        download: Whether to download what is missing; otherwise only check that the hub has it.
+
+    Raises:
+        UserError: the weights are not in the cache and can't be downloaded.
+    """
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -178,25 +184,27 @@ def _hub_snapshot(model: ModelConfig, download: bool) -> Path:
     remedy = f"{package}give a local folder with model.path=..., or run once with access to the hub"
     if not model.hub:
         raise UserError(f"model={model.name} names no hub repository; give a local folder with model.path=....")
-    common: dict[str, Any] = {"repo_id": model.hub, "revision": model.revision, "allow_patterns": HUB_FILES}
+    repository: dict[str, Any] = {"repo_id": model.hub, "revision": model.revision, "allow_patterns": HUB_FILES}
     try:
-        folder = Path(huggingface_hub.snapshot_download(local_files_only=True, **common))
-        if _complete(folder):
+        folder = Path(huggingface_hub.snapshot_download(local_files_only=True, **repository))
+        if _has_all_shards(folder):
             return folder
     except (OSError, ValueError):
         pass  # not in the cache
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):  # the hub's own reading
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):  # the values huggingface_hub accepts
         raise UserError(f"The weights of {model.hub} are not on this machine and HF_HUB_OFFLINE is set; {remedy}.")
     try:
         if not any(name.endswith(".safetensors") for name in _hub_files(model.hub, model.revision)):
             raise UserError(f"{model.hub} has no safetensors weights; convert them and give model.path=....")
-        return Path(huggingface_hub.snapshot_download(**common)) if download else Path()
+        return Path(huggingface_hub.snapshot_download(**repository)) if download else Path()
     except HfHubHTTPError as error:
-        raise UserError(f"The hub refuses {model.hub} ({error.response.status_code}); accept its licence and set "
-                        f"HF_TOKEN, or {remedy}.") from None  # fmt: skip
+        raise UserError(
+            f"The hub denies access to {model.hub} ({error.response.status_code}); accept its licence and set "
+            f"HF_TOKEN, or {remedy}."
+        ) from None
     except UserError:
         raise
-    except Exception as error:  # of the hub's transport, whose library and errors change with its version
+    except Exception as error:  # of the hub's HTTP library, which changes with its version
         kind = type(error).__name__
         raise UserError(
             f"The weights of {model.hub} are not on this machine and the hub can't be reached ({kind}); {remedy}."

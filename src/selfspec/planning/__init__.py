@@ -1,1 +1,1 @@
-"""What a run will take, before it starts: its rows and tokens, its memory, its hours. No torch, no weights."""
+"""Estimates made before a run starts, without torch or weights: rows, tokens, memory and hours."""

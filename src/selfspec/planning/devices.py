@@ -1,4 +1,4 @@
-"""Which devices a run fits, what would make it fit, and the refusal of what this machine can't hold."""
+"""Which devices a run fits, the overrides that would make it fit, and the check of this machine's memory."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 from selfspec.config.schema import Config
 from selfspec.errors import UserError
 from selfspec.planning.memory import total_bytes
-from selfspec.planning.stage_memory import KIND_OF_STAGE, STAGE_KINDS, Device, memory_by_part
+from selfspec.planning.stage_memory import STAGE_KINDS, Device, memory_by_part
 from selfspec.runtime.machine import has_native_bf16, memory_capacity
 from selfspec.runtime.stage import Stage
+from selfspec.stages import RESOURCE_KIND
 from selfspec.tuning.strategies.limits import check_strategy_choice
 
 GB = 1e9
 
 
-PYTHON_BYTES = 0.6 * GB  # torch, Lightning and transformers, imported, where the model lies in the machine's own memory
+PYTHON_BYTES = 0.6 * GB  # torch, Lightning and transformers, imported; counted where the model is in CPU memory
 
 
 KNOWN_DEVICES = (
@@ -28,14 +29,16 @@ KNOWN_DEVICES = (
 )
 
 
-MAX_DEVICES, MIN_LENGTH, MIN_IMPROVEMENT = (
-    64,
-    256,
-    0.99,
-)  # devices that are tried; the least length; a step gains at least a hundredth
+MAX_DEVICES = 64  # that are suggested
 
 
-DEVICES = "devices"  # beside the keys of the config
+MIN_LENGTH = 256  # tokens: `tuning.max_length` is not suggested to be below
+
+
+MAX_RATIO = 0.99  # of the memory after and before a change that is worth suggesting
+
+
+NUM_DEVICES = "devices"  # a suggested change that is no key of the config
 
 
 BATCH_KEYS = (
@@ -47,61 +50,71 @@ BATCH_KEYS = (
 )
 
 
-Values = Mapping[str, object]
+Values = Mapping[str, object]  # by key of the config, or NUM_DEVICES
 
 
 def processes_here(launcher: Mapping[str, Any]) -> tuple[int, int]:
-    """(processes of a stage, processes in all) on this machine; none where stages are jobs of a cluster."""
+    """(processes of one stage, processes in total) on this machine; (0, 0) where stages are jobs of a cluster."""
     if str(launcher.get("_target_")).endswith("SlurmLauncher") or launcher.get("srun"):
         return 0, 0
-    sharing = int(launcher.get("devices", 1))
-    return sharing, sharing * int(launcher.get("processes", 1))
+    devices = int(launcher.get("devices", 1))
+    return devices, devices * int(launcher.get("processes", 1))
 
 
 def this_machine(processes: int = 1) -> Device:
-    """What one of `processes` on this machine has."""
-    size, gpu = memory_capacity(processes)
-    return Device("this machine", size, gpu, has_native_bf16(), 0.0 if gpu else PYTHON_BYTES)
+    """This machine, its memory shared equally by `processes` if it has no GPU."""
+    memory_bytes, is_gpu = memory_capacity(processes)
+    return Device("this machine", memory_bytes, is_gpu, has_native_bf16(), 0.0 if is_gpu else PYTHON_BYTES)
 
 
 def total_memory(config: Config, kind: str, device: Device, processes: int = 1) -> float:
-    """Bytes that a kind of stage takes of a device."""
+    """Bytes that a kind of stage needs on one device."""
     return total_bytes(memory_by_part(config, kind, device, processes))
 
 
 def fits_device(config: Config, kinds: Sequence[str], device: Device, processes: int = 1) -> bool:
-    """Whether a device can hold all of these kinds of stages."""
-    return all(total_memory(config, kind, device, processes) <= device.size for kind in kinds)
+    """Whether the device has enough memory for all of these kinds of stages."""
+    return all(total_memory(config, kind, device, processes) <= device.memory_bytes for kind in kinds)
 
 
 def suggest_changes(config: Config, kinds: Sequence[str], device: Device, processes: int = 1) -> tuple[str, ...]:
-    """What to type so that it fits, no more of it than is needed; nothing if no value that is known here will do."""
+    """Overrides that make a config fit a device, none of them superfluous; none if no known values are enough."""
 
-    def enough(values: Values) -> bool:
-        other, several = with_values(config, values), _devices(values, processes)
-        return _is_allowed(other, several) and fits_device(other, kinds, device, several)
+    def is_enough(values: Values) -> bool:
+        changed, num_devices = with_values(config, values), _num_devices(values, processes)
+        return _is_valid(changed, num_devices) and fits_device(changed, kinds, device, num_devices)
 
-    taken: Values = {}
-    while not enough(taken):
-        before = _sizes(config, taken, kinds, device, processes)
-        for step in _steps(config, taken, kinds, processes):
-            if not _is_allowed(with_values(config, {**taken, **step}), _devices({**taken, **step}, processes)):
-                continue
-            after = _sizes(config, {**taken, **step}, kinds, device, processes)
-            if any(after[kind] < MIN_IMPROVEMENT * before[kind] for kind in kinds if before[kind] > device.size):
-                taken = {**taken, **step}
-                break
-        else:
+    values: Values = {}
+    while not is_enough(values):
+        step = _first_helpful_step(config, values, kinds, device, processes)
+        if step is None:
             return ()
-    for key in [*taken]:  # what only helped before something larger did
-        rest = {name: value for name, value in taken.items() if name != key}
-        if enough(rest):
-            taken = rest
-    return tuple(_typed(key, value) for key, value in taken.items())
+        values = {**values, **step}
+    for key in [*values]:  # a later, larger change may have made an earlier one superfluous
+        others = {name: value for name, value in values.items() if name != key}
+        if is_enough(others):
+            values = others
+    return tuple(_override_text(key, value) for key, value in values.items())
 
 
-def _is_allowed(config: Config, processes: int) -> bool:
-    """Whether the door would let this strategy, base and adapter in together."""
+def _first_helpful_step(
+    config: Config, values: Values, kinds: Sequence[str], device: Device, processes: int
+) -> Values | None:
+    """The cheapest valid step that saves memory in a kind of stage that does not fit."""
+    before = _memory_by_kind(config, values, kinds, device, processes)
+    too_large = [kind for kind in kinds if before[kind] > device.memory_bytes]
+    for step in _possible_steps(config, values, kinds, processes):
+        changed = {**values, **step}
+        if not _is_valid(with_values(config, changed), _num_devices(changed, processes)):
+            continue
+        after = _memory_by_kind(config, changed, kinds, device, processes)
+        if any(after[kind] < MAX_RATIO * before[kind] for kind in too_large):
+            return step
+    return None
+
+
+def _is_valid(config: Config, processes: int) -> bool:
+    """Whether the validation accepts this strategy, base model and adapter together."""
     try:
         check_strategy_choice(config.strategy, config.model, config.lora, processes)
     except UserError:
@@ -109,53 +122,55 @@ def _is_allowed(config: Config, processes: int) -> bool:
     return True
 
 
-def _sizes(config: Config, values: Values, kinds: Sequence[str], device: Device, processes: int) -> dict[str, float]:
-    other, several = with_values(config, values), _devices(values, processes)
-    return {kind: total_memory(other, kind, device, several) for kind in kinds}
+def _memory_by_kind(
+    config: Config, values: Values, kinds: Sequence[str], device: Device, processes: int
+) -> dict[str, float]:
+    changed, num_devices = with_values(config, values), _num_devices(values, processes)
+    return {kind: total_memory(changed, kind, device, num_devices) for kind in kinds}
 
 
-def _steps(config: Config, taken: Values, kinds: Sequence[str], processes: int) -> Iterator[Values]:
-    """One step in each direction, the cheapest first: batches, which only cost time, then 4 bits, then more devices."""
-    now = with_values(config, taken)
-    yield from ({key: _get(now, key) // 2} for key in BATCH_KEYS if _get(now, key) > 1)
+def _possible_steps(config: Config, values: Values, kinds: Sequence[str], processes: int) -> Iterator[Values]:
+    """One step for each setting, the cheapest first: smaller batches only cost time; then 4 bits; then more devices."""
+    current = with_values(config, values)
+    yield from ({key: _get_int(current, key) // 2} for key in BATCH_KEYS if _get_int(current, key) > 1)
     yield {"tuning.activation_checkpointing": True}
     yield {"model.quantization": "nf4"}
-    if now.tuning.max_length > MIN_LENGTH:
-        yield {"tuning.max_length": now.tuning.max_length // 2}
-    several = 2 * _devices(taken, processes)
-    if "adapter" in kinds and several <= MAX_DEVICES:
-        yield {DEVICES: several}
+    if current.tuning.max_length > MIN_LENGTH:
+        yield {"tuning.max_length": current.tuning.max_length // 2}
+    num_devices = 2 * _num_devices(values, processes)
+    if "adapter" in kinds and num_devices <= MAX_DEVICES:
+        yield {NUM_DEVICES: num_devices}
 
 
 def with_values(config: Config, values: Values) -> Config:
-    """The config with other values, by their keys."""
+    """A copy of the config with other values; a number of devices selects strategy=fsdp."""
     for key, value in values.items():
-        if key != DEVICES:
-            section, *rest = key.split(".")
-            config = replace(config, **{section: _put(getattr(config, section), rest, value)})
+        if key != NUM_DEVICES:
+            section, *names = key.split(".")
+            config = replace(config, **{section: _replace_value(getattr(config, section), names, value)})
         else:
             config = replace(config, strategy=replace(config.strategy, name="fsdp"))
     return config
 
 
-def _put(section: Any, names: list[str], value: object) -> Any:
-    inner = _put(getattr(section, names[0]), names[1:], value) if names[1:] else value
+def _replace_value(section: Any, names: list[str], value: object) -> Any:
+    inner = _replace_value(getattr(section, names[0]), names[1:], value) if names[1:] else value
     return replace(section, **{names[0]: inner})
 
 
-def _get(config: Config, key: str) -> int:
+def _get_int(config: Config, key: str) -> int:
     value: Any = config
     for name in key.split("."):
         value = getattr(value, name)
     return int(value)
 
 
-def _devices(values: Values, processes: int) -> int:
-    return int(str(values.get(DEVICES, processes)))
+def _num_devices(values: Values, processes: int) -> int:
+    return int(str(values.get(NUM_DEVICES, processes)))
 
 
-def _typed(key: str, value: object) -> str:
-    if key == DEVICES:
+def _override_text(key: str, value: object) -> str:
+    if key == NUM_DEVICES:
         return f"strategy=fsdp on {value} devices"
     if key == "model.quantization":
         return f"quantization={value}"
@@ -163,46 +178,46 @@ def _typed(key: str, value: object) -> str:
 
 
 def check_devices(config: Config, kinds: Sequence[str] = STAGE_KINDS, processes: int = 1, neighbours: int = 1) -> None:
-    """Refuse, before any work, what this machine can't hold.
+    """Check, before any work, that this machine has enough memory.
 
     Args:
-        config: Of the run; toys fit everywhere.
-        kinds: Of stages that shall run here.
-        processes: That share an adapter.
-        neighbours: Processes that this machine's memory is shared by.
+        config: Of the run; toys fit every machine.
+        kinds: Of the stages that will run here.
+        processes: That tune one adapter.
+        neighbours: Processes that share this machine's memory.
 
     Raises:
         UserError: what the run needs, what this machine has, what would make it fit.
     """
     device = this_machine(neighbours)
-    if not runs_on(config, kinds, device, processes):
-        raise UserError(refusal(config, kinds, device, processes))
+    if not is_allowed_on(config, kinds, device, processes):
+        raise UserError(too_small_message(config, kinds, device, processes))
 
 
-def runs_on(config: Config, kinds: Sequence[str], device: Device, processes: int = 1) -> bool:
-    """Whether a run is let in on a device."""
+def is_allowed_on(config: Config, kinds: Sequence[str], device: Device, processes: int = 1) -> bool:
+    """Whether a run may start on a device: it fits, is a toy, or the user skips the check."""
     return config.model.toy or config.force or fits_device(config, kinds, device, processes)
 
 
 def check_stage_device(stage: Stage, processes: int, neighbours: int) -> None:
-    """The same for one stage, on the machine that runs it."""
-    if kind := KIND_OF_STAGE.get(stage.name, stage.name):
+    """`check_devices` for one stage, called on the machine that runs it."""
+    if (kind := RESOURCE_KIND[stage.name]) in STAGE_KINDS:
         check_devices(stage.config, (kind,), processes, neighbours)
 
 
-def refusal(config: Config, kinds: Sequence[str], device: Device, processes: int = 1) -> str:
-    """Why a device can't hold a run, in one sentence."""
+def too_small_message(config: Config, kinds: Sequence[str], device: Device, processes: int = 1) -> str:
+    """Why a run does not fit a device, and what to do, in one sentence."""
     kind = max(kinds, key=lambda name: total_memory(config, name, device, processes))
     parts = memory_by_part(config, kind, device, processes)
     largest = sorted(parts, key=lambda part: parts[part], reverse=True)[:2]
-    told = " and ".join(f"{parts[part] / GB:.1f} GB of {part}" for part in largest)
-    has = f"its largest GPU has {device.size / GB:.0f} GB" if device.gpu else (
-        f"it has {device.size / GB:.0f} GB of memory and no GPU"
-    )  # fmt: skip
-    found = suggest_changes(config, kinds, device, processes)
-    typed = f"it would fit with {' '.join(found)}; else " if found else ""
+    largest_text = " and ".join(f"{parts[part] / GB:.1f} GB of {part}" for part in largest)
+    capacity = f"{device.memory_bytes / GB:.0f} GB"
+    capacity_text = f"its largest GPU has {capacity}" if device.is_gpu else f"it has {capacity} of memory and no GPU"
+    changes = suggest_changes(config, kinds, device, processes)
+    change_text = f"add {' '.join(changes)} to make it fit, or " if changes else ""
     return (
-        f"model={config.model.name} needs about {total_bytes(parts) / GB:.0f} GB for the stage {kind} (among them "
-        f"{told}) and this machine can't hold it: {has}; {typed}run it on a larger one, choose a smaller model "
-        "(model=gemma-3-270m), try the whole way with model.toy=true, or go on all the same with plan.force=true."
+        f"model={config.model.name} needs about {total_bytes(parts) / GB:.0f} GB for the stage {kind} (including "
+        f"{largest_text}), which this machine does not have: {capacity_text}; {change_text}use a larger machine, a "
+        "smaller model (model=gemma-3-270m), a toy with random weights (model.toy=true), or skip this check with "
+        "plan.force=true."
     )

@@ -1,7 +1,7 @@
-"""How many bytes a device needs to tune a model, and to complete text with it: from its shape, without torch.
+"""Bytes that a device needs to tune a model and to complete text with it, estimated from its shape without torch.
 
-What autograd keeps follows from how each layer computes, and tests count it. What the allocator and the libraries add
-on a CPU is fitted to measured peaks (`python benchmarks/memory.py`); for a GPU it is assumed, since none was measured.
+What autograd keeps follows from how each layer computes; tests count it. What the allocator and the libraries add on a
+CPU is fitted to measured peaks (`python benchmarks/memory.py`). For a GPU it is an assumption: none was measured.
 """
 
 from __future__ import annotations
@@ -13,213 +13,257 @@ from functools import lru_cache
 from selfspec.config.schema import LoraConfig
 from selfspec.planning.parameters import Linear, Shape
 
-NF4_SCALE_BYTES = 1 / 64 + 4 / (
-    64 * 256
-)  # bytes a weight in 4 bits: an 8-bit scale for 64 of them, a float for 256 scales
+# Bytes a weight for the scales of NF4: 8 bits for each 64 weights, and a float for each 256 of these scales.
+NF4_SCALE_BYTES = 1 / 64 + 4 / (64 * 256)
 
 
-NF4_BYTES = 0.5 + NF4_SCALE_BYTES
+NF4_BYTES = 0.5 + NF4_SCALE_BYTES  # bytes a weight
 
 
-FLOAT32_BYTES = 4  # bytes of a number in float32, in which the adapter is kept and computed
+FLOAT32_BYTES = 4  # the adapter is stored and computed in float32
 
 
-OPTIONS_AT_ONCE = 32  # options that the engine scores at a time
+MAX_OPTIONS_AT_ONCE = 32  # options that the engine scores in one forward pass
 
 
-CPU_HEAP_FACTOR = 1.45  # on a CPU: glibc's heap against the tensors of passes that all differ in length
+CPU_HEAP_FACTOR = 1.45  # glibc's heap divided by the tensors in it, as the passes differ in length
 
 
-CPU_CHECKPOINTING_FACTOR = (
-    2.7  # the same where each layer's are computed again, and go at once (in blocks that are mapped)
-)
+# The same with activation checkpointing: one layer is recomputed at a time, and large blocks are mapped and returned.
+CPU_CHECKPOINTING_FACTOR = 2.7
 
 
-CPU_LIBRARY_BYTES, GPU_LIBRARY_BYTES = 5e7, 1.0e9  # libraries' kernels and buffers; on a GPU its context and workspaces
+CPU_LIBRARY_BYTES = 5e7  # kernels and buffers of the libraries
 
 
-MAPPED_FILE = (
-    "file, given back"  # a part: the weights' file as it was read; the system takes it back when memory is short
-)
+GPU_LIBRARY_BYTES = 1.0e9  # CUDA context and workspaces
 
 
-SHARED_INPUT_MODULES = ("k_proj", "v_proj", "up_proj")  # read what the layer before them reads
+# A part of the estimate: pages of the weight file that were read. The system reclaims them when memory is short.
+MAPPED_FILE = "mapped file, reclaimable"
+
+
+# A part of the estimate: weights that are dequantized or gathered for as long as a layer computes with them.
+TEMPORARY_WEIGHTS = "temporary weights"
+
+
+SHARED_INPUT_MODULES = ("k_proj", "v_proj", "up_proj")  # each has the same input as the module before it
 
 
 @dataclass(frozen=True)
 class BaseOnDevice:
-    """The frozen base on a device."""
+    """The frozen base model, or one shard of it, on a device."""
 
     shape: Shape
-    width: int  # bytes of a number: 2, or 4
-    nf4: bool
-    gpu: bool
-    shards: int = 1  # devices that hold a part each
-    offload: bool = False  # the parts wait in the machine's memory
+    bytes_per_number: int  # 2 or 4
+    is_nf4: bool
+    is_gpu: bool
+    num_shards: int = 1  # devices that each hold a part
+    cpu_offload: bool = False  # shards stay in CPU memory and are copied to the GPU for each layer
 
     @property
-    def quantised(self) -> int:
-        """Weights of a decoder layer that are held in 4 bits."""
-        return sum(linear.inputs * linear.outputs for linear in self.shape.linear) if self.nf4 else 0
+    def num_quantized_weights(self) -> int:
+        """Weights of one decoder layer that are stored in 4 bits."""
+        return sum(linear.num_weights for linear in self.shape.linear_layers) if self.is_nf4 else 0
 
     @property
-    def layer(self) -> float:
+    def layer_bytes(self) -> float:
         """Bytes of one decoder layer."""
-        return self.quantised * NF4_BYTES + (self.shape.layer_parameters - self.quantised) * self.width
+        num_plain = self.shape.num_layer_parameters - self.num_quantized_weights
+        return self.num_quantized_weights * NF4_BYTES + num_plain * self.bytes_per_number
 
     @property
-    def outer(self) -> float:
-        """Bytes of embedding, head and last norm."""
-        return self.shape.outer_parameters * self.width
+    def outer_bytes(self) -> float:
+        """Bytes of embedding, output head and last norm."""
+        return self.shape.num_outer_parameters * self.bytes_per_number
 
     @property
-    def whole(self) -> float:
-        """Bytes of all of it."""
-        return self.shape.layers * self.layer + self.outer
+    def model_bytes(self) -> float:
+        """Bytes of the whole model."""
+        return self.shape.num_layers * self.layer_bytes + self.outer_bytes
 
-    def weights(self) -> dict[str, float]:
-        """What lies on the device, and what is gathered on it for a moment: one layer at work, the next on its way."""
-        unpacked = self.shape.largest * self.width if self.nf4 else 0.0  # one 4-bit layer at a time
-        if self.shards > 1:
-            scales = self.shape.layers * self.quantised * NF4_SCALE_BYTES  # whole in each process
-            held = scales + (0.0 if self.offload else (self.whole - scales) / self.shards)
-            return {"weights": held, "unpacked, gathered": unpacked + 2 * self.layer + self.outer}
-        if self.gpu:
-            return {"weights": self.whole, "unpacked, gathered": unpacked}
-        # The weights are their file, mapped: of an embedding that is no head, few rows are ever read. What was packed
-        # stays in the file's pages as well, until the system wants them back.
-        embedding = 0 if self.shape.tied else self.shape.vocabulary * self.shape.hidden * self.width
-        packed = {MAPPED_FILE: self.shape.layers * self.quantised * self.width} if self.nf4 else {}
-        return {"weights": self.whole - embedding, "unpacked, gathered": unpacked, **packed}
+    def weight_memory(self) -> dict[str, float]:
+        """Bytes of the weights on this device, by part.
+
+        With shards, two layers are gathered at a time: the one that computes, and the next one, which is prefetched.
+        """
+        # One NF4 layer is dequantized at a time.
+        dequantized = self.shape.num_largest_weights * self.bytes_per_number if self.is_nf4 else 0.0
+        if self.num_shards > 1:
+            scales = self.shape.num_layers * self.num_quantized_weights * NF4_SCALE_BYTES  # not sharded
+            resident = scales + (0.0 if self.cpu_offload else (self.model_bytes - scales) / self.num_shards)
+            return {"weights": resident, TEMPORARY_WEIGHTS: dequantized + 2 * self.layer_bytes + self.outer_bytes}
+        if self.is_gpu:
+            return {"weights": self.model_bytes, TEMPORARY_WEIGHTS: dequantized}
+        # On a CPU the weights are a memory-mapped file. Few rows of an embedding are read, unless it is also the output
+        # head. The unquantized weights that NF4 was computed from remain in the page cache.
+        embedding = 0 if self.shape.tied_embeddings else self.shape.vocab_size * self.shape.hidden_size
+        plain_layers = self.shape.num_layers * self.num_quantized_weights * self.bytes_per_number
+        mapped = {MAPPED_FILE: plain_layers} if self.is_nf4 else {}
+        resident = self.model_bytes - embedding * self.bytes_per_number
+        return {"weights": resident, TEMPORARY_WEIGHTS: dequantized, **mapped}
 
 
 @dataclass(frozen=True)
 class TrainingPass:
     """One forward and backward pass of tuning."""
 
-    tokens: int
-    responses: int  # tokens that are learnt: logits are computed for them alone
-    longest: int  # tokens of the longest example
-    checkpointing: bool
+    num_tokens: int
+    num_response_tokens: int  # only these have a loss, and only for these logits are computed
+    longest_example: int  # tokens
+    activation_checkpointing: bool
 
 
 @dataclass(frozen=True)
 class CompletionBatch:
-    """One batch of completions behind a shared prefix."""
+    """One batch of completions that share a prefix."""
 
-    rows: int
-    prefix: int  # tokens
-    item: int  # tokens of the longest one
-    new: int  # tokens that are written at most
-    options: int = 0  # tokens of the longest option whose log-probability is wanted
-    choices: int = 0  # options of one item, at most
-    sampled: bool = False
+    num_rows: int
+    prefix_tokens: int
+    item_tokens: int  # of the longest item
+    max_new_tokens: int
+    option_tokens: int = 0  # of the longest option to score
+    max_options: int = 0  # of one item
+    is_sampled: bool = False
 
     @property
-    def forked(self) -> int:
-        """Rows that are copied to score what stands behind an option's first token."""
-        return min(OPTIONS_AT_ONCE, self.rows * self.choices) if self.options > 1 else 0
+    def num_copied_rows(self) -> int:
+        """Rows whose cache is copied to score the tokens of an option after its first."""
+        return min(MAX_OPTIONS_AT_ONCE, self.num_rows * self.max_options) if self.option_tokens > 1 else 0
 
 
-@lru_cache(maxsize=256)  # the jobs of a sweep have few shapes
-def tuning_memory(base: BaseOnDevice, lora: LoraConfig, work: TrainingPass) -> Mapping[str, float]:
-    """Bytes on one device while an adapter is tuned, by part."""
-    shape, trainable = base.shape, base.shape.trainable(lora)
-    kept = work.tokens * activation_bytes_per_token(
-        shape, base.width, lora, work.longest if _uses_eager_attention(base) else 0
-    )
-    if work.checkpointing:
-        activations = shape.layers * work.tokens * shape.hidden * base.width + kept
-    else:
-        activations = shape.layers * kept
-    moment = work.tokens * _widest_layer(shape.linear) * (base.width + 3 * FLOAT32_BYTES)
-    if lora.dora:  # the weights' norms, in float32
-        moment += FLOAT32_BYTES * (4 * shape.largest + max(layer.inputs for layer in shape.adapted(lora)) ** 2)
-    logits = (
-        work.responses * shape.vocabulary * 3 * FLOAT32_BYTES
-    )  # log-probabilities, their gradient, that of the logits
+@lru_cache(maxsize=256)  # the jobs of a sweep have few distinct shapes
+def tuning_memory(base: BaseOnDevice, lora: LoraConfig, batch: TrainingPass) -> Mapping[str, float]:
+    """Bytes on one device during tuning, by part."""
+    shape, num_trainable = base.shape, base.shape.num_adapter_parameters(lora)
+    adapter = num_trainable * FLOAT32_BYTES
+    is_8bit_optimizer = base.is_gpu and base.is_nf4
     return {
-        **base.weights(),
-        "adapter": trainable * FLOAT32_BYTES,
-        "gradients": trainable * FLOAT32_BYTES,
-        "optimizer": trainable * 2 * (1 if base.gpu and base.nf4 else FLOAT32_BYTES),  # in 8 bits beside 4-bit weights
-        "best adapter": trainable * FLOAT32_BYTES if not base.gpu else 0,  # it waits in the machine's memory
-        "activations": (activations + moment)
-        * (1 if base.gpu else CPU_CHECKPOINTING_FACTOR if work.checkpointing else CPU_HEAP_FACTOR),
-        "logits": logits,
-        "libraries": GPU_LIBRARY_BYTES if base.gpu else CPU_LIBRARY_BYTES,
+        **base.weight_memory(),
+        "adapter": adapter,
+        "gradients": adapter,
+        "optimizer": num_trainable * 2 * (1 if is_8bit_optimizer else FLOAT32_BYTES),
+        "best adapter": adapter if not base.is_gpu else 0,  # a copy in CPU memory
+        "activations": _activation_bytes(base, lora, batch),
+        # log-probabilities, their gradient and the gradient of the logits
+        "logits": batch.num_response_tokens * shape.vocab_size * 3 * FLOAT32_BYTES,
+        "libraries": _library_bytes(base),
     }
 
 
+def _activation_bytes(base: BaseOnDevice, lora: LoraConfig, batch: TrainingPass) -> float:
+    """Bytes that autograd keeps, and the largest temporary tensors beside them."""
+    shape = base.shape
+    attention_length = batch.longest_example if _uses_eager_attention(shape) else 0
+    per_token = activation_bytes_per_token(shape, base.bytes_per_number, lora, attention_length)
+    layer = batch.num_tokens * per_token
+    if batch.activation_checkpointing:
+        kept = shape.num_layers * batch.num_tokens * shape.hidden_size * base.bytes_per_number + layer
+    else:
+        kept = shape.num_layers * layer
+    temporary = batch.num_tokens * _max_features(shape.linear_layers) * (base.bytes_per_number + 3 * FLOAT32_BYTES)
+    if lora.dora:  # norms of the weights, in float32
+        widest_input = max(layer.in_features for layer in shape.adapted_layers(lora))
+        temporary += FLOAT32_BYTES * (4 * shape.num_largest_weights + widest_input**2)
+    cpu_factor = CPU_CHECKPOINTING_FACTOR if batch.activation_checkpointing else CPU_HEAP_FACTOR
+    return (kept + temporary) * (1 if base.is_gpu else cpu_factor)
+
+
 @lru_cache(maxsize=1024)
-def completion_memory(base: BaseOnDevice, lora: LoraConfig | None, work: CompletionBatch) -> Mapping[str, float]:
-    """Bytes on one device while a batch is completed, by part; with `lora` by the specialized model."""
-    shape, width = base.shape, base.width
-    adapter = {"adapter": shape.trainable(lora) * FLOAT32_BYTES} if lora else {}
-    libraries = {"libraries": GPU_LIBRARY_BYTES if base.gpu else CPU_LIBRARY_BYTES}
-    moments = (
-        {**base.weights(), **adapter, **moment, **libraries} for moment in _completion_phases(shape, width, lora, work)
-    )
-    return max(moments, key=total_bytes)
+def completion_memory(base: BaseOnDevice, lora: LoraConfig | None, batch: CompletionBatch) -> Mapping[str, float]:
+    """Bytes on one device while a batch is completed, by part, in the phase that needs most.
+
+    Args:
+        base: The base model.
+        lora: Of the specialized model; None for the base alone.
+        batch: What is completed.
+    """
+    adapter = {"adapter": base.shape.num_adapter_parameters(lora) * FLOAT32_BYTES} if lora else {}
+    libraries = {"libraries": _library_bytes(base)}
+    phases = _completion_phases(base.shape, base.bytes_per_number, lora, batch)
+    return max(({**base.weight_memory(), **adapter, **phase, **libraries} for phase in phases), key=total_bytes)
 
 
 def _completion_phases(
-    shape: Shape, width: int, lora: LoraConfig | None, work: CompletionBatch
+    shape: Shape, bytes_per_number: int, lora: LoraConfig | None, batch: CompletionBatch
 ) -> Iterator[dict[str, float]]:
-    """What comes and goes in a batch: its prefix is copied for each row, read on, written on, forked for options."""
-    rows, read, token = work.rows, work.prefix + work.item, shape.kept_numbers * width
-    longest = rows * (read + work.new)
-    cached = work.prefix * token + longest * token  # the prefix stays; each row has room for all that it will write
-    number = width + (3 * FLOAT32_BYTES if lora else width)  # of the states inside a layer
-    layer = 2 * shape.heads * shape.head_size * width  # a token of one layer's cache, written out for every head
-    wide = _widest_layer(shape.linear) * number
-    yield {"KV cache": cached, "activations": rows * (work.item * wide + read * layer)}
-    scores = (
-        width + (4 if work.sampled else 2) * FLOAT32_BYTES
-    )  # a sampled row that is sorted whole takes twice that; few are
-    logits = rows * shape.vocabulary * scores  # with what is made of them
-    yield {"KV cache": cached, "activations": rows * wide + longest * layer, "logits": logits}
-    if work.forked:
-        forked = work.forked * (read + work.options)
-        logits = work.forked * (work.options - 1) * shape.vocabulary * (width + 2 * FLOAT32_BYTES)
-        yield {"KV cache": cached + forked * token, "activations": forked * layer, "logits": logits}
+    """Cache, activations and logits of each phase of a batch.
+
+    The phases: read the items behind copies of the cached prefix; generate; score options on copies of the rows.
+    """
+    num_rows, read_tokens = batch.num_rows, batch.prefix_tokens + batch.item_tokens
+    token_bytes = shape.num_cached_values * bytes_per_number
+    max_tokens = num_rows * (read_tokens + batch.max_new_tokens)
+    # The cache of the prefix stays; each row has space for everything that it may generate.
+    cached = batch.prefix_tokens * token_bytes + max_tokens * token_bytes
+    state_bytes = bytes_per_number + (3 * FLOAT32_BYTES if lora else bytes_per_number)  # a number inside a layer
+    # One layer's keys and values of a token, repeated for every query head.
+    repeated_kv_bytes = 2 * shape.num_heads * shape.head_dim * bytes_per_number
+    widest_bytes = _max_features(shape.linear_layers) * state_bytes
+    reading = num_rows * (batch.item_tokens * widest_bytes + read_tokens * repeated_kv_bytes)
+    yield {"KV cache": cached, "activations": reading}
+    # Logits and what is computed from them. A sampled row whose logits are all sorted takes twice that; few are.
+    logit_bytes = bytes_per_number + (4 if batch.is_sampled else 2) * FLOAT32_BYTES
+    logits = num_rows * shape.vocab_size * logit_bytes
+    yield {
+        "KV cache": cached,
+        "activations": num_rows * widest_bytes + max_tokens * repeated_kv_bytes,
+        "logits": logits,
+    }
+    if num_copies := batch.num_copied_rows:
+        copied_tokens = num_copies * (read_tokens + batch.option_tokens)
+        num_logits = num_copies * (batch.option_tokens - 1) * shape.vocab_size
+        yield {
+            "KV cache": cached + copied_tokens * token_bytes,
+            "activations": copied_tokens * repeated_kv_bytes,
+            "logits": num_logits * (bytes_per_number + 2 * FLOAT32_BYTES),
+        }
 
 
 def total_bytes(parts: Mapping[str, float]) -> float:
-    """Bytes in all that nobody gives back."""
+    """The sum of the parts that the system can't reclaim."""
     return sum(size for name, size in parts.items() if name != MAPPED_FILE)
 
 
-def activation_bytes_per_token(shape: Shape, width: int, lora: LoraConfig, attended: int = 0) -> float:
+def activation_bytes_per_token(
+    shape: Shape, bytes_per_number: int, lora: LoraConfig, attention_length: int = 0
+) -> float:
     """Bytes that one decoder layer keeps of each token for the backward pass.
 
     Args:
-        shape: Of the model.
-        width: Bytes of a number of the base.
-        lora: Which linear layers are adapted: what they read is kept in float32.
-        attended: Tokens whose scores are written down, where attention is not fused; 0 where it is.
+        shape: The model's.
+        bytes_per_number: Of the base model.
+        lora: Which linear layers are adapted; their inputs are kept in float32.
+        attention_length: Tokens in a row of the attention scores that eager attention keeps; 0 for fused attention.
     """
-    adapted = shape.adapted(lora)
-    own = [
-        layer for layer in adapted if width < FLOAT32_BYTES or layer.name not in SHARED_INPUT_MODULES
-    ]  # a copy each, unless in float32
-    kept = sum(FLOAT32_BYTES * layer.inputs for layer in own) + sum(FLOAT32_BYTES * lora.r for _ in adapted)
-    kept += sum(FLOAT32_BYTES * layer.inputs for layer in adapted) if lora.dropout else 0
-    kept += sum((width + FLOAT32_BYTES) * layer.outputs for layer in adapted) if lora.dora else 0
-    norms = shape.norms
-    kept += norms.count * (shape.hidden + 1) * FLOAT32_BYTES if norms.exact else norms.inputs * shape.hidden * width
-    kept += norms.heads * FLOAT32_BYTES
-    states = (2 * shape.heads + 2 * shape.kept_heads) * shape.head_size * width
-    if attended:
-        states = 3 * shape.heads * shape.head_size * width
-        states += attended * shape.heads * (FLOAT32_BYTES + (width if width < FLOAT32_BYTES else 0))
-    return kept + states + (3 if shape.gated else 1) * shape.inner * width
+    adapted = shape.adapted_layers(lora)
+    # Each layer keeps a float32 copy of its input; an input that is float32 already is shared, not copied.
+    copying = [layer for layer in adapted if bytes_per_number < FLOAT32_BYTES or layer.name not in SHARED_INPUT_MODULES]
+    kept = sum(FLOAT32_BYTES * layer.in_features for layer in copying) + sum(FLOAT32_BYTES * lora.r for _ in adapted)
+    kept += sum(FLOAT32_BYTES * layer.in_features for layer in adapted) if lora.dropout else 0
+    kept += sum((bytes_per_number + FLOAT32_BYTES) * layer.out_features for layer in adapted) if lora.dora else 0
+    norms, hidden = shape.norms, shape.hidden_size
+    if norms.in_float32:
+        kept += norms.num_norms * (hidden + 1) * FLOAT32_BYTES
+    else:
+        kept += norms.num_inputs * hidden * bytes_per_number
+    kept += norms.qk_size * FLOAT32_BYTES
+    attention = (2 * shape.num_heads + 2 * shape.num_cached_heads) * shape.head_dim * bytes_per_number
+    if attention_length:
+        score_bytes = FLOAT32_BYTES + (bytes_per_number if bytes_per_number < FLOAT32_BYTES else 0)
+        attention = 3 * shape.num_heads * shape.head_dim * bytes_per_number
+        attention += attention_length * shape.num_heads * score_bytes
+    return kept + attention + (3 if shape.gated_mlp else 1) * shape.intermediate_size * bytes_per_number
 
 
-def _uses_eager_attention(base: BaseOnDevice) -> bool:
-    """MPT writes the scores of all pairs down."""
-    return base.shape.family == "mpt"
+def _library_bytes(base: BaseOnDevice) -> float:
+    return GPU_LIBRARY_BYTES if base.is_gpu else CPU_LIBRARY_BYTES
 
 
-def _widest_layer(linear: tuple[Linear, ...]) -> int:
-    return max(max(layer.inputs, layer.outputs) for layer in linear)
+def _uses_eager_attention(shape: Shape) -> bool:
+    """Whether attention keeps the scores of all pairs of tokens."""
+    return shape.model_type == "mpt"
+
+
+def _max_features(linear_layers: tuple[Linear, ...]) -> int:
+    return max(max(layer.in_features, layer.out_features) for layer in linear_layers)

@@ -1,7 +1,7 @@
-"""What a model is made of, counted from its architecture's numbers: no weights, no torch.
+"""Layers and parameter counts of a model, computed from its transformers config without weights or torch.
 
-The families that `conf/model` has are known: decoders with a gated MLP (Llama, Mistral, Qwen 3, OLMo 2, Gemma 3),
-Falcon, MPT. Tests hold the counts against the real architectures.
+Known families, those of `conf/model`: decoders with a gated MLP (Llama, Mistral, Qwen 3, OLMo 2, Gemma 3), Falcon and
+MPT. Tests compare the counts with the real architectures.
 """
 
 from __future__ import annotations
@@ -15,187 +15,233 @@ from typing import Any
 
 from selfspec.config.schema import LoraConfig, ModelConfig
 from selfspec.models.toy import TOY_VOCABULARY_SIZE
+from selfspec.runtime.file_version import FileVersion, file_version
 
-ALL_LINEAR = ("all-linear",)  # of `lora.target_modules`
+ALL_LINEAR = ("all-linear",)  # a value of `lora.target_modules`
 
 
 @dataclass(frozen=True)
 class Linear:
-    """One linear layer of every decoder layer."""
+    """One linear layer of a decoder layer."""
 
     name: str
-    inputs: int
-    outputs: int
+    in_features: int
+    out_features: int
     bias: bool = False
 
     @property
-    def parameters(self) -> int:
+    def num_weights(self) -> int:
+        """Weights without biases."""
+        return self.in_features * self.out_features
+
+    @property
+    def num_parameters(self) -> int:
         """Weights and biases."""
-        return self.inputs * self.outputs + self.bias * self.outputs
+        return self.num_weights + self.bias * self.out_features
 
 
 @dataclass(frozen=True)
 class Norms:
-    """Normalisation before or behind parts of a decoder layer."""
+    """The normalisation layers of a decoder layer."""
 
-    count: int  # over the hidden states, a decoder layer
-    parameters: int  # of one of those
-    exact: bool  # computed in float32: a copy of what goes in is kept for the backward pass
-    inputs: int  # distinct ones: two norms may read the same
-    heads: int = 0  # numbers a token of queries and keys that are normalised as well
-    head_parameters: int = 0
+    num_norms: int  # over the hidden states, in one decoder layer
+    num_parameters: int  # of each of them
+    in_float32: bool  # computed in float32: a copy of the input is kept for the backward pass
+    num_inputs: int  # distinct inputs: two norms may read the same states
+    qk_size: int = 0  # query and key values a token that are normalised, 0 without QK norms
+    num_qk_parameters: int = 0
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder, in numbers. All decoder layers are alike."""
+    """The sizes of a decoder; all decoder layers have the same."""
 
-    family: str
-    vocabulary: int
-    hidden: int
-    layers: int
-    heads: int
-    head_size: int
-    kept_heads: int  # of keys and values, as the cache holds them
-    inner: int  # numbers a token inside the MLP
-    gated: bool
-    linear: tuple[Linear, ...]  # of one decoder layer
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    num_cached_heads: int  # heads of keys, and of values, in the KV cache
+    intermediate_size: int
+    gated_mlp: bool
+    linear_layers: tuple[Linear, ...]  # of one decoder layer
     norms: Norms
-    tied: bool  # the output head is the embedding
-    rotary: bool = True
+    tied_embeddings: bool  # the output head shares the weights of the embedding
 
     @property
-    def layer_parameters(self) -> int:
-        """Of one decoder layer."""
-        norms = self.norms.count * self.norms.parameters + self.norms.head_parameters
-        return sum(layer.parameters for layer in self.linear) + norms
+    def num_layer_parameters(self) -> int:
+        """Parameters of one decoder layer."""
+        norms = self.norms.num_norms * self.norms.num_parameters + self.norms.num_qk_parameters
+        return sum(layer.num_parameters for layer in self.linear_layers) + norms
 
     @property
-    def outer_parameters(self) -> int:
-        """Embedding, output head, last norm: what is in no decoder layer, and is never quantised."""
-        return (1 if self.tied else 2) * self.vocabulary * self.hidden + self.norms.parameters
+    def num_outer_parameters(self) -> int:
+        """Parameters outside the decoder layers, which are never quantized: embedding, output head, last norm."""
+        matrices = 1 if self.tied_embeddings else 2
+        return matrices * self.vocab_size * self.hidden_size + self.norms.num_parameters
 
     @property
-    def parameters(self) -> int:
-        """In all; a shared one is counted once."""
-        return self.layers * self.layer_parameters + self.outer_parameters
+    def num_parameters(self) -> int:
+        """All parameters; shared ones count once."""
+        return self.num_layers * self.num_layer_parameters + self.num_outer_parameters
 
     @property
-    def largest(self) -> int:
+    def num_largest_weights(self) -> int:
         """Weights of the largest linear layer."""
-        return max(layer.inputs * layer.outputs for layer in self.linear)
+        return max(layer.num_weights for layer in self.linear_layers)
 
     @property
-    def kept_numbers(self) -> int:
-        """Keys and values of one token, in all layers."""
-        return 2 * self.layers * self.kept_heads * self.head_size
+    def num_cached_values(self) -> int:
+        """Numbers that the KV cache holds for one token, in all layers."""
+        return 2 * self.num_layers * self.num_cached_heads * self.head_dim
 
-    def adapted(self, lora: LoraConfig) -> tuple[Linear, ...]:
-        """The linear layers of one decoder layer that LoRA takes, as PEFT reads `lora.target_modules`."""
+    def adapted_layers(self, lora: LoraConfig) -> tuple[Linear, ...]:
+        """The linear layers of one decoder layer that PEFT adapts for `lora.target_modules`."""
         if lora.target_modules == ALL_LINEAR:
-            return self.linear
+            return self.linear_layers
         names = {name.rpartition(".")[2] for name in lora.target_modules}
-        return tuple(layer for layer in self.linear if layer.name in names)
+        return tuple(layer for layer in self.linear_layers if layer.name in names)
 
-    def trainable(self, lora: LoraConfig) -> int:
-        """Parameters of the adapter: A and B of each layer, and with DoRA a magnitude an output."""
-        one = (lora.r * (layer.inputs + layer.outputs) + lora.dora * layer.outputs for layer in self.adapted(lora))
-        return self.layers * sum(one)
+    def num_adapter_parameters(self, lora: LoraConfig) -> int:
+        """Parameters of the adapter: A and B of each adapted layer, and with DoRA one magnitude an output."""
+        per_layer = (
+            lora.r * (layer.in_features + layer.out_features) + lora.dora * layer.out_features
+            for layer in self.adapted_layers(lora)
+        )
+        return self.num_layers * sum(per_layer)
 
 
 def model_shape(model: ModelConfig) -> Shape | None:
-    """The shape of a model; None for an architecture that is not known here."""
+    """The shape of a model; None for an unknown architecture."""
     if model.toy:
         return shape_from_config({**model.architecture, **model.toy_architecture, "vocab_size": TOY_VOCABULARY_SIZE})
-    return shape_from_config(_config_beside_weights(model.path) or model.architecture)
+    return shape_from_config(_local_architecture(model.path) or model.architecture)
 
 
 def shape_from_config(architecture: Mapping[str, Any]) -> Shape | None:
-    """The shape that a transformers config describes; None for one that is not known here."""
-    read = _FAMILIES.get(str(architecture.get("model_type")))
+    """The shape that a transformers config describes; None for an unknown architecture."""
+    build_shape = _FAMILIES.get(str(architecture.get("model_type")))
     try:
-        return read(architecture) if read else None
+        return build_shape(architecture) if build_shape else None
     except (KeyError, TypeError, ZeroDivisionError):
         return None
 
 
-def _config_beside_weights(path: str | None) -> dict[str, Any] | None:
-    """The `config.json` beside weights of the user's own, which `conf/model` knows nothing of."""
-    file = Path(path or ".") / "config.json"
-    return _read(file, file.stat().st_mtime_ns) if path and file.exists() else None
+def _local_architecture(folder: str | None) -> dict[str, Any] | None:
+    """The `config.json` in `model.path`, which replaces the architecture of `conf/model`."""
+    path = Path(folder or ".") / "config.json"
+    return _read_text_config(file_version(path)) if folder and path.exists() else None
 
 
 @lru_cache(maxsize=8)
-def _read(file: Path, _: int) -> dict[str, Any] | None:
+def _read_text_config(file: FileVersion) -> dict[str, Any] | None:
     try:
-        found = json.loads(file.read_text())
+        config = json.loads(file.path.read_text())
     except ValueError:
         return None
-    return found.get("text_config", found) if isinstance(found, dict) else None
+    return config.get("text_config", config) if isinstance(config, dict) else None
 
 
-def _gated(numbers: Mapping[str, Any]) -> Shape:
-    """Llama and its kin."""
-    family, hidden, heads = str(numbers["model_type"]), int(numbers["hidden_size"]), int(numbers["num_attention_heads"])
-    kept = int(numbers.get("num_key_value_heads") or heads)
-    size, inner = int(numbers.get("head_dim") or hidden // heads), int(numbers["intermediate_size"])
-    biased, in_mlp = bool(numbers.get("attention_bias")), bool(numbers.get("mlp_bias"))
-    linear = (
-        Linear("q_proj", hidden, heads * size, biased),
-        Linear("k_proj", hidden, kept * size, biased),
-        Linear("v_proj", hidden, kept * size, biased),
-        Linear("o_proj", heads * size, hidden, biased),
-        Linear("gate_proj", hidden, inner, in_mlp),
-        Linear("up_proj", hidden, inner, in_mlp),
-        Linear("down_proj", inner, hidden, in_mlp),
+def _gated_mlp_shape(config: Mapping[str, Any]) -> Shape:
+    """Llama and the architectures derived from it."""
+    model_type = str(config["model_type"])
+    hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+    kv_heads = int(config.get("num_key_value_heads") or heads)
+    head_dim, intermediate = int(config.get("head_dim") or hidden // heads), int(config["intermediate_size"])
+    attention_bias, mlp_bias = bool(config.get("attention_bias")), bool(config.get("mlp_bias"))
+    linear_layers = (
+        Linear("q_proj", hidden, heads * head_dim, attention_bias),
+        Linear("k_proj", hidden, kv_heads * head_dim, attention_bias),
+        Linear("v_proj", hidden, kv_heads * head_dim, attention_bias),
+        Linear("o_proj", heads * head_dim, hidden, attention_bias),
+        Linear("gate_proj", hidden, intermediate, mlp_bias),
+        Linear("up_proj", hidden, intermediate, mlp_bias),
+        Linear("down_proj", intermediate, hidden, mlp_bias),
     )
-    normed = (heads + kept) * size if family in ("qwen3", "gemma3_text", "olmo2") else 0
-    weights = normed if family == "olmo2" else 2 * size if normed else 0  # OLMo: all heads in one
-    count = 4 if family == "gemma3_text" else 2
-    norms = Norms(count, hidden, True, count, normed, weights)
-    tied = bool(numbers.get("tie_word_embeddings", family == "gemma3_text"))
-    vocabulary, layers = int(numbers["vocab_size"]), int(numbers["num_hidden_layers"])
-    return Shape(family, vocabulary, hidden, layers, heads, size, kept, inner, True, linear, norms, tied)
+    qk_size = (heads + kv_heads) * head_dim if model_type in ("qwen3", "gemma3_text", "olmo2") else 0
+    # OLMo 2 normalises all heads together, the others each head with the same weights.
+    num_qk_parameters = qk_size if model_type == "olmo2" else 2 * head_dim if qk_size else 0
+    num_norms = 4 if model_type == "gemma3_text" else 2
+    return Shape(
+        model_type,
+        int(config["vocab_size"]),
+        hidden,
+        int(config["num_hidden_layers"]),
+        heads,
+        head_dim,
+        kv_heads,
+        intermediate,
+        gated_mlp=True,
+        linear_layers=linear_layers,
+        norms=Norms(num_norms, hidden, True, num_norms, qk_size, num_qk_parameters),
+        tied_embeddings=bool(config.get("tie_word_embeddings", model_type == "gemma3_text")),
+    )
 
 
-def _falcon(numbers: Mapping[str, Any]) -> Shape:
-    """Falcon, old and new: the new one gives each group of heads its keys, written out for every head."""
-    hidden, heads, layers = (int(numbers[n]) for n in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
-    size, new, bias = hidden // heads, bool(numbers.get("new_decoder_architecture")), bool(numbers.get("bias"))
-    parallel, multi = bool(numbers.get("parallel_attn", True)), bool(numbers.get("multi_query", True))
-    groups = int(numbers.get("num_kv_heads") or heads) if new else 1 if multi else heads
-    inner = int(numbers.get("ffn_hidden_size") or 4 * hidden)
-    linear = (
-        Linear("query_key_value", hidden, (heads + 2 * groups) * size, bias),
+def _falcon_shape(config: Mapping[str, Any]) -> Shape:
+    """Falcon with the old or the new decoder architecture.
+
+    The new one has one key and one value for each group of heads, and caches a copy of them for every head.
+    """
+    hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+    head_dim, bias = hidden // heads, bool(config.get("bias"))
+    is_new, is_parallel = bool(config.get("new_decoder_architecture")), bool(config.get("parallel_attn", True))
+    old_kv_heads = 1 if config.get("multi_query", True) else heads
+    kv_heads = int(config.get("num_kv_heads") or heads) if is_new else old_kv_heads
+    intermediate = int(config.get("ffn_hidden_size") or 4 * hidden)
+    linear_layers = (
+        Linear("query_key_value", hidden, (heads + 2 * kv_heads) * head_dim, bias),
         Linear("dense", hidden, hidden, bias),
-        Linear("dense_h_to_4h", hidden, inner, bias),
-        Linear("dense_4h_to_h", inner, hidden, bias),
+        Linear("dense_h_to_4h", hidden, intermediate, bias),
+        Linear("dense_4h_to_h", intermediate, hidden, bias),
     )
-    count = int(numbers.get("num_ln_in_parallel_attn") or 2) if new and parallel else 1 if parallel else 2
-    norms = Norms(count, 2 * hidden, False, 1 if parallel else 2)  # weight and bias
-    tied = bool(numbers.get("tie_word_embeddings", True))
-    kept, rotary = heads if new else groups, not numbers.get("alibi")
-    vocabulary = int(numbers["vocab_size"])
-    return Shape("falcon", vocabulary, hidden, layers, heads, size, kept, inner, False, linear, norms, tied, rotary)
+    old_norms = 1 if is_parallel else 2
+    num_norms = int(config.get("num_ln_in_parallel_attn") or 2) if is_new and is_parallel else old_norms
+    return Shape(
+        "falcon",
+        int(config["vocab_size"]),
+        hidden,
+        int(config["num_hidden_layers"]),
+        heads,
+        head_dim,
+        heads if is_new else kv_heads,
+        intermediate,
+        gated_mlp=False,
+        linear_layers=linear_layers,
+        norms=Norms(num_norms, 2 * hidden, False, old_norms),  # weight and bias
+        tied_embeddings=bool(config.get("tie_word_embeddings", True)),
+    )
 
 
-def _mpt(numbers: Mapping[str, Any]) -> Shape:
-    """MPT: ALiBi, no biases."""
-    hidden, heads, layers = (int(numbers[name]) for name in ("d_model", "n_heads", "n_layers"))
-    size, inner = hidden // heads, int(numbers.get("expansion_ratio", 4)) * hidden
-    linear = (
+def _mpt_shape(config: Mapping[str, Any]) -> Shape:
+    """MPT, without biases."""
+    hidden, heads = int(config["d_model"]), int(config["n_heads"])
+    intermediate = int(config.get("expansion_ratio", 4)) * hidden
+    linear_layers = (
         Linear("Wqkv", hidden, 3 * hidden),
         Linear("out_proj", hidden, hidden),
-        Linear("up_proj", hidden, inner),
-        Linear("down_proj", inner, hidden),
+        Linear("up_proj", hidden, intermediate),
+        Linear("down_proj", intermediate, hidden),
     )
-    norms, vocabulary = Norms(2, hidden, False, 2), int(numbers["vocab_size"])
-    tied = bool(numbers.get("tie_word_embeddings", True))
-    return Shape("mpt", vocabulary, hidden, layers, heads, size, heads, inner, False, linear, norms, tied, False)
+    return Shape(
+        "mpt",
+        int(config["vocab_size"]),
+        hidden,
+        int(config["n_layers"]),
+        heads,
+        hidden // heads,
+        heads,
+        intermediate,
+        gated_mlp=False,
+        linear_layers=linear_layers,
+        norms=Norms(2, hidden, False, 2),
+        tied_embeddings=bool(config.get("tie_word_embeddings", True)),
+    )
 
 
 _FAMILIES: dict[str, Callable[[Mapping[str, Any]], Shape]] = {
-    **dict.fromkeys(("llama", "mistral", "qwen3", "olmo2", "gemma3_text"), _gated),
-    "falcon": _falcon,
-    "mpt": _mpt,
+    **dict.fromkeys(("llama", "mistral", "qwen3", "olmo2", "gemma3_text"), _gated_mlp_shape),
+    "falcon": _falcon_shape,
+    "mpt": _mpt_shape,
 }

@@ -1,4 +1,4 @@
-"""The memory that each kind of stage takes on one device, as its config sets batches, lengths and strategy."""
+"""The memory of each kind of stage on one device, for the batches, lengths and strategy of its config."""
 
 from __future__ import annotations
 
@@ -17,33 +17,24 @@ from selfspec.planning.memory import (
     tuning_memory,
 )
 from selfspec.planning.parameters import model_shape
-from selfspec.tuning.batches import SMALL_DATA_SIZE
+from selfspec.tuning.batches import choose_batch_size
 
-STAGE_KINDS = ("examples", "adapter", "scores")
-
-
-KIND_OF_STAGE = {
-    "round_examples": "examples",
-    "harness": "scores",
-    "index": "",
-}  # stages that need what another kind needs
+STAGE_KINDS = ("examples", "adapter", "scores")  # the stages whose memory is estimated: those that load a model
 
 
-SHARDED = ("auto", "fsdp", "deepspeed_zero3", "deepspeed_zero3_offload")
+SHARDING_STRATEGIES = ("auto", "fsdp", "deepspeed_zero3", "deepspeed_zero3_offload")
 
 
-UNKNOWN_ARCHITECTURE_FACTOR = (
-    1.25  # of an architecture that is not known here: what stands beside its weights, at the least
-)
+UNKNOWN_ARCHITECTURE_FACTOR = 1.25  # at least so many times the bytes of the weights, for an unknown architecture
 
 
-TOKENS_PER_WORD = 1.5  # tokens of a word, of passages
+TOKENS_PER_WORD = 1.5  # of retrieved passages
 
 
-TEMPLATE_TOKENS = 24  # tokens around a synthetic task: headings, and the options of a closed one
+TEMPLATE_TOKENS = 24  # of a synthetic task beside its texts: headings, and options of a closed one
 
 
-ANSWER_END_TOKENS = 2  # tokens behind an answer in a prompt
+ANSWER_END_TOKENS = 2  # between an instruction and its input
 
 
 @dataclass(frozen=True)
@@ -51,106 +42,125 @@ class Device:
     """What a stage runs on."""
 
     name: str
-    size: float  # bytes that one process may use
-    gpu: bool
-    halves: bool = True  # whether it multiplies bfloat16: `model.dtype=auto` is float32 where it does not
-    baseline: float = 0.0  # bytes that Python and its libraries take of it
+    memory_bytes: float  # that one process may use
+    is_gpu: bool
+    has_native_bf16: bool = True  # without it `model.dtype=auto` is float32
+    python_bytes: float = 0.0  # that Python and its libraries take of the memory
 
 
 def memory_by_part(config: Config, kind: str, device: Device, processes: int = 1) -> Mapping[str, float]:
-    """Bytes on one device by part, at the moment that takes most.
+    """Bytes on one device by part, at the peak.
 
     Args:
         config: Of the run.
-        kind: Of stage: examples (later rounds, too), adapter, scores.
+        kind: Of the stage: examples (all rounds), adapter or scores.
         device: What it runs on.
-        processes: That share an adapter, a device each; of other stages each process holds the base whole.
+        processes: That tune one adapter, each on a device. In the other stages each process holds the whole base.
     """
-    base = _base(config, device, processes if kind == "adapter" else 1)
+    base = _base_on_device(config, device, processes if kind == "adapter" else 1)
     if base is None:
-        width = 2 if device.gpu or device.halves else 4
-        weights = config.model.parameters * (NF4_BYTES if config.model.quantization == "nf4" else width)
-        return {
-            "weights": weights,
-            "all beside them, at least": weights * (UNKNOWN_ARCHITECTURE_FACTOR - 1),
-            "Python": device.baseline,
-        }
+        return _unknown_architecture_memory(config, device)
     if kind == "adapter":
-        found = tuning_memory(base, config.lora, _largest_pass(config))
+        parts = tuning_memory(base, config.lora, _largest_pass(config))
     else:
         batches = _evaluation_batches(config) if kind == "scores" else _generation_batches(config)
         lora = config.lora if kind == "scores" or config.rounds.count > 1 else None
-        found = max((completion_memory(base, lora, batch) for batch in batches), key=total_bytes)
-    return {**found, "Python": device.baseline} if device.baseline else found
+        parts = max((completion_memory(base, lora, batch) for batch in batches), key=total_bytes)
+    return {**parts, "Python": device.python_bytes} if device.python_bytes else parts
 
 
-def _base(config: Config, device: Device, processes: int) -> BaseOnDevice | None:
+def _unknown_architecture_memory(config: Config, device: Device) -> Mapping[str, float]:
+    """A lower bound by the published number of parameters."""
+    number_bytes = 2 if device.is_gpu or device.has_native_bf16 else 4
+    weights = config.model.parameters * (NF4_BYTES if config.model.quantization == "nf4" else number_bytes)
+    return {
+        "weights": weights,
+        "everything else, at least": weights * (UNKNOWN_ARCHITECTURE_FACTOR - 1),
+        "Python": device.python_bytes,
+    }
+
+
+def _base_on_device(config: Config, device: Device, processes: int) -> BaseOnDevice | None:
     model, strategy = config.model, config.strategy
-    found = model_shape(model)
-    if found is None:
+    shape = model_shape(model)
+    if shape is None:
         return None
-    is_auto = model.dtype == "auto" or model.is_dtype_auto  # of another machine it would be another type
-    short = not model.toy and (device.gpu or device.halves) if is_auto else model.dtype != "float32"
-    shards = processes if strategy.name in SHARDED else 1
-    offload = strategy.cpu_offload or strategy.name == "deepspeed_zero3_offload"
-    return BaseOnDevice(found, 2 if short else 4, model.quantization == "nf4", device.gpu, shards, offload)
+    if model.dtype == "auto" or model.is_dtype_auto:  # on another device it would be another type
+        is_16_bit = not model.toy and (device.is_gpu or device.has_native_bf16)
+    else:
+        is_16_bit = model.dtype != "float32"
+    num_shards = processes if strategy.name in SHARDING_STRATEGIES else 1
+    cpu_offload = strategy.cpu_offload or strategy.name == "deepspeed_zero3_offload"
+    is_nf4 = model.quantization == "nf4"
+    return BaseOnDevice(shape, 2 if is_16_bit else 4, is_nf4, device.is_gpu, num_shards, cpu_offload)
 
 
 def _largest_pass(config: Config) -> TrainingPass:
-    """The largest pass that can come: as many packed tokens as are allowed, or the longest example alone."""
-    tuning, shown = config.tuning, seed_lengths(config.domain, config.prompts)
-    batch = tuning.batch_size or (8 if config.data_size.examples <= SMALL_DATA_SIZE else 32)
-    writing = config.generation
-    written = writing.instructions.instruction_tokens + writing.instructions.input_tokens
-    synthetic = shown.head + TEMPLATE_TOKENS + written + writing.responses.max_new_tokens + 1
-    longest = min(tuning.max_length, max([synthetic, *map(sum, shown.rows)]))
-    tokens = max(longest, min(tuning.micro_batch_tokens, batch * longest))
-    return TrainingPass(tokens, _response_tokens(shown, tokens), longest, tuning.activation_checkpointing)
+    """The largest possible pass: the allowed number of packed tokens, or the longest example if that is longer."""
+    tuning, seeds = config.tuning, seed_lengths(config.domain, config.prompts)
+    batch_size = choose_batch_size(tuning, config.data_size.examples)
+    instructions, responses = config.generation.instructions, config.generation.responses
+    task = seeds.header + TEMPLATE_TOKENS + instructions.instruction_tokens + instructions.input_tokens
+    synthetic = task + responses.max_new_tokens + 1
+    longest = min(tuning.max_length, max([synthetic, *map(sum, seeds.rows)]))
+    num_tokens = max(longest, min(tuning.micro_batch_tokens, batch_size * longest))
+    return TrainingPass(num_tokens, _max_response_tokens(seeds, num_tokens), longest, tuning.activation_checkpointing)
 
 
-def _response_tokens(shown: SeedLengths, tokens: int) -> int:
-    """Tokens learnt in a pass of the seeds whose responses are the largest part of them."""
-    left, learnt = tokens, 0
-    for prompt, response in sorted(shown.rows, key=lambda row: row[1] / sum(row), reverse=True):
+def _max_response_tokens(seeds: SeedLengths, num_tokens: int) -> int:
+    """Response tokens of a pass that packs the seeds with the largest share of response tokens first."""
+    left, response_tokens = num_tokens, 0
+    for prompt, response in sorted(seeds.rows, key=lambda row: row[1] / sum(row), reverse=True):
         if left < prompt + response:
             break
-        left, learnt = left - prompt - response, learnt + response
-    mean_prompt, mean_response = mean_row_lengths(shown)
-    return learnt + round(left * mean_response / (mean_prompt + mean_response))
+        left, response_tokens = left - prompt - response, response_tokens + response
+    mean_prompt, mean_response = mean_row_lengths(seeds)
+    return response_tokens + round(left * mean_response / (mean_prompt + mean_response))
 
 
 def _generation_batches(config: Config) -> Iterator[CompletionBatch]:
-    """The batches of instructions, inputs, answers, and what else the filters ask of the model."""
-    asked, shown, generation = (
-        config.generation.instructions,
-        seed_lengths(config.domain, config.prompts),
-        config.generation,
-    )
-    several = 2 if config.rounds.count > 1 and config.rounds.decoding == "contrastive" else 1  # expert and amateur
-    prefix, sampled = shown.list_prefix(asked.shots, longest=True), asked.top_p < 1
-    yield CompletionBatch(asked.batch_size, prefix, shown.asked, asked.instruction_tokens, sampled=sampled)
-    item = shown.asked + asked.instruction_tokens + ANSWER_END_TOKENS
-    yield CompletionBatch(asked.batch_size, prefix, item, asked.input_tokens, sampled=sampled)
-    answer = generation.responses
-    item = TEMPLATE_TOKENS + asked.instruction_tokens + asked.input_tokens
-    if config.retrieval.name != "none":
-        item += round(config.retrieval.passages * config.retrieval.passage_words * TOKENS_PER_WORD)
-    prefix = min(shown.prefix(answer.shots, longest=True), config.model.context_length - answer.max_new_tokens)
-    item = max(1, min(item, config.model.context_length - answer.max_new_tokens - prefix))
-    yield CompletionBatch(answer.batch_size * several, prefix, item, answer.max_new_tokens)
+    """Batches of instructions, inputs, responses, votes and verdicts."""
+    generation, seeds = config.generation, seed_lengths(config.domain, config.prompts)
+    instructions, responses = generation.instructions, generation.responses
+    prefix = seeds.list_prefix(instructions.shots, longest=True)
+    sampled, batch_size = instructions.top_p < 1, instructions.batch_size
+    yield CompletionBatch(batch_size, prefix, seeds.open_item, instructions.instruction_tokens, is_sampled=sampled)
+    item = seeds.open_item + instructions.instruction_tokens + ANSWER_END_TOKENS
+    yield CompletionBatch(batch_size, prefix, item, instructions.input_tokens, is_sampled=sampled)
+
+    prefix, task = _response_prompt(config, seeds)
+    is_contrastive = config.rounds.count > 1 and config.rounds.decoding == "contrastive"
+    num_rows = responses.batch_size * (2 if is_contrastive else 1)  # expert and amateur
+    yield CompletionBatch(num_rows, prefix, task, responses.max_new_tokens)
     if generation.filters.self_consistency:
-        rows = max(answer.batch_size, generation.self_consistency.samples)
-        yield CompletionBatch(rows, prefix, item, answer.max_new_tokens, sampled=True)
+        num_rows = max(responses.batch_size, generation.self_consistency.samples)
+        yield CompletionBatch(num_rows, prefix, task, responses.max_new_tokens, is_sampled=True)
     if generation.filters.judge:
-        judged = shown.prefix(generation.judge.shots, longest=True)
-        yield CompletionBatch(
-            generation.judge.batch_size, judged, item + answer.max_new_tokens, 1, options=2, choices=2
-        )
+        prefix = seeds.prefix(generation.judge.shots, longest=True)
+        item = task + responses.max_new_tokens
+        yield CompletionBatch(generation.judge.batch_size, prefix, item, 1, option_tokens=2, max_options=2)
+
+
+def _response_prompt(config: Config, seeds: SeedLengths) -> tuple[int, int]:
+    """The most tokens of the prefix, and of the task with its passages, that fit the context beside the response."""
+    instructions, responses = config.generation.instructions, config.generation.responses
+    task = TEMPLATE_TOKENS + instructions.instruction_tokens + instructions.input_tokens
+    if config.retrieval.name != "none":
+        task += round(config.retrieval.passages * config.retrieval.passage_words * TOKENS_PER_WORD)
+    available = config.model.context_length - responses.max_new_tokens
+    prefix = min(seeds.prefix(responses.shots, longest=True), available)
+    return prefix, max(1, min(task, available - prefix))
 
 
 def _evaluation_batches(config: Config) -> Iterator[CompletionBatch]:
-    """The batches of questions, at the largest number of shots."""
-    evaluation, asked = config.evaluation, question_lengths(config)
-    room = max(1, config.model.context_length - asked.longest - asked.new)
-    prefix = min(asked.seeds.prefix(max(evaluation.shots), longest=True), room)
-    yield CompletionBatch(evaluation.batch_size, prefix, asked.longest, asked.new, asked.options, asked.choices)
+    """A batch of questions with the largest number of shots."""
+    evaluation, questions = config.evaluation, question_lengths(config)
+    available = max(1, config.model.context_length - questions.longest_question - questions.max_new_tokens)
+    yield CompletionBatch(
+        evaluation.batch_size,
+        prefix_tokens=min(questions.seeds.prefix(max(evaluation.shots), longest=True), available),
+        item_tokens=questions.longest_question,
+        max_new_tokens=questions.max_new_tokens,
+        option_tokens=questions.longest_option,
+        max_options=questions.max_options,
+    )

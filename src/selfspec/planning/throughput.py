@@ -1,4 +1,4 @@
-"""How long stages take: by the config's throughput, else as finished stages of the same model in the store took."""
+"""The time of stages: from `throughput` in the config, or from finished stages of the same model in the store."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from selfspec.generation.pools import BLOCK_SIZE, pool_keys
 from selfspec.planning.work import ASSUMED_PASS_RATE, Work
 from selfspec.runtime.stage import Stage
 
-MAX_MANIFESTS = 50  # finished stages of a kind, and blocks of a pool, that are read
+MAX_MANIFESTS = 50  # that are read for each kind of stage, and for the blocks of each pool
 
 
-UNITS = {"adapter": "tokens", "scores": "answers"}  # what the counts of a manifest are timed by
+UNIT_COUNTS = {"adapter": "tokens", "scores": "answers"}  # the count in a manifest that is the stage's unit of work
 
 
 FROM_CONFIG = "the config's throughput"
@@ -24,85 +24,92 @@ FROM_CONFIG = "the config's throughput"
 
 @dataclass
 class FinishedRuns:
-    """What finished stages of a store tell: seconds a unit of work, and how many attempts passed."""
+    """What the finished stages of a store measured: seconds a unit of work, and the share of attempts that passed."""
 
     root: Path
-    seconds: dict[tuple[str, str], list[float]] = field(default_factory=dict)  # (kind, model) -> [seconds, units]
-    stages: dict[tuple[str, str], int] = field(default_factory=dict)
-    yields: dict[str, tuple[int, int]] = field(default_factory=dict)  # pool -> (examples, attempts) of the largest
+    seconds: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)  # (kind, model): (seconds, units)
+    num_stages: dict[tuple[str, str], int] = field(default_factory=dict)  # (kind, model)
+    pass_counts: dict[str, tuple[int, int]] = field(default_factory=dict)  # pool: (examples, attempts) of the largest
 
     def __post_init__(self) -> None:
-        """Read the newest manifests of each kind."""
+        """Read the newest manifests of each kind of stage."""
         for kind in ("examples", "round_examples", "adapter", "scores"):
-            for manifest in self._manifests(self.root / kind, "*"):
-                self._note(kind, manifest)
+            for manifest in self._read_manifests(self.root / kind, "*"):
+                self._add_manifest(kind, manifest)
 
-    def _manifests(self, folder: Path, pattern: str) -> Iterator[dict[str, Any]]:
-        found = sorted(folder.glob(f"{pattern}/manifest.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in found[:MAX_MANIFESTS]:
+    def _read_manifests(self, folder: Path, pattern: str) -> Iterator[dict[str, Any]]:
+        paths = sorted(folder.glob(f"{pattern}/manifest.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in paths[:MAX_MANIFESTS]:
             try:
                 yield json.loads(path.read_text())
             except (OSError, ValueError):
-                continue  # damaged: the store sets it aside when it is asked for
+                continue  # damaged: the store sets it aside when the stage runs
 
-    def _note(self, kind: str, manifest: Mapping[str, Any]) -> None:
+    def _add_manifest(self, kind: str, manifest: Mapping[str, Any]) -> None:
         try:
-            taken, counts = manifest["values"], manifest["counts"]
-            name = (kind, _model(taken))
-            if kind in UNITS:
-                self._add(name, manifest["seconds"], counts[UNITS[kind]])
+            values, counts = manifest["values"], manifest["counts"]
+            kind_and_model = (kind, _model_key(values))
+            if kind in UNIT_COUNTS:
+                self._add_seconds(kind_and_model, manifest["seconds"], counts[UNIT_COUNTS[kind]])
                 return
-            pool = _pool(kind, taken, manifest["inputs"])
-            largest = self.yields.get(pool, (0, 0))
-            self.yields[pool] = max(largest, (counts["examples"], counts["attempts"]))
-            if largest == (0, 0):  # its blocks are counted once: a stage's own seconds leave out those that it found
-                self._add(name, *self._blocks(taken, manifest["inputs"]))
+            pool = _pool_key(kind, values, manifest["inputs"])
+            largest = self.pass_counts.get(pool, (0, 0))
+            self.pass_counts[pool] = max(largest, (counts["examples"], counts["attempts"]))
+            # Seconds are those of the pool's blocks, added once a pool: a stage's own exclude the blocks it reused.
+            if largest == (0, 0):
+                self._add_seconds(kind_and_model, *self._pool_seconds(values, manifest["inputs"]))
         except (KeyError, TypeError, ValueError):
-            return  # of another version
+            return  # written by another version
 
-    def _add(self, name: tuple[str, str], seconds: float, units: float) -> None:
+    def _add_seconds(self, kind_and_model: tuple[str, str], seconds: float, units: float) -> None:
         if units and seconds:
-            before = self.seconds.get(name, [0.0, 0.0])
-            self.seconds[name] = [before[0] + seconds, before[1] + units]
-            self.stages[name] = self.stages.get(name, 0) + 1
+            total_seconds, total_units = self.seconds.get(kind_and_model, (0.0, 0.0))
+            self.seconds[kind_and_model] = (total_seconds + seconds, total_units + units)
+            self.num_stages[kind_and_model] = self.num_stages.get(kind_and_model, 0) + 1
 
-    def _blocks(self, taken: Mapping[str, Any], inputs: Mapping[str, str]) -> tuple[float, float]:
-        """(seconds, attempts) of the blocks of a pool."""
+    def _pool_seconds(self, values: Mapping[str, Any], inputs: Mapping[str, str]) -> tuple[float, float]:
+        """(seconds, attempts) of all blocks of an examples stage's pools."""
         seconds, attempts = 0.0, 0
-        for name, key in pool_keys(taken, inputs).items():
-            blocks = list(self._manifests(self.root / name, f"{key}-*"))
+        for name, key in pool_keys(values, inputs).items():
+            blocks = list(self._read_manifests(self.root / name, f"{key}-*"))
             seconds += sum(block["seconds"] for block in blocks)
             attempts = max(attempts, BLOCK_SIZE * len(blocks)) if name == "responses" else attempts
         return seconds, attempts
 
-    def passing(self, stage: Stage) -> tuple[float, str]:
-        """(share of the attempts that passes, whence that is known)."""
-        examples, attempts = self.yields.get(_pool(stage.name, stage.values, stage.inputs), (0, 0))
+    def pass_rate(self, stage: Stage) -> tuple[float, str]:
+        """(share of the attempts that pass the filters, a sentence on its source)."""
+        examples, attempts = self.pass_counts.get(_pool_key(stage.name, stage.values, stage.inputs), (0, 0))
         if attempts:
             return examples / attempts, f"{examples} of {attempts} attempts passed in the same pool"
         return ASSUMED_PASS_RATE, f"{ASSUMED_PASS_RATE:.0%} of the attempts pass, as assumed"
 
-    def hours(self, stage: Stage, todo: Work, devices: int) -> tuple[float | None, str]:
-        """(hours of a stage, whence), or None where nothing is known."""
-        given = stage.config.throughput
-        rates = ((todo.generated, given.generated), (todo.read, given.read), (todo.tuned, given.tuned))
-        if todo.units and all(rate for tokens, rate in rates if tokens):
-            seconds = sum(tokens / rate for tokens, rate in rates if tokens and rate)
+    def estimate_hours(self, stage: Stage, work: Work, devices: int) -> tuple[float | None, str]:
+        """(hours of a stage or None if unknown, the source of the estimate).
+
+        Args:
+            stage: The stage.
+            work: What is left to do of it.
+            devices: That it runs on; only the config's throughput is of one device.
+        """
+        rates = stage.config.throughput
+        terms = ((work.generated, rates.generated), (work.read, rates.read), (work.tuned, rates.tuned))
+        if work.units and all(rate for tokens, rate in terms if tokens):
+            seconds = sum(tokens / rate for tokens, rate in terms if tokens and rate)
             return seconds / devices / 3600, FROM_CONFIG
-        name = (stage.name, _model(stage.values)) if "model" in stage.values else ("", "")
-        if name not in self.seconds or not todo.units:
+        kind_and_model = (stage.name, _model_key(stage.values)) if "model" in stage.values else ("", "")
+        if kind_and_model not in self.seconds or not work.units:
             return None, ""
-        seconds, units = self.seconds[name]
-        return todo.units * seconds / units / 3600, f"{self.stages[name]} finished {stage.name}"
+        seconds, units = self.seconds[kind_and_model]
+        return work.units * seconds / units / 3600, f"{self.num_stages[kind_and_model]} finished {stage.name}"
 
 
-def _model(taken: Mapping[str, Any]) -> str:
-    """What makes two stages run the same model, as fast."""
-    model = taken["model"]
-    numbers = [model["architecture"], *(model.get(name) for name in ("toy", "dtype", "quantization"))]
-    return digest([taken["weights"], *numbers])
+def _model_key(values: Mapping[str, Any]) -> str:
+    """A hash of what decides how fast a model runs."""
+    model = values["model"]
+    settings = [model.get(name) for name in ("toy", "dtype", "quantization")]
+    return digest([values["weights"], model["architecture"], *settings])
 
 
-def _pool(kind: str, taken: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """What the sizes of one pool share."""
-    return digest([kind, {name: value for name, value in taken.items() if name != "data_size"}, dict(inputs)])
+def _pool_key(kind: str, values: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """A hash that the data sizes of one pool share."""
+    return digest([kind, {name: value for name, value in values.items() if name != "data_size"}, dict(inputs)])

@@ -1,87 +1,102 @@
-"""What each stage does: attempts, rows, optimizer steps, answers, and the tokens of all that."""
+"""The work of each stage: attempts, rows, optimizer steps, answers, and their tokens."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from selfspec.config.schema import Config
 from selfspec.generation.pools import BLOCK_SIZE
 from selfspec.planning.lengths import mean_row_lengths, question_lengths, seed_lengths
 from selfspec.runtime.stage import Stage
-from selfspec.tuning.batches import SMALL_DATA_SIZE
+from selfspec.tuning.batches import choose_batch_size
 
-ASSUMED_PASS_RATE = 0.5  # of the attempts pass: 64 of 135 in the README's run (`python benchmarks/default_run.py`)
+ASSUMED_PASS_RATE = 0.5  # of the attempts: 64 of 135 in the README's run (`python benchmarks/default_run.py`)
+
+
+VOTE_TOKENS = 3  # generated for one vote of self-consistency
 
 
 @dataclass(frozen=True)
 class Work:
-    """Of one stage."""
+    """The work of one stage."""
 
-    told: str  # "64 rows, 24 steps"
-    units: float = 0  # attempts, tuned tokens, answers: what finished runs are timed by
+    summary: str  # "64 rows, 24 steps"
+    units: float = 0  # attempts, tuned tokens or answers: the time of a stage is proportional to them
     generated: float = 0  # tokens
-    read: float = 0
-    tuned: float = 0
+    read: float = 0  # tokens of prompts
+    tuned: float = 0  # tokens of all epochs
 
-    def share(self, part: float) -> Work:
-        """What is left of it where only a part is to be done."""
-        return Work(self.told, *(part * value for value in (self.units, self.generated, self.read, self.tuned)))
+    def scaled(self, fraction: float) -> Work:
+        """The same with a fraction of the units and tokens."""
+        counts = (self.units, self.generated, self.read, self.tuned)
+        return Work(self.summary, *(fraction * value for value in counts))
 
 
-def stage_work(stage: Stage, passing: float) -> Work:
-    """The work of a stage, with what share of the attempts passes; of some kinds nothing is known."""
+def stage_work(stage: Stage, pass_rate: float) -> Work:
+    """The work of a stage; empty for stages whose work is not estimated.
+
+    Args:
+        stage: The stage.
+        pass_rate: Share of the attempts that pass the filters.
+    """
     if stage.name in ("examples", "round_examples"):
-        return _generation_work(stage, passing)
+        return _generation_work(stage, pass_rate)
     if stage.name == "adapter":
         return _tuning_work(stage)
     return _evaluation_work(stage.config) if stage.name == "scores" else Work("")
 
 
-def count_attempts(config: Config, passing: float) -> int:
-    """Attempts that a data size takes, in whole blocks."""
-    return BLOCK_SIZE * math.ceil(config.data_size.examples / passing / BLOCK_SIZE)
+def count_attempts(config: Config, pass_rate: float) -> int:
+    """Attempts, in whole blocks, that the data size needs."""
+    return BLOCK_SIZE * math.ceil(config.data_size.examples / pass_rate / BLOCK_SIZE)
 
 
-def _generation_work(stage: Stage, passing: float) -> Work:
-    config, shown = stage.config, seed_lengths(stage.config.domain, stage.config.prompts)
-    wanted, asked, answer = count_attempts(config, passing), config.generation.instructions, config.generation.responses
-    prompt, response = mean_row_lengths(shown)
-    item, batches = prompt - shown.head, math.ceil(wanted / asked.batch_size)
-    begun, listed = shown.asked, sum(shown.listed) / len(shown.listed)
-    drafts = {"generated": wanted * (listed - begun), "read": 2 * (batches * shown.list_prefix(asked.shots))}
-    drafts["read"] += wanted * (begun + listed)
-    if stage.name == "round_examples" and config.rounds.instructions == "same":  # those of the first round
-        drafts = {"generated": 0.0, "read": 0.0}
-    replies = {"generated": wanted * response}
-    replies["read"] = math.ceil(wanted / answer.batch_size) * shown.prefix(answer.shots) + wanted * item
-    more = _filter_work(config, wanted, item)
-    total = {name: drafts[name] + replies[name] + more[name] for name in ("generated", "read")}
-    told = f"{config.data_size.examples:,} of {wanted:,} attempts"
-    return Work(told, wanted, **total)
+def _generation_work(stage: Stage, pass_rate: float) -> Work:
+    config, seeds = stage.config, seed_lengths(stage.config.domain, stage.config.prompts)
+    attempts = count_attempts(config, pass_rate)
+    responses = config.generation.responses
+    mean_prompt, mean_response = mean_row_lengths(seeds)
+    task = mean_prompt - seeds.header
+    reuses_instructions = stage.name == "round_examples" and config.rounds.instructions == "same"
+    generated, read = (0.0, 0.0) if reuses_instructions else _instruction_tokens(config, attempts)
+    generated += attempts * mean_response
+    read += math.ceil(attempts / responses.batch_size) * seeds.prefix(responses.shots) + attempts * task
+    filters = _filter_tokens(config, attempts, task)
+    summary = f"{config.data_size.examples:,} of {attempts:,} attempts"
+    return Work(summary, attempts, generated=generated + filters[0], read=read + filters[1])
 
 
-def _filter_work(config: Config, wanted: int, item: float) -> Mapping[str, float]:
-    """Votes and verdicts, where the filters ask for them."""
+def _instruction_tokens(config: Config, attempts: int) -> tuple[float, float]:
+    """(generated, read) tokens of instructions and inputs, which are two completions behind the same prefix."""
+    seeds, instructions = seed_lengths(config.domain, config.prompts), config.generation.instructions
+    batches = math.ceil(attempts / instructions.batch_size)
+    mean_item = sum(seeds.list_items) / len(seeds.list_items)
+    read = 2 * (batches * seeds.list_prefix(instructions.shots)) + attempts * (seeds.open_item + mean_item)
+    return attempts * (mean_item - seeds.open_item), read
+
+
+def _filter_tokens(config: Config, attempts: int, task: float) -> tuple[float, float]:
+    """(generated, read) tokens of votes and verdicts, for the filters that are on."""
     filters, generation = config.generation.filters, config.generation
-    votes = wanted * generation.self_consistency.samples if filters.self_consistency else 0
-    verdicts = wanted if filters.judge else 0
-    return {"generated": votes * 3, "read": (votes + verdicts) * item}
+    votes = attempts * generation.self_consistency.samples if filters.self_consistency else 0
+    verdicts = attempts if filters.judge else 0
+    return votes * VOTE_TOKENS, (votes + verdicts) * task
 
 
 def _tuning_work(stage: Stage) -> Work:
     config, tuning = stage.config, stage.config.tuning
-    shown = seed_lengths(config.domain, config.prompts)
-    rows = config.data_size.examples if "examples" in stage.inputs else len(shown.rows)
-    steps = tuning.epochs * math.ceil(rows / (tuning.batch_size or (8 if rows <= SMALL_DATA_SIZE else 32)))
-    tokens = rows * tuning.epochs * sum(mean_row_lengths(shown))
-    return Work(f"{rows:,} rows, {steps:,} steps", tokens, tuned=tokens)
+    seeds = seed_lengths(config.domain, config.prompts)
+    num_rows = config.data_size.examples if "examples" in stage.inputs else len(seeds.rows)
+    steps = tuning.epochs * math.ceil(num_rows / choose_batch_size(tuning, num_rows))
+    tokens = num_rows * tuning.epochs * sum(mean_row_lengths(seeds))
+    return Work(f"{num_rows:,} rows, {steps:,} steps", tokens, tuned=tokens)
 
 
 def _evaluation_work(config: Config) -> Work:
-    evaluation, asked = config.evaluation, question_lengths(config)
-    draws = [shots for shots in evaluation.shots for _ in range(evaluation.draws if shots else 1)]
-    answers = asked.count * len(draws)
-    read = answers * asked.item + sum(asked.types * asked.seeds.prefix(count) for count in draws)
-    return Work(f"{answers:,} answers", answers, generated=answers * asked.answer, read=read)
+    evaluation, questions = config.evaluation, question_lengths(config)
+    draws = [num_shots for num_shots in evaluation.shots for _ in range(evaluation.draws if num_shots else 1)]
+    answers = questions.num_questions * len(draws)
+    prefixes = sum(questions.num_task_types * questions.seeds.prefix(num_shots) for num_shots in draws)
+    read = answers * questions.mean_question + prefixes
+    return Work(f"{answers:,} answers", answers, generated=answers * questions.mean_answer, read=read)

@@ -12,7 +12,10 @@ from selfspec.data.records import Example, Seed
 from selfspec.prompts.chat import bos_ids, chat_template_of
 from selfspec.prompts.templates import PromptRenderer
 
-SMALL_DATA_SIZE = 500  # up to so many examples the batch is 8, else 32 [O; the follow-up paper has 32]
+SMALL_DATA_SIZE = 500  # examples; the batch sizes for at most so many, and for more [O; the follow-up paper has 32]
+
+
+SMALL_BATCH_SIZE, LARGE_BATCH_SIZE = 8, 32
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ def encode_rows(
     return [EncodedExample((*start, *ids(turns.item(prompts.task(row)))), (*ids(row.output), end)) for row in rows]
 
 
+def choose_batch_size(config: TuningConfig, num_examples: int) -> int:
+    """Examples of one optimizer step: `tuning.batch_size`, or a default that depends on the number of examples."""
+    return config.batch_size or (SMALL_BATCH_SIZE if num_examples <= SMALL_DATA_SIZE else LARGE_BATCH_SIZE)
+
+
 def plan_steps(
     lengths: Sequence[tuple[int, int]], config: TuningConfig, seed: int, processes: int = 1
 ) -> list[OptimizerStep]:
@@ -65,7 +73,7 @@ def plan_steps(
         seed: Orders the rows, anew in each epoch.
         processes: That share a step: each gets a forward pass, if there are rows enough.
     """
-    batch_size = config.batch_size or (8 if len(lengths) <= SMALL_DATA_SIZE else 32)
+    batch_size = choose_batch_size(config, len(lengths))
     steps: list[OptimizerStep] = []
     for epoch in range(config.epochs):
         order = list(range(len(lengths)))
