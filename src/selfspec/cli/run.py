@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -51,12 +52,13 @@ def _run_hydra(conf: Path) -> None:
 
     from selfspec.config.composition import register_schema
     from selfspec.config.resolvers import register_resolvers
-    from selfspec.launch.experiment import OVERRIDES_VARIABLE, TRACEBACK_VARIABLE, run_task
+    from selfspec.launch.experiment import TRACEBACK_VARIABLE, run_task
+    from selfspec.launch.logged_names import OVERRIDES_VARIABLE
 
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         os.environ[TRACEBACK_VARIABLE] = "1"
     chosen = [text for text in sys.argv[1:] if "=" in text and not text.startswith(("hydra.", "paths."))]
-    os.environ[OVERRIDES_VARIABLE] = " ".join(sorted(chosen))
+    os.environ[OVERRIDES_VARIABLE] = shlex.join(sorted(chosen))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to `main` as they are
     register_schema()
     register_resolvers(conf.parent)

@@ -284,11 +284,17 @@ class BaselinesConfig:
 class LoggerConfig:
     """Where curves and results are logged."""
 
-    name: str = runtime_field()  # wandb, csv, none
-    project: str = runtime_field("selfspec")
-    entity: str | None = runtime_field(None)
-    mode: str = runtime_field("offline")
-    group: str | None = runtime_field(None)  # set by the run or the sweep
+    name: str = runtime_field("none")  # wandb, csv, tensorboard, mlflow, none
+    project: str = runtime_field("selfspec")  # of W&B; the experiment of MLflow
+    entity: str | None = runtime_field(None)  # of W&B
+    mode: str = runtime_field("offline")  # of W&B: offline, online
+    group: str | None = runtime_field(None)  # null: the sweep, or the folder of the run
+    run_name: str | None = runtime_field(None)  # the name of each run begins with it
+    tags: tuple[str, ...] = runtime_field(())  # beside the job's choices
+    log_adapter: bool = runtime_field(False)  # W&B: the adapter is an artifact of the result's run
+    _target_: str | None = runtime_field(None)  # a Lightning logger of the user's own, instead of `name`
+    arguments: Any = runtime_field(None)  # of `_target_`: {name: value}  # noqa: RUF009
+    job_overrides: tuple[str, ...] = runtime_field(())  # set by a sweep: what tells its jobs apart
 
 
 @dataclass(frozen=True)

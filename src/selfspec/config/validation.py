@@ -17,7 +17,7 @@ from selfspec.tuning.strategies.limits import check_strategy_choice
 CHOICES = {
     "tuning.schedule": ("constant", "linear", "cosine"),
     "tuning.keep": ("best", "last"),
-    "logger.name": ("wandb", "csv", "none"),
+    "logger.name": ("wandb", "csv", "tensorboard", "mlflow", "none"),
     "logger.mode": ("offline", "online"),
     "engine.name": ("transformers",),
     "strategy.name": ("auto", "ddp", "fsdp", "deepspeed_zero2", "deepspeed_zero3", "deepspeed_zero3_offload"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
@@ -18,26 +17,19 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from selfspec.config.error_messages import error_message
-from selfspec.config.hashing import digest
 from selfspec.config.resolvers import register_resolvers_from_environment
 from selfspec.config.schema import Config
 from selfspec.errors import UserError
 from selfspec.launch.executors import choose_executor
+from selfspec.launch.logged_names import with_logged_names
 from selfspec.launch.preparation import prepare_config
 from selfspec.pipeline.build import build_pipeline
 from selfspec.pipeline.graph import MADE, Node, StageFailed, execute_graph, mark_stored, unite_jobs
 from selfspec.pipeline.stage import Pipeline
 from selfspec.reporting.board import node_line
-from selfspec.reporting.report import (
-    build_report,
-    experiment_title,
-    kept_round,
-    output_folder,
-    plain_config,
-    write_page,
-)
+from selfspec.reporting.logged_result import log_result
+from selfspec.reporting.report import build_report, experiment_title, plain_config, write_page
 from selfspec.reporting.tables import results_table
-from selfspec.reporting.wandb_result import log_result
 from selfspec.runtime.environment import configure_environment
 from selfspec.runtime.files import write_atomic
 from selfspec.runtime.progress import Progress
@@ -48,9 +40,6 @@ log = logging.getLogger("selfspec")
 
 
 register_resolvers_from_environment()
-
-
-OVERRIDES_VARIABLE = "SELFSPEC_TYPED"  # the overrides of the command, for processes that other launchers start
 
 
 TRACEBACK_VARIABLE = (
@@ -68,7 +57,7 @@ def run_task(composed: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     (folder / "error.json").unlink(missing_ok=True)  # of an earlier try in the same folder
     try:
-        return run_experiment(with_group(prepare_config(composed)), folder)
+        return run_experiment(with_logged_names(prepare_config(composed)), folder)
     except (UserError, OSError) as error:
         log.error(traceback.format_exc())
         told = error_message(error, [])
@@ -102,19 +91,10 @@ def run_experiment(config: Config, folder: Path) -> float | None:
         _write_json(folder / "results.json", report)
         write_page(config, stages, store, report, folder)
         if made:  # a run that finds everything done has nothing to log
-            log_result(config, folder, report, output_folder(store, kept_round(stages, store)[0]))
+            log_result(config, report, stages, store)
         progress.console.print(results_table(report))
         progress.say(f"[bold]{folder / 'report.html'}[/]")
     return report["held_out_loss"]  # type: ignore[no-any-return]
-
-
-def with_group(config: Config) -> Config:
-    """In a sweep, W&B's runs are grouped by what was typed, so that the same command goes on in the same group."""
-    hydra = HydraConfig.get()
-    group = "-".join(Path(hydra.runtime.output_dir).parts[-2:])
-    if hydra.mode == RunMode.MULTIRUN:
-        group = f"sweep-{digest(os.environ.get(OVERRIDES_VARIABLE, ''))[:8]}"
-    return dataclasses.replace(config, logger=dataclasses.replace(config.logger, group=group))
 
 
 def _run_missing_stages(

@@ -23,6 +23,7 @@ from selfspec.launch.resources import devices_of
 from selfspec.models.nf4 import check_bitsandbytes
 from selfspec.models.weights import check_weights
 from selfspec.planning.devices import check_devices, processes_here
+from selfspec.tuning.loggers import check_logger
 from selfspec.tuning.strategies.limits import check_deepspeed_installed, check_strategy_device
 
 
@@ -58,6 +59,7 @@ def prepare_config(composed: DictConfig) -> Config:
     if config.model.quantization == "nf4":
         check_bitsandbytes()
     check_deepspeed_installed(config.strategy)
+    check_logger(config.logger)
     return config
 
 
