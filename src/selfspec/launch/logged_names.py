@@ -41,11 +41,14 @@ def differing_overrides(job_overrides: Iterable[str], typed: str) -> tuple[str, 
         typed: Of the command, quoted as in a shell.
     """
     parser = OverridesParser.create()
-    fixed = {
-        text.partition("=")[0] for text in shlex.split(typed) if not parser.parse_override(text).is_sweep_override()
-    }
+    swept = {_key(text): parser.parse_override(text).is_sweep_override() for text in shlex.split(typed)}
+    last = {_key(text): text for text in job_overrides}  # of a key that is given twice, as Hydra takes it
     return tuple(
         text
-        for text in job_overrides
-        if text.partition("=")[0] not in fixed and not text.lstrip("+~").startswith(("paths.", "logger"))
+        for key, text in last.items()
+        if swept.get(key, True) and not key.lstrip("+~").startswith(("paths.", "logger"))
     )
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0]

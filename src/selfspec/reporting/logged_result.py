@@ -70,7 +70,7 @@ def _log_to_wandb(run: Any, config: Config, report: Mapping[str, Any], pipeline:
     """Scores as summary values; the score table, the funnel and some rows as tables; links; the adapter."""
     import wandb
 
-    run.config.update(_tune_links(run, config, pipeline))
+    run.config.update(tune_links(run, config, pipeline))
     run.summary.update(result_metrics(report))
     scores = [[row[column] for column in SCORE_COLUMNS] for row in report["scores"]]
     rows = islice(read_jsonl(output_folder(store, kept_round(pipeline, store)[0]) / "rows.jsonl"), MAX_ROWS)
@@ -86,7 +86,7 @@ def _log_to_wandb(run: Any, config: Config, report: Mapping[str, Any], pipeline:
         _log_adapter(run, config, kept, output_folder(store, kept))
 
 
-def _tune_links(run: Any, config: Config, pipeline: Pipeline) -> dict[str, str]:
+def tune_links(run: Any, config: Config, pipeline: Pipeline) -> dict[str, str]:
     """`tune_runs.LABEL`: entity/project/run of each adapter's curve; `tune_urls.LABEL`: its page, when online."""
     project = [name for name in (run.entity or config.logger.entity, config.logger.project) if name]
     links = {}

@@ -48,15 +48,10 @@ def open_logger(config: Config, run: LoggedRun) -> Iterator[Any]:
     A failure of the logger is written to the log and stops nothing: work has been done before.
     """
     folder = Path(config.paths.output)
-    with _wandb_staging(config.logger, folder):
+    with _logger_environment(config.logger, folder):
         try:
             logger = log_failure(_create_logger)(config, run, folder)
-            if logger is not None:
-                for name in LOGGING_METHODS:
-                    setattr(logger, name, log_failure(getattr(logger, name)))
-                if not uses_wandb(config.logger):  # W&B has it since its start
-                    logger.log_hyperparams(dict(run.config))
-            yield logger or False
+            yield False if logger is None else logger
         finally:
             log_failure(_finish_wandb)()
 
@@ -136,7 +131,12 @@ def _create_logger(config: Config, run: LoggedRun, folder: Path) -> Any:
         "mlflow": _create_mlflow,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    return (_create_own if config.logger._target_ else create[config.logger.name])(config, run, folder)
+    logger = (_create_own if config.logger._target_ else create[config.logger.name])(config, run, folder)
+    for name in LOGGING_METHODS:
+        setattr(logger, name, log_failure(getattr(logger, name)))
+    if not uses_wandb(config.logger):  # which has it since its start
+        logger.log_hyperparams(dict(run.config))
+    return logger
 
 
 def _create_wandb(config: Config, run: LoggedRun, folder: Path) -> Any:
@@ -168,16 +168,17 @@ def _create_wandb(config: Config, run: LoggedRun, folder: Path) -> Any:
 
 
 @contextmanager
-def _wandb_staging(settings: LoggerConfig, folder: Path) -> Iterator[None]:
-    """W&B stages tables and artifacts below `folder`, not in the home folder, unless WANDB_DATA_DIR is set."""
-    if not uses_wandb(settings) or "WANDB_DATA_DIR" in os.environ:
-        yield
-        return
-    os.environ["WANDB_DATA_DIR"] = str(folder / "wandb")
+def _logger_environment(settings: LoggerConfig, folder: Path) -> Iterator[None]:
+    """W&B stages tables and artifacts below `folder`; the variables that loggers set are restored afterwards."""
+    before = {name: os.environ.get(name) for name in ("WANDB_DATA_DIR", "MLFLOW_TRACKING_URI")}
+    if uses_wandb(settings):
+        os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))  # its default is in the home folder
     try:
         yield
     finally:
-        del os.environ["WANDB_DATA_DIR"]
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ |= {name: value} if value is not None else {}
 
 
 def _create_csv(config: Config, run: LoggedRun, folder: Path) -> Any:
@@ -196,9 +197,15 @@ def _create_tensorboard(config: Config, run: LoggedRun, folder: Path) -> Any:
 def _create_mlflow(config: Config, run: LoggedRun, folder: Path) -> Any:
     from pytorch_lightning.loggers import MLFlowLogger
 
-    os.environ.setdefault("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
     tags = {"job_type": run.job_type, "group": str(config.logger.group), "tags": ", ".join(run_tags(config))}
-    return MLFlowLogger(config.logger.project, run_name=run.name, save_dir=str(folder / "mlruns"), tags=tags)
+    server = os.environ.get("MLFLOW_TRACKING_URI")
+    return MLFlowLogger(
+        config.logger.project,
+        run_name=run.name,
+        tags=tags,
+        tracking_uri=server or f"sqlite:///{folder}/mlflow.db",
+        artifact_location=None if server else str(folder / "mlruns"),
+    )
 
 
 def _create_own(config: Config, run: LoggedRun, folder: Path) -> Any:
