@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import wandb_file
 from conftest import PROJECT, Warm, cold, places
 from selfspec.config.hashing import file_hash
 from selfspec.runtime.files import list_files
@@ -147,30 +146,6 @@ def test_any_folder_with_safetensors_is_a_model(warm: Warm, tmp_path: Path) -> N
     ended = warm(*arguments, "logger=none", "evaluation.limit=1", *ALONE, *places(tmp_path))
     assert ended.code == 0, ended.text
     assert ended.results(tmp_path / "run")["subtitle"].count("weights: files:") == 1
-
-
-def test_curves_and_results_are_in_wandbs_offline_files(smoke: Path) -> None:
-    found = [wandb_file.read(path) for path in (smoke / "run" / "wandb").glob("offline-run-*/run-*.wandb")]
-    runs = {run.info.run_id: run for run in found}
-    assert sorted(run.info.job_type for run in found) == ["result", "tune", "tune"]
-    keys = json.loads((smoke / "run" / "stages.json").read_text())
-    adapter = keys["adapter (specialized)"].split("/")[1]
-    tune = runs[adapter]  # the id of a curve is its stage's key
-    assert tune.info.run_group.endswith("-run") and {"biomedicine", "r=8"} <= set(tune.info.tags)
-    losses = [point["tune/loss"] for point in tune.history if "tune/loss" in point]
-    curve = json.loads((smoke / "store" / "adapter" / adapter / "curve.json").read_text())
-    assert losses == pytest.approx([point["loss"] for point in curve], rel=1e-5)
-    (result,) = (run for run in found if run.info.job_type == "result")
-    logged = {name for point in result.history for name in point}
-    assert "specialized/0-shot/token_f1" in logged
-    assert {"scores", "funnel", "rows"} <= {name.split("/")[0] for name in logged}
-
-
-def test_csv_curves(warm: Warm, smoke: Path, tmp_path: Path) -> None:
-    shutil.copytree(smoke / "store", tmp_path / "store")
-    assert warm("debug=smoke", "logger=csv", "lora=r16", *ALONE, *places(tmp_path)).code == 0
-    (path,) = (tmp_path / "run").rglob("metrics.csv")
-    assert "tune/loss" in path.read_text()
 
 
 @pytest.mark.parametrize("harm", ["truncate", "change", "remove"])

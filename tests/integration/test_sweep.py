@@ -16,7 +16,6 @@ from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, Inte
 from hydra.test_utils.test_utils import TSweepRunner
 from hydra.version import VersionBase, setbase
 
-import wandb_file
 from conftest import Warm
 
 
@@ -121,30 +120,6 @@ def test_a_stopped_sweep_goes_on(warm: Warm, tmp_path: Path) -> None:
     assert (tmp_path / "sweep" / "sweep.json").exists() and (tmp_path / "sweep" / "report.html").exists()
     again, _ = sweep(warm, tmp_path, *wanted)
     assert again.code == 0, again.text
-
-
-def test_wandb_has_a_run_for_each_adapter_and_each_job(warm: Warm, tmp_path: Path) -> None:
-    wanted = ["lora=r8,r16", "baselines.seeds_only=false", "logger=wandb", "logger.project=mine"]
-    ended, record = sweep(warm, tmp_path, *wanted)
-    assert ended.code == 0, ended.text
-    runs = [wandb_file.read(path) for path in tmp_path.rglob("run-*.wandb")]
-    adapters = {key for key, stage in record["stages"].items() if stage["name"] == "adapter"}
-    assert {run.info.run_id for run in runs if run.info.job_type == "tune"} == adapters
-    assert Counter(run.info.job_type for run in runs) == {"tune": 2, "result": 2}
-    (group,) = {run.info.run_group for run in runs}
-    assert group.startswith("sweep-") and {run.info.project for run in runs} == {"mine"}
-    assert {tag for run in runs for tag in run.info.tags} == {
-        "biomedicine", "gemma-3-270m", "examples=12", "r=8", "r=16",
-    }  # fmt: skip
-    for run in runs:
-        wanted_key = "tune/loss" if run.info.job_type == "tune" else "scores/path"
-        points = [point for point in run.history if wanted_key in point]
-        assert points, run.info
-        if run.info.job_type == "tune":
-            assert [point["tune/step"] for point in points] == list(range(len(points)))
-    again, _ = sweep(warm, tmp_path / "again", *wanted)  # another folder, another store: the same command
-    assert again.code == 0
-    assert {wandb_file.read(path).info.run_group for path in (tmp_path / "again").rglob("run-*.wandb")} == {group}
 
 
 GRID = ["domain=biomedicine,finance", "data_size=4,8,12", "lora=r8,r16,r32,r64", "baselines.seeds_only=false"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -61,12 +62,13 @@ def _run_hydra(conf: Path) -> None:
 
     from selfspec.config.composition import register_schema
     from selfspec.config.resolvers import register_resolvers
-    from selfspec.launch.experiment import OVERRIDES_VARIABLE, TRACEBACK_VARIABLE, run_task
+    from selfspec.launch.experiment import TRACEBACK_VARIABLE, run_task
+    from selfspec.launch.logged_names import OVERRIDES_VARIABLE
 
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         os.environ[TRACEBACK_VARIABLE] = "1"
     overrides = [text for text in sys.argv[1:] if "=" in text and not text.startswith(("hydra.", "paths."))]
-    os.environ[OVERRIDES_VARIABLE] = " ".join(sorted(overrides))
+    os.environ[OVERRIDES_VARIABLE] = shlex.join(sorted(overrides))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     register_schema()
     register_resolvers(project_folder(conf))

@@ -102,18 +102,24 @@ class EngineConfig:
 
     name: str  # an entry of `engines.build.ENGINES`, or any name beside a _target_
     _target_: str | None = None  # an engine of the user's own: an `engines.protocol.ModelLoader`
-    arguments: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the _target_
+    arguments: Any = None  # {name: value}: keyword arguments of the _target_
 
 
 @dataclass(frozen=True)
 class LoggerConfig:
     """Where curves and results are logged."""
 
-    name: Literal["wandb", "csv", "none"] = runtime_field()
-    project: str = runtime_field("selfspec")
-    entity: str | None = runtime_field(None)
-    mode: Literal["offline", "online"] = runtime_field("offline")
-    group: str | None = runtime_field(None)  # set by the program: one group for each run or sweep
+    name: Literal["wandb", "csv", "tensorboard", "mlflow", "none"] = runtime_field("none")
+    project: str = runtime_field("selfspec")  # of W&B; the experiment of MLflow
+    entity: str | None = runtime_field(None)  # of W&B
+    mode: Literal["offline", "online"] = runtime_field("offline")  # of W&B
+    group: str | None = runtime_field(None)  # null: the sweep, or the folder of the run
+    run_name: str | None = runtime_field(None)  # the name of each run begins with it
+    tags: tuple[str, ...] = runtime_field(())  # beside the job's choices
+    log_adapter: bool = runtime_field(False)  # W&B: the adapter is an artifact of the result's run
+    _target_: str | None = runtime_field(None)  # a Lightning logger of the user's own, instead of `name`
+    arguments: Any = runtime_field(None)  # of `_target_`: {name: value}
+    job_overrides: tuple[str, ...] = runtime_field(())  # set by a sweep: what tells its jobs apart
 
 
 @dataclass(frozen=True)

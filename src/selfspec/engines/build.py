@@ -29,7 +29,7 @@ def build_engine(config: EngineConfig) -> ModelLoader:
             f"engine.name={config.name} is none of {', '.join(ENGINES)}; {did_you_mean(config.name, ENGINES)}"
             "choose one, or name an engine of your own with engine._target_."
         )
-    spec: dict[str, Any] = {"_target_": target, **config.arguments}
+    spec: dict[str, Any] = {"_target_": target, **(config.arguments or {})}
     loader: ModelLoader = build_target("engine", spec)
     return loader
 

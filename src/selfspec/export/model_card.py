@@ -18,8 +18,7 @@ from selfspec.reporting.finished_run import FinishedRun
 from selfspec.reporting.harness_table import harness_markdown
 from selfspec.reporting.markdown import markdown_table
 from selfspec.reporting.results import MEASURES
-from selfspec.reporting.tables import NAMES, OFF_DOMAIN_MEASURES, find_score, format_cell
-from selfspec.reporting.wandb_result import funnel_rows
+from selfspec.reporting.tables import NAMES, OFF_DOMAIN_MEASURES, find_score, format_cell, funnel_rows
 
 if TYPE_CHECKING:
     from selfspec.export.merge import MergeComparison

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
@@ -18,25 +17,19 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from selfspec.config.error_messages import error_message
-from selfspec.config.hashing import digest
 from selfspec.config.resolvers import register_resolvers_from_environment
 from selfspec.config.schema import Config
 from selfspec.errors import UserError
 from selfspec.launch.executors import choose_executor
+from selfspec.launch.logged_names import with_logged_names
 from selfspec.launch.preparation import prepare_config, print_notes
 from selfspec.pipeline.build import Pipeline, build_pipeline
 from selfspec.pipeline.graph import Node, Outcomes, StageFailed, execute_graph, mark_stored, unite_jobs
+from selfspec.pipeline.stage import Pipeline
 from selfspec.reporting.board import node_line
-from selfspec.reporting.report import (
-    build_report,
-    experiment_title,
-    kept_round,
-    output_folder,
-    plain_config,
-    write_page,
-)
+from selfspec.reporting.logged_result import log_result
+from selfspec.reporting.report import build_report, experiment_title, plain_config, write_page
 from selfspec.reporting.tables import results_table
-from selfspec.reporting.wandb_result import log_result
 from selfspec.runtime.environment import configure_environment
 from selfspec.runtime.files import write_atomic
 from selfspec.runtime.progress import Progress
@@ -47,9 +40,6 @@ log = logging.getLogger("selfspec")
 
 
 register_resolvers_from_environment()
-
-
-OVERRIDES_VARIABLE = "SELFSPEC_TYPED"  # the overrides of the command, for processes that other launchers start
 
 
 TRACEBACK_VARIABLE = "SELFSPEC_TRACEBACK"  # set if the user set HYDRA_FULL_ERROR=1, which cli.run sets for itself
@@ -69,7 +59,7 @@ def run_task(composed: DictConfig, outcomes: Outcomes | None = None) -> float | 
     folder = Path(HydraConfig.get().runtime.output_dir)
     (folder / "error.json").unlink(missing_ok=True)  # of an earlier try in the same folder
     try:
-        config = with_group(prepare_config(composed))
+        config = with_logged_names(prepare_config(composed))
         if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep prints the notes of all its jobs
             print_notes([config])
         return run_experiment(config, folder, outcomes or Outcomes())
@@ -106,19 +96,10 @@ def run_experiment(config: Config, folder: Path, outcomes: Outcomes) -> float | 
         _write_json(folder / "results.json", report)
         write_page(config, stages, store, report, folder)
         if made:  # a run that found everything stored has nothing new to log
-            log_result(config, folder, report, output_folder(store, kept_round(stages, store)[0]))
+            log_result(config, report, stages, store)
         progress.console.print(results_table(report))
         progress.say(f"[bold]{folder / 'report.html'}[/]")
     return report["held_out_loss"]  # type: ignore[no-any-return]
-
-
-def with_group(config: Config) -> Config:
-    """The config with the W&B group: in a sweep a hash of the typed overrides, so that the same command resumes it."""
-    hydra = HydraConfig.get()
-    group = "-".join(Path(hydra.runtime.output_dir).parts[-2:])
-    if hydra.mode == RunMode.MULTIRUN:
-        group = f"sweep-{digest(os.environ.get(OVERRIDES_VARIABLE, ''))[:8]}"
-    return dataclasses.replace(config, logger=dataclasses.replace(config.logger, group=group))
 
 
 def _run_missing_stages(

@@ -31,6 +31,7 @@ from selfspec.models.weights import check_weights
 from selfspec.planning.devices import check_devices, processes_here
 from selfspec.prompts.templates import check_prompts
 from selfspec.runtime.machine import has_native_bf16
+from selfspec.tuning.loggers import check_logger
 from selfspec.tuning.strategies.limits import check_deepspeed_installed, check_strategy_choice, check_strategy_device
 
 
@@ -140,6 +141,7 @@ def _check_packages(config: Config) -> None:
     if config.model.quantization == "nf4":
         check_bitsandbytes()
     check_deepspeed_installed(config.strategy)
+    check_logger(config.logger)
 
 
 def _check_devices(config: Config, launcher: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from hydra.types import TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from selfspec.config.schema import Config
-from selfspec.launch.experiment import with_group
+from selfspec.launch.logged_names import with_logged_names
 from selfspec.launch.preparation import prepare_config, print_notes
 from selfspec.pipeline.build import Pipeline, build_pipeline
 from selfspec.pipeline.graph import Graph
@@ -69,7 +69,7 @@ def _prepare_job(composed: DictConfig, overrides: list[str]) -> SweepJob:
     composed.hydra.runtime.output_dir = str(folder)
     own = composed.items_ex(resolve=False, keys=[name for name in composed if name != "hydra"])
     plain = DictConfig(dict(own), flags={"no_deepcopy_set_nodes": True})  # as a task function gets it, without `hydra`
-    config = with_group(prepare_config(plain))
+    config = with_logged_names(prepare_config(plain))
     number = int(composed.hydra.job.num)
     return SweepJob(composed, number, filter_overrides(overrides), folder, config, build_pipeline(config))
 

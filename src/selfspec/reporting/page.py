@@ -16,8 +16,7 @@ from selfspec.data.splits import round_robin
 from selfspec.data.text import words
 from selfspec.reporting.harness_table import harness_html
 from selfspec.reporting.results import MEASURES
-from selfspec.reporting.tables import NAMES, OFF_DOMAIN_MEASURES, find_score, format_number
-from selfspec.reporting.wandb_result import funnel_rows
+from selfspec.reporting.tables import NAMES, OFF_DOMAIN_MEASURES, find_score, format_number, funnel_rows
 
 SHOWN = 10  # rows of each sample
 

@@ -159,3 +159,8 @@ def _told(gap: Mapping[str, Any]) -> str:
     if gap["high"] < 0:
         return f"fell by {format_cell({**gap, 'value': -gap['value'], 'low': -gap['high'], 'high': -gap['low']})}"
     return f"shows no clear change, {format_cell(gap, signed=True)}"
+
+
+def funnel_rows(funnel: Mapping[str, Any]) -> list[list[Any]]:
+    """The funnel as rows: filter, reason, how many rows it dropped."""
+    return [[name, reason, count] for name, reasons in funnel["dropped"].items() for reason, count in reasons.items()]

@@ -1,73 +1,222 @@
-"""Loggers of an adapter's training curve."""
+"""Lightning loggers: Weights & Biases, CSV, TensorBoard, MLflow, or one of the user's own."""
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
+import logging
 import os
-from collections.abc import Iterator
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfspec.config.schema import Config
+from selfspec.config.schema import Config, LoggerConfig
+from selfspec.config.targets import build_target, find_target
+from selfspec.errors import UserError
+from selfspec.tuning.logged_run import MAX_TAG_CHARACTERS, LoggedRun, is_secret_key, run_tags, tune_run
 
 if TYPE_CHECKING:
     from selfspec.runtime.context import StageContext
 
+log = logging.getLogger("selfspec")
+
+
+OPTIONAL_PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow"}  # of loggers; each is an extra of its name
+
+
+LOGGING_METHODS = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize")  # that Lightning calls
+
 
 @contextmanager
 def curve_logger(job: StageContext) -> Iterator[Any]:
-    """The Lightning logger of one adapter; its id is the stage's key, so that a resumed one goes on in the same run."""
-    config = job.config
-    folder = Path(config.paths.output)
-    if not job.stop.process_group.is_first:
-        yield False
-    elif config.logger.name == "csv":
-        from pytorch_lightning.loggers import CSVLogger
-
-        yield CSVLogger(folder, name="curves", version=job.stage.key)
-    elif config.logger.name == "wandb":
-        from pytorch_lightning.loggers import WandbLogger
-
-        settings = wandb_settings(config, folder)
-        logger = WandbLogger(
-            id=job.stage.key,
-            name=job.stage.label,
-            job_type="tune",
-            log_model=False,
-            save_dir=folder,
-            **settings,
-        )
-        logger.experiment.define_metric("tune/*", step_metric="tune/step")  # a run that goes on goes on there
-        try:
+    """The Lightning logger of one adapter; False without one, and in every process but the first."""
+    if job.stop.process_group.is_first and has_logger(job.config.logger):
+        with open_logger(job.config, tune_run(job.config, job.stage)) as logger:
             yield logger
-        finally:
-            finish_wandb()
     else:
         yield False
 
 
-def wandb_settings(config: Config, folder: Path) -> dict[str, Any]:
-    """What both kinds of runs share: the group, the tags, the mode."""
-    os.environ.setdefault("WANDB_SILENT", "true")
-    folder.mkdir(parents=True, exist_ok=True)
-    tags = [
-        config.domain.name,
-        config.model.name,
-        f"examples={config.data_size.examples}",
-        f"r={config.lora.r}",
-    ]
-    return {
-        "project": config.logger.project,
-        "entity": config.logger.entity,
-        "mode": config.logger.mode,
-        "group": config.logger.group,
-        "tags": tags,
-        "resume": "allow" if config.logger.mode == "online" else None,
+@contextmanager
+def open_logger(config: Config, run: LoggedRun) -> Iterator[Any]:
+    """The Lightning logger of one run; False if it can't be created.
+
+    A failure of the logger is written to the log and stops nothing: work has been done before.
+    """
+    folder = Path(config.paths.output)
+    with _logger_environment(config.logger, folder):
+        try:
+            logger = log_failure(_create_logger)(config, run, folder)
+            yield False if logger is None else logger
+        finally:
+            log_failure(_finish_wandb)()
+
+
+def has_logger(settings: LoggerConfig) -> bool:
+    """Whether anything is logged."""
+    return settings._target_ is not None or settings.name != "none"
+
+
+def uses_wandb(settings: LoggerConfig) -> bool:
+    """Whether W&B logs, in the way of `logger=wandb`."""
+    return settings._target_ is None and settings.name == "wandb"
+
+
+def log_failure(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, whose exceptions are written to the log; it returns None then."""
+    reported: set[str] = set()
+
+    @wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        try:
+            return function(*arguments, **keywords)
+        except Exception as error:
+            if repr(error) not in reported:  # once, not at every step
+                reported.add(repr(error))
+                log.error("The logger failed, and the run continues.\n%s", traceback.format_exc())
+            return None
+
+    return call
+
+
+def check_logger(settings: LoggerConfig) -> None:
+    """Check a logger's settings before any work.
+
+    Raises:
+        UserError: a package or a key is missing, or a setting is not allowed.
+    """
+    for tag in settings.tags:
+        if not 1 <= len(tag) <= MAX_TAG_CHARACTERS:
+            raise UserError(f"logger.tags: {tag!r} must have 1 to {MAX_TAG_CHARACTERS} characters; shorten it.")
+    if settings.log_adapter and not uses_wandb(settings):
+        raise UserError("logger.log_adapter=true needs W&B artifacts; add logger=wandb, or leave it out.")
+    if settings._target_ is not None:
+        _check_own_logger(settings)
+        return
+    package = OPTIONAL_PACKAGES.get(settings.name)
+    if package and importlib.util.find_spec(package) is None:
+        command = f'pip install -e ".[{package}]" -c constraints.txt'
+        raise UserError(f"logger={settings.name} needs the package {package}, which is not installed; run: {command}")
+    if uses_wandb(settings) and settings.mode == "online" and not _has_wandb_key():
+        raise UserError("logger.mode=online needs a W&B key; set WANDB_API_KEY, or run: wandb login")
+
+
+def _check_own_logger(settings: LoggerConfig) -> None:
+    find_target("logger", {"_target_": settings._target_})
+    arguments = settings.arguments or {}
+    if not isinstance(arguments, Mapping):
+        raise UserError(f"logger.arguments={arguments} must be a mapping: logger.arguments={{name: value}}.")
+    for name in arguments:
+        if is_secret_key(name):
+            raise UserError(
+                f"logger.arguments.{name} would be written to config.yaml; give it in an environment variable instead."
+            )
+
+
+def _has_wandb_key() -> bool:
+    variables = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+    netrc = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    return any(map(os.environ.get, variables)) or netrc.exists()
+
+
+def _create_logger(config: Config, run: LoggedRun, folder: Path) -> Any:
+    create = {
+        "wandb": _create_wandb,
+        "csv": _create_csv,
+        "tensorboard": _create_tensorboard,
+        "mlflow": _create_mlflow,
     }
+    folder.mkdir(parents=True, exist_ok=True)
+    logger = (_create_own if config.logger._target_ else create[config.logger.name])(config, run, folder)
+    for name in LOGGING_METHODS:
+        setattr(logger, name, log_failure(getattr(logger, name)))
+    if not uses_wandb(config.logger):  # which has it since its start
+        logger.log_hyperparams(dict(run.config))
+    return logger
 
 
-def finish_wandb() -> None:
-    """End the W&B run of this process."""
+def _create_wandb(config: Config, run: LoggedRun, folder: Path) -> Any:
     import wandb
+    from pytorch_lightning.loggers import WandbLogger
 
-    wandb.finish()
+    os.environ.setdefault("WANDB_SILENT", "true")
+    settings: Any = config.logger  # wandb.init declares `mode` as a literal
+    started = wandb.init(
+        id=run.id,
+        name=run.name,
+        job_type=run.job_type,
+        dir=folder,
+        project=settings.project,
+        entity=settings.entity,
+        mode=settings.mode,
+        group=settings.group,
+        tags=run_tags(config),
+        config=dict(run.config),
+        resume="allow" if settings.mode == "online" else None,
+        # Console and metadata hold paths and the command line, which may contain a proxy's password.
+        settings=wandb.Settings(console="off", x_disable_meta=True),
+    )
+    if run.job_type == "tune":
+        started.define_metric("*", step_metric="trainer/global_step")  # of callbacks
+        started.define_metric("tune/*", step_metric="tune/step")
+        started.define_metric("tune/held_out_loss", step_metric="tune/step", summary="min")
+    return WandbLogger(experiment=started)
+
+
+@contextmanager
+def _logger_environment(settings: LoggerConfig, folder: Path) -> Iterator[None]:
+    """W&B stages tables and artifacts below `folder`; the variables that loggers set are restored afterwards."""
+    before = {name: os.environ.get(name) for name in ("WANDB_DATA_DIR", "MLFLOW_TRACKING_URI")}
+    if uses_wandb(settings):
+        os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))  # its default is in the home folder
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ |= {name: value} if value is not None else {}
+
+
+def _create_csv(config: Config, run: LoggedRun, folder: Path) -> Any:
+    from pytorch_lightning.loggers import CSVLogger
+
+    return CSVLogger(folder, name="csv", version=run.folder_name)
+
+
+def _create_tensorboard(config: Config, run: LoggedRun, folder: Path) -> Any:
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    # A resumed adapter logs its curve from the beginning: readers drop what an earlier process wrote.
+    return TensorBoardLogger(folder, name="tensorboard", version=run.folder_name, default_hp_metric=False, purge_step=0)
+
+
+def _create_mlflow(config: Config, run: LoggedRun, folder: Path) -> Any:
+    from pytorch_lightning.loggers import MLFlowLogger
+
+    tags = {"job_type": run.job_type, "group": str(config.logger.group), "tags": ", ".join(run_tags(config))}
+    server = os.environ.get("MLFLOW_TRACKING_URI")
+    return MLFlowLogger(
+        config.logger.project,
+        run_name=run.name,
+        tags=tags,
+        tracking_uri=server or f"sqlite:///{folder}/mlflow.db",
+        artifact_location=None if server else str(folder / "mlruns"),
+    )
+
+
+def _create_own(config: Config, run: LoggedRun, folder: Path) -> Any:
+    """The logger of `logger._target_`; it gets the usual arguments of Lightning's loggers where it accepts them."""
+    spec = {"_target_": config.logger._target_, **(config.logger.arguments or {})}
+    accepted = inspect.signature(find_target("logger", spec)).parameters
+    usual = {"save_dir": str(folder), "name": run.name, "version": run.id}
+    given = {name: value for name, value in usual.items() if name in accepted and name not in spec}
+    return build_target("logger", spec, **given)
+
+
+def _finish_wandb() -> None:
+    if wandb := sys.modules.get("wandb"):
+        wandb.finish()
