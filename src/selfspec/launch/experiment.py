@@ -25,7 +25,6 @@ from selfspec.launch.logged_names import with_logged_names
 from selfspec.launch.preparation import prepare_config, print_notes
 from selfspec.pipeline.build import Pipeline, build_pipeline
 from selfspec.pipeline.graph import Node, Outcomes, StageFailed, execute_graph, mark_stored, unite_jobs
-from selfspec.pipeline.stage import Pipeline
 from selfspec.reporting.board import node_line
 from selfspec.reporting.logged_result import log_result
 from selfspec.reporting.report import build_report, experiment_title, plain_config, write_page
