@@ -103,7 +103,7 @@ def tune_links(run: Any, config: Config, pipeline: Pipeline) -> dict[str, str]:
 def _log_adapter(run: Any, config: Config, stage: Stage, folder: Path) -> None:
     import wandb
 
-    metadata = {"base_model": config.model.name, "weights": stage.slice["weights"], "stage_key": stage.key}
+    metadata = {"base_model": config.model.name, "weights": stage.values["weights"], "stage_key": stage.key}
     artifact = wandb.Artifact(f"adapter-{stage.key}", type="model", metadata=metadata)
     for path in sorted([*folder.glob("adapter_*"), folder / "prompt.json"]):
         artifact.add_file(str(path))

@@ -10,8 +10,8 @@ from typing import Any
 
 from selfspec import __version__
 from selfspec.config.schema import Config
-from selfspec.pipeline.stage import Stage, stage_sections
 from selfspec.runtime.code_snapshot import git_commit
+from selfspec.runtime.stage import Stage
 
 MAX_TAG_CHARACTERS = 64  # W&B refuses longer ones
 MAX_NAME_CHARACTERS = 128
@@ -120,4 +120,4 @@ def _overrides_of_stage(overrides: Iterable[str], stage: Stage) -> list[str]:
 
 def _sections_used(stage: Stage) -> set[str]:
     """Config sections that the stage and its ancestors declare."""
-    return set(stage_sections(stage)).union(*map(_sections_used, stage.parents))
+    return set(stage.sections()).union(*map(_sections_used, stage.parents))
