@@ -30,7 +30,8 @@ def _twin_annotation(hint: Any) -> Any:
         return mutable_twin(typing.cast(type, hint))
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is types.UnionType:
-        return typing.Optional[_twin_annotation(arguments[0])]  # noqa: UP045 (`X | None` is the only union in the schema)
+        first, *others = (argument for argument in arguments if argument is not types.NoneType)
+        return Any if others else typing.Optional[_twin_annotation(first)]  # noqa: UP045 (OmegaConf allows no others)
     if origin is dict:
         return types.GenericAlias(dict, (arguments[0], _twin_annotation(arguments[1])))
     return hint

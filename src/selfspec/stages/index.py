@@ -11,28 +11,28 @@ from selfspec.retrieval.bm25 import build_index
 from selfspec.retrieval.corpus import passages_of, read_corpus
 from selfspec.runtime.context import StageContext
 
-CHECK_EVERY = 1000  # documents between two looks at the stop flag
+STOP_CHECK_DOCUMENTS = 1000  # documents between two checks of the stop flag
 
 
 def index(job: StageContext, *, retrieval: RetrievalConfig) -> dict[str, Any]:
-    """The index's files.
+    """Write the index's files; returns the numbers of documents and passages.
 
     Raises:
         UserError: the corpus can't be read, or has no text.
     """
-    documents = 0
+    num_documents = 0
 
-    def watched() -> Iterator[tuple[str, str]]:
-        nonlocal documents
+    def read_documents() -> Iterator[tuple[str, str]]:
+        nonlocal num_documents
         for document in read_corpus(retrieval):
-            documents += 1
+            num_documents += 1
             yield document
-            if documents % CHECK_EVERY == 0:
-                step.advance(CHECK_EVERY)
+            if num_documents % STOP_CHECK_DOCUMENTS == 0:
+                step.advance(STOP_CHECK_DOCUMENTS)
                 job.stop.raise_if_set()
 
     with job.progress.step(job.stage.label, retrieval.limit, "document") as step:
-        passages = build_index(passages_of(watched(), retrieval.passage_words), job.output)
-    if not passages:
+        num_passages = build_index(passages_of(read_documents(), retrieval.passage_words), job.output)
+    if not num_passages:
         raise UserError(f"retrieval.corpus={retrieval.corpus} has no text; give another, or set retrieval=none.")
-    return {"passages": passages, "documents": documents}
+    return {"passages": num_passages, "documents": num_documents}
