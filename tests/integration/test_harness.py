@@ -20,7 +20,8 @@ from rich.console import Console
 
 from selfspec.config.schema import EvaluationConfig, PathsConfig
 from selfspec.errors import Interrupted, UserError
-from selfspec.evaluation.harness import check_harness, harness_identity, measure_task, task_index, wrap_for_harness
+from selfspec.evaluation.harness import check_harness, harness_identity, measure_task, task_index
+from selfspec.evaluation.lm_eval_adapter import wrap_for_harness
 from selfspec.models.load import load_base, with_adapter
 from selfspec.pipeline.stage import Stage
 from selfspec.prompts.chat import chat_template_of
