@@ -22,7 +22,8 @@ from selfspec.evaluation.intervals import (
     percentile_interval,
     widen,
 )
-from selfspec.reporting.results import MEASURES, compute_results, option_margins, score_model
+from selfspec.evaluation.reported_metrics import option_margins
+from selfspec.reporting.results import MEASURES, compute_results, score_model
 
 
 def test_a_margin_is_the_log_odds_of_an_option() -> None:

@@ -216,7 +216,7 @@ def test_list_f1_is_that_of_sklearn_averaged_over_samples(pairs: list[tuple[set[
     values = [
         judge_reply(
             asked(SEPARATOR.join(sorted(gold)), kind="list"), SEPARATOR.join(sorted(said, reverse=True)), True
-        ).primary
+        ).primary_value
         for gold, said in pairs
     ]
     table = MultiLabelBinarizer(classes=["copper", "iron", "lead", "zinc"])

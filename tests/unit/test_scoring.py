@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from questions import FIELDS, YESNO, asked
-from selfspec.evaluation.judgement import is_compliant, judge_reply, lenient_label
+from selfspec.evaluation.judgement import is_compliant, judge_reply
+from selfspec.evaluation.parsing import lenient_label
 
 CAUSAL = ("causal", "not causal")
 
@@ -62,7 +63,7 @@ def test_labels_count_by_class_or_as_sets_and_entities_as_multisets(
     kind: str, gold: str, reply: str, right: float | None, counts: dict[str, Any]
 ) -> None:
     judged = judge_reply(asked(gold, kind=kind, options=() if kind == "entities" else FIELDS), reply, True)
-    assert (judged.label_correct, judged.counts, judged.primary) == (right, counts, None)
+    assert (judged.label_correct, judged.counts, judged.primary_value) == (right, counts, None)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_labels_count_by_class_or_as_sets_and_entities_as_multisets(
 def test_the_proper_metric_is_worked_out_by_hand(gold: str, kind: str, reply: str, value: float) -> None:
     answers = (gold, "Cu") if kind == "short" else (gold,)
     judged = judge_reply(asked(*answers, kind=kind), f" {reply}\n", True)
-    assert judged.primary == pytest.approx(value)
+    assert judged.primary_value == pytest.approx(value)
     assert (judged.label_correct, judged.counts) == (None, {})
 
 

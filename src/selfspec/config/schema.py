@@ -162,7 +162,8 @@ class RetrievalConfig:
     """Passages of an unlabelled corpus that the response prompt shows."""
 
     name: str  # none, bm25
-    corpus: str | None = runtime_field(None)  # embedded name, folder or file, hub dataset; counts by its identity
+    # An embedded name, a folder or file, a hub dataset, or {_target_: ...}; its identity is in the key.
+    corpus: str | dict[str, Any] | None = runtime_field(None)  # noqa: RUF009
     config: str | None = None  # of a hub dataset
     split: str | None = None  # of a hub dataset
     revision: str | None = None  # of a hub dataset
@@ -266,6 +267,7 @@ class EvaluationConfig:
         None
     )  # a folder with YAMLs of your own tasks; there it counts by its contents
     num_fewshot: int | None = runtime_field(None)  # of those tasks, and there in the key; null: as each task says
+    metrics: tuple[dict[str, Any], ...] = runtime_field(())  # of your own, by _target_; computed from stored replies
     notes: tuple[str, ...] = runtime_field(())  # what the report says of the sets; the door finds it
     shot_files: tuple[str, ...] = runtime_field(())  # solved tasks of the sets, for shots; the door finds them
     domain: DomainConfig | None = None  # whose questions and seeds (as shots); null: the experiment's own

@@ -19,6 +19,7 @@ from selfspec.data.splits import split_seeds
 from selfspec.errors import UserError
 from selfspec.evaluation.benchmarks.prepare import prepare_benchmarks
 from selfspec.evaluation.harness import check_harness
+from selfspec.evaluation.reported_metrics import build_own_metrics
 from selfspec.launch.resources import devices_of
 from selfspec.models.nf4 import check_bitsandbytes
 from selfspec.models.weights import check_weights
@@ -64,6 +65,7 @@ def prepare_config(composed: DictConfig) -> Config:
 def _with_prepared_data(config: Config) -> Config:
     """With the files of the public sets that `evaluation.sets` names, and the corpus and the harness at hand."""
     check_harness(config.evaluation)
+    build_own_metrics(config.evaluation.metrics)  # one that can't be created is refused before any work
     evaluation, domain = config.evaluation, config.evaluation.domain
     if not evaluation.sets or domain is None:
         return config
