@@ -258,7 +258,7 @@ def test_a_wrong_own_corpus_is_one_sentence(spec: dict[str, Any], message: str) 
 def test_identity_of_an_own_corpus_is_its_target_arguments_and_source() -> None:
     identity = corpus_identity(own_config(own("abc")))
     assert identity == {**own("abc"), "source": file_hash(Path(__file__))}
-    assert identity != corpus_identity(own_config(own("abd")))
+    assert identity != corpus_identity(own_config(own("xyz")))
     with pytest.raises(UserError, match="can't be imported"):
         corpus_identity(own_config({"_target_": "not_there.Corpus"}))
 

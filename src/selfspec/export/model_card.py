@@ -17,7 +17,6 @@ from selfspec.export.licences import licence_of
 from selfspec.reporting.finished_run import FinishedRun
 from selfspec.reporting.harness_table import harness_markdown
 from selfspec.reporting.markdown import markdown_table
-from selfspec.reporting.results import MEASURES
 from selfspec.reporting.tables import NAMES, OFF_DOMAIN_MEASURES, find_score, format_cell
 from selfspec.reporting.wandb_result import funnel_rows
 
@@ -57,7 +56,7 @@ def render_card(run: FinishedRun, merged: MergeComparison | None) -> str:
         template=run.template,
         choices=markdown_table(["", ""], _choices(run)),
         funnel=markdown_table(["dropped by", "reason", "rows"], funnel_rows(report["funnel"])),
-        scores=_scores(report, MEASURES),
+        scores=_scores(report, report["measures"]),
         off_domain=_scores(report["off_domain"], OFF_DOMAIN_MEASURES) if "off_domain" in report else "",
         harness=harness_markdown(report["harness"]) if report.get("harness") else "",
         asked=_asked(config),
@@ -164,6 +163,6 @@ def _scores(report: Mapping[str, Any], measures: Iterable[str]) -> str:
                 *(format_cell(v) if v else "" for v in values),
                 *(format_cell(gap, signed=True) if gap else "" for gap in gaps),
             ]
-            rows.append([MEASURES[measure], *told])
+            rows.append([report["measures"][measure], *told])
         parts.append(f"{shots} shots:\n\n{markdown_table(heads, rows)}")
     return "\n\n".join(parts)
