@@ -137,9 +137,9 @@ def evaluation_of(own: Path | None, *tasks: str, **changes: Any) -> EvaluationCo
     files = [PROJECT / "conf" / "evaluation" / f"{name}.yaml" for name in ("embedded", "quick", "lm_eval")]
     plain: Any = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, files)))
     plain.pop("defaults")
-    found = dacite.from_dict(EvaluationConfig, plain, dacite.Config(cast=[tuple], strict=True))
+    evaluation = dacite.from_dict(EvaluationConfig, plain, dacite.Config(cast=[tuple], strict=True))
     path = str(own) if own else None
-    return replace(found, **{"tasks": tasks, "tasks_path": path, "limit": None, **changes})
+    return replace(evaluation, **{"tasks": tasks, "tasks_path": path, "limit": None, **changes})
 
 
 def run(

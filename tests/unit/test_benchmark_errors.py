@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_benchmarks import PAPER, TURN, asked, copied, jsonl
+from test_benchmarks import PAPER, TURN, bioasq_row, copied, jsonl
 
 from conftest import PROJECT
 from selfspec.data.reading import read_questions
@@ -43,7 +43,7 @@ def test_a_number_of_rows_that_differs_from_the_published_is_noted(tmp_path: Pat
             "field 'turn': the dialogue's earlier turn 0 is mi",
         ),
         ("convfinqa", {**TURN, "id": "c", "turn": 0, "answer": "five"}, "field 'answer' is 'five', which is no number"),
-        ("bioasq_list", asked("list", []), "field 'exact_answer' is no list with an item"),
+        ("bioasq_list", bioasq_row("list", []), "field 'exact_answer' is no list with an item"),
     ],
 )
 def test_the_error_of_a_bad_row_names_set_row_and_field(
@@ -63,8 +63,8 @@ def test_a_rare_bad_row_is_left_out_and_noted(tmp_path: Path) -> None:
     )
     config = replace(PAPER.sets["fpb"], path=str(tmp_path / "set"), shots_split=None, rows=None)
     prepared = prepare_benchmark("fpb", config, tmp_path / "cache")
-    asked = read_questions(prepared.questions, {})
-    assert len(asked) == 101 and asked[-1].id == "fpb-r0-102"  # a repeated id gets the row number
+    questions = read_questions(prepared.questions, {})
+    assert len(questions) == 101 and questions[-1].id == "fpb-r0-102"  # a repeated id gets the row number
     assert prepared.notes() == ["1 rows of the set fpb are left out: row 101 of the set fpb, field 'answer' is empty."]
 
 

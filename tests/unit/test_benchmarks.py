@@ -101,7 +101,7 @@ def snippets(*texts: str) -> Rows:
     return [{"text": text, "document": "d"} for text in texts]
 
 
-def asked(kind: str, answer: Any, identity: str = "q1") -> dict[str, Any]:
+def bioasq_row(kind: str, answer: Any, identity: str = "q1") -> dict[str, Any]:
     return {
         "id": identity,
         "type": kind,
@@ -122,15 +122,15 @@ OTHER |= {"tokens": ["Tea", "is", "hot", "today", "."], "dialogue_id": 9}
 CASES: dict[str, tuple[Save, Rows, list[tuple[str, tuple[str, ...]]]]] = {
     "bioasq_factoid": (
         bioasq,
-        [asked("factoid", [["Insulin", "INS"]]), asked("yesno", "no", "q2")],
+        [bioasq_row("factoid", [["Insulin", "INS"]]), bioasq_row("yesno", "no", "q2")],
         [("A.\nB.\n\nQuestion: Which one?", ("Insulin", "INS"))],
     ),
     "bioasq_list": (
         bioasq,
-        [asked("list", [["iron"], ["zinc", "Zn"]])],
+        [bioasq_row("list", [["iron"], ["zinc", "Zn"]])],
         [("A.\nB.\n\nQuestion: Which one?", ("iron; zinc", "iron; Zn"))],
     ),
-    "bioasq_yesno": (bioasq, [asked("yesno", "Yes")], [("A.\nB.\n\nQuestion: Which one?", ("yes",))]),
+    "bioasq_yesno": (bioasq, [bioasq_row("yesno", "Yes")], [("A.\nB.\n\nQuestion: Which one?", ("yes",))]),
     "pubmedqa": (
         parquet,
         [{**ABSTRACT, **LABELS}],
@@ -236,16 +236,16 @@ def test_every_set_is_in_evaluation_paper_and_none_runs_remote_code() -> None:
 def test_rows_become_questions_and_few_shot_examples(tmp_path: Path, name: str) -> None:
     config, expected = copied(tmp_path, name), CASES[name][2]
     prepared = prepare_benchmark(name, config, tmp_path / "cache")
-    asked = read_questions(prepared.questions, {})
-    assert [(question.input, question.answers) for question in asked] == expected
-    for question in asked:
+    questions = read_questions(prepared.questions, {})
+    assert [(question.input, question.answers) for question in questions] == expected
+    for question in questions:
         assert (question.task_type, question.kind, question.options) == (name, config.kind, config.options)
         assert question.instruction == config.instruction and bool(question.topic) == (name == "headline")
     assert prepared.shots and not prepared.notes()
-    shown = read_seeds(prepared.shots, task_types(PAPER.sets))
-    assert {shot.task_type for shot in shown} == {name} and len(shown) <= MAX_SHOT_ROWS
-    assert not {shot.input for shot in shown} & {question.input for question in asked}
-    assert not {shot.id for shot in shown} & {question.id for question in asked}
+    examples = read_seeds(prepared.shots, task_types(PAPER.sets))
+    assert {example.task_type for example in examples} == {name} and len(examples) <= MAX_SHOT_ROWS
+    assert not {example.input for example in examples} & {question.input for question in questions}
+    assert not {example.id for example in examples} & {question.id for question in questions}
 
 
 def test_class_labels_are_read_by_name(tmp_path: Path) -> None:
@@ -280,7 +280,10 @@ def test_tags_become_mentions_with_types(tmp_path: Path, tags: list[Any], labels
 
 
 def test_a_list_with_too_many_spellings_keeps_one_for_each_synonym(tmp_path: Path) -> None:
-    bioasq(tmp_path / "set", {"train": [], "test": [asked("list", [[f"a{i}{j}" for j in range(4)] for i in range(9)])]})
+    bioasq(
+        tmp_path / "set",
+        {"train": [], "test": [bioasq_row("list", [[f"a{i}{j}" for j in range(4)] for i in range(9)])]},
+    )
     prepared = prepare_benchmark("l", replace(PAPER.sets["bioasq_list"], path=str(tmp_path / "set")), tmp_path)
     answers = read_questions(prepared.questions, {})[0].answers
     assert len(answers) == 4 <= MAX_LIST_SPELLINGS and answers[0].startswith("a00; a10; ")
@@ -304,7 +307,7 @@ def test_a_set_is_read_again_only_if_its_rows_or_schema_change(tmp_path: Path, m
 def test_the_id_of_a_question_is_that_of_the_set_or_its_row_number(tmp_path: Path) -> None:
     """So the same row has the same id on every machine."""
     prepared = prepare_benchmark("anatem", copied(tmp_path, "anatem"), tmp_path / "cache")
-    found: list[Question] = read_questions(prepared.questions, {})
-    assert [question.id for question in found] == ["anatem-1", "anatem-2"]
+    questions: list[Question] = read_questions(prepared.questions, {})
+    assert [question.id for question in questions] == ["anatem-1", "anatem-2"]
     prepared = prepare_benchmark("ddi", copied(tmp_path, "ddi"), tmp_path / "cache")
     assert [question.id for question in read_questions(prepared.questions, {})] == ["ddi-test.s0.p0"]

@@ -74,7 +74,7 @@ def test_metrics_of_label_sets_are_those_of_scikit_learn(seed: int) -> None:
         judge_reply(make_question("labels", "; ".join(g) or "none", options=SENTIMENTS), "; ".join(s) or "none", True)
         for g, s in zip(gold, predicted, strict=True)
     ]
-    flags = [[[int(label in labels) for label in SENTIMENTS] for labels in some] for some in (gold, predicted)]
+    flags = [[[int(label in labels) for label in SENTIMENTS] for labels in table] for table in (gold, predicted)]
     for average in ("macro", "micro"):
         expected = f1_score(*map(np.asarray, flags), average=average, zero_division=0)
         assert value(f"{average} F1", judgements) == pytest.approx(expected)
