@@ -1,4 +1,4 @@
-"""Evaluation questions that several tests ask."""
+"""Evaluation questions for several tests."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ YESNO = ("yes", "no")
 FIELDS = ("infection", "cancer", "heart")
 
 
-def asked(*answers: str, kind: str = "text", options: tuple[str, ...] = ()) -> Question:
-    """A question with these answers."""
+def make_question(*answers: str, kind: str = "text", options: tuple[str, ...] = ()) -> Question:
+    """A question with these reference answers."""
     return Question("q1", "task", kind, "Tell.", "A text.", answers, options=options)

@@ -1,4 +1,4 @@
-"""Held: tasks of lm-evaluation-harness give what their log-likelihoods say, worked out here from the model alone."""
+"""Results on tasks of lm-evaluation-harness are those of the log-likelihoods, computed here from the model alone."""
 
 import json
 import math
@@ -20,7 +20,8 @@ from rich.console import Console
 
 from selfspec.config.schema import EvaluationConfig, PathsConfig
 from selfspec.errors import Interrupted, UserError
-from selfspec.evaluation.harness import check_harness, harness_identity, measure_task, task_index, wrap_for_harness
+from selfspec.evaluation.harness import check_harness, harness_identity, measure_task, task_index
+from selfspec.evaluation.lm_eval_adapter import wrap_for_harness
 from selfspec.models.load import load_base, with_adapter
 from selfspec.prompts.chat import chat_template_of
 from selfspec.reporting.harness_table import compare_harness_results, harness_html, harness_table
@@ -82,7 +83,7 @@ def loglikelihood(network: Any, tokenizer: Any, context: str, continuation: str)
 
 
 def written(network: Any, tokenizer: Any, context: str) -> str:
-    """What the model writes: the likeliest token, again and again."""
+    """Greedy decoding of six tokens."""
     ids = tokenizer(context, add_special_tokens=False).input_ids
     begin = len(ids)
     for _ in range(6):
@@ -95,7 +96,7 @@ def written(network: Any, tokenizer: Any, context: str) -> str:
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an adapter that is far from doing nothing."""
+    """A folder with an adapter that changes the model's output."""
     folder = tmp_path_factory.mktemp("adapter")
     network, _ = toy()
     adapted = shuffle_adapter(network)
@@ -106,7 +107,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with tasks (one without data) and a group; half of the answers to write are what the base writes."""
+    """A folder with tasks (one without data) and a group; half of the reference answers are what the base generates."""
     folder = tmp_path_factory.mktemp("own")
     network, tokenizer = toy()
     choose = [{"question": q, "choices": CHOICES, "answer": n % 4} for n, q in enumerate(QUESTIONS)]
@@ -124,7 +125,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def cached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No test touches the user's cache of data sets."""
+    """Use a temporary cache of data sets."""
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
@@ -136,15 +137,15 @@ def evaluation_of(own: Path | None, *tasks: str, **changes: Any) -> EvaluationCo
     files = [PROJECT / "conf" / "evaluation" / f"{name}.yaml" for name in ("embedded", "quick", "lm_eval")]
     plain: Any = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, files)))
     plain.pop("defaults")
-    found = dacite.from_dict(EvaluationConfig, plain, dacite.Config(cast=[tuple], strict=True))
+    evaluation = dacite.from_dict(EvaluationConfig, plain, dacite.Config(cast=[tuple], strict=True))
     path = str(own) if own else None
-    return replace(found, **{"tasks": tasks, "tasks_path": path, "limit": None, **changes})
+    return replace(evaluation, **{"tasks": tasks, "tasks_path": path, "limit": None, **changes})
 
 
 def run(
     evaluation: EvaluationConfig, folder: Path, adapter: Path | None = None, stop: StopFlag | None = None
 ) -> list[dict[str, Any]]:
-    """What the stage writes."""
+    """Run the stage; returns the rows of its results.json."""
     (folder / "work").mkdir(parents=True, exist_ok=True)
     (folder / "output").mkdir(exist_ok=True)
     progress, config = Progress(Console(quiet=True)), cast(Any, SimpleNamespace(paths=PATHS))
@@ -178,44 +179,44 @@ def test_accuracies_are_those_of_the_log_likelihoods(
     evaluation = evaluation_of(own, "both")
     base, tokenizer = toy()
     before = {name: value.clone() for name, value in base.state_dict().items()}
-    asked = repr(tokenizer)
+    tokenizer_before = repr(tokenizer)
     with with_adapter(base, adapter if specialized else None) as network:
         expected = by_hand(network, tokenizer, own)
     rows = run(evaluation, tmp_path / "stage", adapter if specialized else None)
-    found = {(row["task"], row["metric"]): row for row in rows}
-    assert set(found) == {*expected, ("both", "acc")}
+    results = {(row["task"], row["metric"]): row for row in rows}
+    assert set(results) == {*expected, ("both", "acc")}
     for place, value in expected.items():
-        row = found[place]
+        row = results[place]
         assert row["value"] == pytest.approx(value)
         assert row["stderr"] == pytest.approx(math.sqrt(value * (1 - value) / 15))
         assert (row["n"], row["shots"], row["higher_is_better"]) == (16, 0, True)
-    assert found["both", "acc"]["value"] == found["choose", "acc"]["value"]
+    assert results["both", "acc"]["value"] == results["choose", "acc"]["value"]
     assert len(set(expected.values())) > 1
-    assert repr(tokenizer) == asked
+    assert repr(tokenizer) == tokenizer_before
     assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
 
 
 @pytest.mark.parametrize("style", ["base", "chat"])
-def test_a_model_that_converses_is_asked_in_its_turns(own: Path, monkeypatch: pytest.MonkeyPatch, style: str) -> None:
+def test_a_chat_model_is_prompted_with_its_chat_template(
+    own: Path, monkeypatch: pytest.MonkeyPatch, style: str
+) -> None:
     evaluation, model = evaluation_of(own, "both"), model_config("gemma-3-270m", prompt=style)
     network, tokenizer = load_base(model, PATHS, Progress(Console(quiet=True)))
-    examinee, read = wrap_for_harness(network, tokenizer, 256, 8), set[str]()
+    wrapped, read = wrap_for_harness(network, tokenizer, 256, 8), set[str]()
     for name in ("tok_encode", "tok_batch_encode"):
-        monkeypatch.setattr(examinee, name, partial(remembering, read, getattr(examinee, name)))
-    measure_task("both", task_index(evaluation), examinee, evaluation, 0)
-    around = chat_template_of(tokenizer)
-    asked = {around.prefix("") + around.item(prompt(question)) for question in QUESTIONS}
-    assert asked <= read and all(any(text.startswith(each.rstrip()) for each in asked) for text in read)
+        monkeypatch.setattr(wrapped, name, partial(record_texts, read, getattr(wrapped, name)))
+    measure_task("both", task_index(evaluation), wrapped, evaluation, 0)
+    template = chat_template_of(tokenizer)
+    prompts = {template.prefix("") + template.item(prompt(question)) for question in QUESTIONS}
+    assert prompts <= read and all(any(text.startswith(each.rstrip()) for each in prompts) for text in read)
 
 
-def remembering(read: set[str], encode: Callable[..., Any], text: str | list[str], *more: Any, **named: Any) -> Any:
+def record_texts(read: set[str], encode: Callable[..., Any], text: str | list[str], *more: Any, **named: Any) -> Any:
     read.update([text] if isinstance(text, str) else text)
     return encode(text, *more, **named)
 
 
-def test_a_killed_stage_goes_on_after_the_last_task_done(
-    tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_requeued_stage_resumes_at_the_next_task(tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluation = evaluation_of(own, "write", "choose", limit=2, num_fewshot=1)
     stop, measured, measure = StopFlag(), list[str](), measure_task
 
@@ -232,10 +233,10 @@ def test_a_killed_stage_goes_on_after_the_last_task_done(
     assert {(row["task"], row["n"], row["shots"]) for row in rows} == {("choose", 2, 1), ("write", 2, 1)}
 
 
-def test_what_decides_the_results_is_in_the_identity_and_nothing_else(tmp_path: Path, own: Path) -> None:
+def test_the_identity_has_everything_that_determines_the_results_and_nothing_else(tmp_path: Path, own: Path) -> None:
     evaluation = evaluation_of(own, "write", "choose")
 
-    def told(**changes: Any) -> dict[str, Any]:
+    def identity(**changes: Any) -> dict[str, Any]:
         return harness_identity(replace(evaluation, **changes))
 
     elsewhere = tmp_path / "elsewhere"
@@ -245,34 +246,36 @@ def test_what_decides_the_results_is_in_the_identity_and_nothing_else(tmp_path: 
     (elsewhere / "__pycache__").mkdir()
     (elsewhere / "__pycache__" / "made.pyc").write_bytes(b"x")
     same = {"tasks_path": str(elsewhere)}
-    assert told() == told(**same) == told(tasks=("choose", "write", "choose"), batch_size=7, shots=(1,))
+    assert identity() == identity(**same) == identity(tasks=("choose", "write", "choose"), batch_size=7, shots=(1,))
     (elsewhere / "write.jsonl").write_text('{"question": "Which?", "answer": "iron"}\n')
     for changes in (same, {"limit": 3}, {"num_fewshot": 0}, {"tasks": ("write",)}, {"tasks_path": None}):
-        assert told(**changes) != told()
-    json.dumps(told())
+        assert identity(**changes) != identity()
+    json.dumps(identity())
 
 
-def failing(ask: Callable[[], object]) -> str:
+def error_of(ask: Callable[[], object]) -> str:
     with pytest.raises(UserError) as caught:
         ask()
     return str(caught.value)
 
 
-def test_what_is_missing_is_one_sentence(tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = partial(evaluation_of, own)
-    said = failing(partial(run, asked("chose"), tmp_path / "stage"))
-    assert said.startswith("evaluation.tasks has 'chose'") and "did you mean 'choose'?" in said
-    said = failing(partial(run, asked("gone"), tmp_path / "stage"))
-    assert "task 'gone'" in said and "gone.jsonl" in said and "HF_HOME" in said and "\n" not in said
-    evaluation = replace(asked("choose"), tasks_path=str(tmp_path / "nowhere"))
-    assert "nowhere is no folder" in failing(lambda: check_harness(evaluation))
+def test_a_missing_task_folder_or_package_is_one_sentence(
+    tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_evaluation = partial(evaluation_of, own)
+    message = error_of(partial(run, own_evaluation("chose"), tmp_path / "stage"))
+    assert message.startswith("evaluation.tasks has 'chose'") and "did you mean 'choose'?" in message
+    message = error_of(partial(run, own_evaluation("gone"), tmp_path / "stage"))
+    assert "task 'gone'" in message and "gone.jsonl" in message and "HF_HOME" in message and "\n" not in message
+    evaluation = replace(own_evaluation("choose"), tasks_path=str(tmp_path / "nowhere"))
+    assert "nowhere is no folder" in error_of(lambda: check_harness(evaluation))
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    assert "pip install -e '.[lm_eval]'" in failing(lambda: check_harness(asked("choose")))
-    assert "pip install -e '.[lm_eval]'" in failing(partial(run, asked("choose"), tmp_path / "stage"))
-    check_harness(replace(asked("choose"), tasks=()))
+    assert "pip install -e '.[lm_eval]'" in error_of(lambda: check_harness(own_evaluation("choose")))
+    assert "pip install -e '.[lm_eval]'" in error_of(partial(run, own_evaluation("choose"), tmp_path / "stage"))
+    check_harness(replace(own_evaluation("choose"), tasks=()))
 
 
-def test_a_plan_imports_nothing_heavy() -> None:
+def test_importing_the_stage_imports_nothing_heavy() -> None:
     code = "import sys, selfspec.stages.harness; print({'lm_eval', 'torch', 'transformers', 'tqdm'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
@@ -306,9 +309,9 @@ def test_differences_have_normal_intervals_from_two_standard_errors() -> None:
     console = Console(width=140)
     with console.capture() as caught:
         console.print(harness_table(compared))
-    shown = caught.get()
-    assert "specialized - base" in shown and "acc ↑" in shown and "word_perplexity ↓" in shown
-    assert "+.200 (.102 to .298)" in shown
+    output = caught.get()
+    assert "specialized - base" in output and "acc ↑" in output and "word_perplexity ↓" in output
+    assert "+.200 (.102 to .298)" in output
     page = str(harness_html(compared))
     assert page.count('class="clear"') == 1 and "&lt;b&gt;" in page and "<b>" not in page
     alone = compare_harness_results({"base": base})

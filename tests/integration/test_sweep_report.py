@@ -72,7 +72,8 @@ def results(value: float) -> dict[str, Any]:
             for other, score in MODELS.items():
                 gap = {**place, "model": "specialized", "minus": other, "value": value - score}
                 differences.append({**gap, "low": value - score - 0.1, "high": value - score + 0.1})
-    return {"scores": scores, "differences": differences, "lines": {}}
+    measures = {"token_f1": "token F1"}
+    return {"measures": measures, "scores": scores, "differences": differences, "lines": {}}
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Public sets that can't be used, in part or at all: each is told in one sentence, and how to mend it."""
+"""A public set that can't be used, in part or at all, is one sentence with what to do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_benchmarks import PAPER, TURN, asked, copied, jsonl
+from test_benchmarks import PAPER, TURN, bioasq_row, copied, jsonl
 
 from conftest import PROJECT
 from selfspec.data.reading import read_questions
@@ -19,18 +19,20 @@ from selfspec.evaluation.benchmarks.prepare import check_benchmark, prepare_benc
 from selfspec.evaluation.benchmarks.sources import SourceMissing
 
 
-def test_a_known_count_that_differs_is_told(tmp_path: Path) -> None:
-    made = prepare_benchmark("fpb", replace(copied(tmp_path, "fpb"), rows=970), tmp_path / "cache")
-    assert made.notes() == ["The set fpb has 1 rows, and 970 were published: its scores can't be held against others'."]
+def test_a_number_of_rows_that_differs_from_the_published_is_noted(tmp_path: Path) -> None:
+    prepared = prepare_benchmark("fpb", replace(copied(tmp_path, "fpb"), rows=970), tmp_path / "cache")
+    assert prepared.notes() == [
+        "The set fpb has 1 rows, and 970 were published: its scores can't be compared with others'."
+    ]
 
 
 @pytest.mark.parametrize(
-    ("name", "row", "told"),
+    ("name", "row", "message"),
     [
         ("fpb", {"id": "1", "answer": "good", "text": "T"}, "field 'answer' is 'good', which is none of positive, neg"),
         ("fpb", {"id": "1", "answer": "positive"}, "field 'text' is missing; there are id, answer"),
         ("fpb", {"id": "1", "answer": "positive", "text": "  "}, "field '{text}' is empty"),
-        ("fpb", {"id": "1", "answer": {"a": 1}, "text": "T"}, "field 'answer' is dict, where text is wanted"),
+        ("fpb", {"id": "1", "answer": {"a": 1}, "text": "T"}, "field 'answer' is dict, not text"),
         ("hoc", {"label": ["dying"], "text": "T"}, "field 'label' has 'dying', which is none of sustaining"),
         ("anatem", {"tokens": ["a"], "ner_tags": ["O", "O"]}, "field 'ner_tags' has 2 tags for 1 tokens"),
         ("anatem", {"tokens": ["a"], "ner_tags": [1]}, "field 'ner_tags' has the tag '1', which is none of O, B-"),
@@ -41,33 +43,33 @@ def test_a_known_count_that_differs_is_told(tmp_path: Path) -> None:
             "field 'turn': the dialogue's earlier turn 0 is mi",
         ),
         ("convfinqa", {**TURN, "id": "c", "turn": 0, "answer": "five"}, "field 'answer' is 'five', which is no number"),
-        ("bioasq_list", asked("list", []), "field 'exact_answer' is no list with an item"),
+        ("bioasq_list", bioasq_row("list", []), "field 'exact_answer' is no list with an item"),
     ],
 )
-def test_a_row_that_does_not_fit_is_told_by_set_row_and_field(
-    tmp_path: Path, name: str, row: dict[str, Any], told: str
+def test_the_error_of_a_bad_row_names_set_row_and_field(
+    tmp_path: Path, name: str, row: dict[str, Any], message: str
 ) -> None:
     jsonl(tmp_path / "set", {"test": [row]})
     config = replace(PAPER.sets[name], path=str(tmp_path / "set"), split="test", shots_split=None)
     with pytest.raises(UserError, match="1 of 1 rows do not fit conf/benchmark") as error:
         prepare_benchmark(name, config, tmp_path / "cache")
-    assert f"row 1 of the set {name}, {told}" in str(error.value) and str(error.value).endswith(".")
+    assert f"row 1 of the set {name}, {message}" in str(error.value) and str(error.value).endswith(".")
 
 
-def test_a_rare_row_that_does_not_fit_is_left_out_and_told(tmp_path: Path) -> None:
+def test_a_rare_bad_row_is_left_out_and_noted(tmp_path: Path) -> None:
     rows = [{"id": f"r{number}", "text": f"Text {number}.", "answer": "neutral"} for number in range(100)]
     jsonl(
         tmp_path / "set", {"test": [*rows, {"id": "r0", "text": "One more.", "answer": ""}, {**rows[0], "text": "U."}]}
     )
     config = replace(PAPER.sets["fpb"], path=str(tmp_path / "set"), shots_split=None, rows=None)
-    made = prepare_benchmark("fpb", config, tmp_path / "cache")
-    asked = read_questions(made.questions, {})
-    assert len(asked) == 101 and asked[-1].id == "fpb-r0-102"  # an id that repeats is told from the first
-    assert made.notes() == ["1 rows of the set fpb are left out: row 101 of the set fpb, field 'answer' is empty."]
+    prepared = prepare_benchmark("fpb", config, tmp_path / "cache")
+    questions = read_questions(prepared.questions, {})
+    assert len(questions) == 101 and questions[-1].id == "fpb-r0-102"  # a repeated id gets the row number
+    assert prepared.notes() == ["1 rows of the set fpb are left out: row 101 of the set fpb, field 'answer' is empty."]
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "message"),
     [
         ({}, "has no file or folder named 'test' (no file that can be read)"),
         ({"dev.jsonl": "{}"}, "has no file or folder named 'test' (dev.jsonl)"),
@@ -77,27 +79,27 @@ def test_a_rare_row_that_does_not_fit_is_left_out_and_told(tmp_path: Path) -> No
         ({"test.jsonl": ""}, "The split 'test' of the set fpb has no rows"),
     ],
 )
-def test_a_copy_that_can_not_be_read_is_one_sentence(tmp_path: Path, files: dict[str, str], told: str) -> None:
+def test_a_local_copy_that_can_not_be_read_is_one_sentence(tmp_path: Path, files: dict[str, str], message: str) -> None:
     (tmp_path / "set").mkdir()
     for name, text in files.items():
         (tmp_path / "set" / name).write_text(text)
     with pytest.raises(UserError) as error:
         prepare_benchmark("fpb", replace(PAPER.sets["fpb"], path=str(tmp_path / "set")), tmp_path / "cache")
-    assert told in str(error.value) and not isinstance(error.value, SourceMissing)
+    assert message in str(error.value) and not isinstance(error.value, SourceMissing)
     assert not (tmp_path / "cache" / "benchmarks").exists()
 
 
-def test_a_path_that_does_not_exist_stops_everything(tmp_path: Path) -> None:
+def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     sets = {"fpb": replace(PAPER.sets["fpb"], path=str(tmp_path / "nowhere"))}
     with pytest.raises(UserError, match=r"evaluation.sets.fpb.path=.*nowhere does not exist"):
         prepare_benchmarks(replace(PAPER, sets=sets), "finance", tmp_path)
 
 
-def test_missing_sets_are_told_and_the_others_go_on(tmp_path: Path) -> None:
+def test_missing_sets_are_noted_and_the_others_are_used(tmp_path: Path) -> None:
     sets = {"ddi": copied(tmp_path, "ddi"), "anatem": PAPER.sets["anatem"], "fpb": PAPER.sets["fpb"]}
-    found, told = prepare_benchmarks(replace(PAPER, sets=sets), "biomedicine", tmp_path / "cache")
-    assert [made.name for made in found] == ["ddi"]
-    assert len(told) == 1 and told[0].startswith("The set anatem (CC BY-SA 3.0) must be fetched by hand: git clone")
+    prepared, notes = prepare_benchmarks(replace(PAPER, sets=sets), "biomedicine", tmp_path / "cache")
+    assert [benchmark.name for benchmark in prepared] == ["ddi"]
+    assert len(notes) == 1 and notes[0].startswith("The set anatem (CC BY-SA 3.0) must be fetched by hand: git clone")
     with pytest.raises(UserError, match=r"No set of evaluation=paper is of the domain law; .* biomedicine, finance"):
         prepare_benchmarks(PAPER, "law", tmp_path)
     assert prepare_benchmarks(replace(PAPER, sets={}), "law", tmp_path) == ([], [])
@@ -105,11 +107,11 @@ def test_missing_sets_are_told_and_the_others_go_on(tmp_path: Path) -> None:
 
 def test_without_a_hub_every_set_says_how_to_get_it(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.path.insert(0, 'tests')\n"
+        "import sys; sys.path[:0] = ['tests', 'tests/unit']\n"
         "from pathlib import Path\nfrom test_benchmarks import PAPER\n"
-        "from selfspec.benchmarks.prepare import prepare_all\nfrom selfspec.errors import UserError\n"
+        "from selfspec.evaluation.benchmarks.prepare import prepare_benchmarks\nfrom selfspec.errors import UserError\n"
         "for domain in ('biomedicine', 'finance'):\n"
-        "    try: prepare_all(PAPER, domain, Path(sys.argv[1]))\n"
+        "    try: prepare_benchmarks(PAPER, domain, Path(sys.argv[1]))\n"
         "    except UserError as error: print(error)\n"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
@@ -117,22 +119,22 @@ def test_without_a_hub_every_set_says_how_to_get_it(tmp_path: Path) -> None:
     done = subprocess.run(arguments, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
     biomedicine, finance = done.stdout.splitlines()
     for name, config in PAPER.sets.items():
-        told = biomedicine if config.domain == "biomedicine" else finance
-        assert f"The set {name} ({config.licence})" in told and config.get in told
-    assert finance.startswith("None of the sets of evaluation=paper is at hand.") and "ConnectionError" in finance
+        message = biomedicine if config.domain == "biomedicine" else finance
+        assert f"The set {name} ({config.licence})" in message and config.get in message
+    assert finance.startswith("None of the sets of evaluation=paper is available.") and "ConnectionError" in finance
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"kind": "labeel"}, "evaluation.sets.fpb.kind=labeel is none of label"),
         ({"form": "spans"}, "evaluation.sets.fpb.form=spans is none of fields, tags, turns"),
         ({"metric": "micro F"}, "'micro F' is no metric of label; did you mean 'micro F1'?"),
-        ({"also": ("F1 of great",)}, "The metric 'F1 of great' is of 'great', which is none of positive"),
+        ({"also": ("F1 of great",)}, "The metric 'F1 of great' needs one of the labels positive"),
         ({"metric": "accuracy by topic"}, "'accuracy by topic' is no metric of label"),
     ],
 )
-def test_a_wrong_value_of_a_set_is_told(change: dict[str, Any], told: str) -> None:
+def test_a_wrong_value_in_the_yaml_of_a_set_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as error:
         check_benchmark("fpb", replace(PAPER.sets["fpb"], **change))
-    assert str(error.value).startswith(told)
+    assert str(error.value).startswith(message)

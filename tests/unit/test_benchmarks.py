@@ -1,4 +1,4 @@
-"""Public sets: rows in the published schemas (our own wording, no real row) become questions; missing ones are told."""
+"""Rows of public sets in their published schemas (own wording, no real row) become questions and few-shot examples."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from selfspec.config.composition import mutable_twin
 from selfspec.config.schema import BenchmarkConfig, EvaluationConfig
 from selfspec.data.reading import read_questions, read_seeds
 from selfspec.data.records import Question
-from selfspec.evaluation.benchmarks.prepare import SHOTS_FILE, check_benchmark, prepare_benchmark, task_types
-from selfspec.evaluation.benchmarks.rows import MAX_LABELS_SHOWN
+from selfspec.evaluation.benchmarks.answers import MAX_LIST_SPELLINGS
+from selfspec.evaluation.benchmarks.prepare import MAX_SHOT_ROWS, check_benchmark, prepare_benchmark, task_types
 
 FOLDER = PROJECT / "conf" / "benchmark"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -101,7 +101,7 @@ def snippets(*texts: str) -> Rows:
     return [{"text": text, "document": "d"} for text in texts]
 
 
-def asked(kind: str, answer: Any, identity: str = "q1") -> dict[str, Any]:
+def bioasq_row(kind: str, answer: Any, identity: str = "q1") -> dict[str, Any]:
     return {
         "id": identity,
         "type": kind,
@@ -122,15 +122,15 @@ OTHER |= {"tokens": ["Tea", "is", "hot", "today", "."], "dialogue_id": 9}
 CASES: dict[str, tuple[Save, Rows, list[tuple[str, tuple[str, ...]]]]] = {
     "bioasq_factoid": (
         bioasq,
-        [asked("factoid", [["Insulin", "INS"]]), asked("yesno", "no", "q2")],
+        [bioasq_row("factoid", [["Insulin", "INS"]]), bioasq_row("yesno", "no", "q2")],
         [("A.\nB.\n\nQuestion: Which one?", ("Insulin", "INS"))],
     ),
     "bioasq_list": (
         bioasq,
-        [asked("list", [["iron"], ["zinc", "Zn"]])],
+        [bioasq_row("list", [["iron"], ["zinc", "Zn"]])],
         [("A.\nB.\n\nQuestion: Which one?", ("iron; zinc", "iron; Zn"))],
     ),
-    "bioasq_yesno": (bioasq, [asked("yesno", "Yes")], [("A.\nB.\n\nQuestion: Which one?", ("yes",))]),
+    "bioasq_yesno": (bioasq, [bioasq_row("yesno", "Yes")], [("A.\nB.\n\nQuestion: Which one?", ("yes",))]),
     "pubmedqa": (
         parquet,
         [{**ABSTRACT, **LABELS}],
@@ -209,7 +209,7 @@ def copied(tmp_path: Path, name: str) -> BenchmarkConfig:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_set_is_described_and_mounted(name: str) -> None:
+def test_the_yaml_of_a_set_says_licence_command_and_source(name: str) -> None:
     lines = (FOLDER / f"{name}.yaml").read_text().splitlines()
     assert all(line.startswith("# ") for line in lines[:3]) and lines[0].endswith(".")
     assert lines[2].startswith("# python run.py evaluation=paper") and f"evaluation.sets.{name}.path=" in lines[2]
@@ -221,27 +221,31 @@ def test_a_set_is_described_and_mounted(name: str) -> None:
     )
 
 
-def test_all_sets_are_in_the_paper_s_evaluation_and_none_runs_code() -> None:
+def test_every_set_is_in_evaluation_paper_and_none_runs_remote_code() -> None:
     assert sorted(PAPER.sets) == NAMES == sorted(CASES)
     assert PAPER.shots == (0, 5) and PAPER.name == "paper"
-    code = [*(PROJECT / "conf" / "benchmark").glob("*.yaml"), *(PROJECT / "src/selfspec/benchmarks").glob("*.py")]
+    code = [
+        *(PROJECT / "conf" / "benchmark").glob("*.yaml"),
+        *(PROJECT / "src/selfspec/evaluation/benchmarks").glob("*.py"),
+    ]
+    assert len(code) > len(NAMES)
     assert not any("trust_remote_code" in path.read_text() for path in code)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_rows_become_questions_and_shots(tmp_path: Path, name: str) -> None:
+def test_rows_become_questions_and_few_shot_examples(tmp_path: Path, name: str) -> None:
     config, expected = copied(tmp_path, name), CASES[name][2]
-    made = prepare_benchmark(name, config, tmp_path / "cache")
-    asked = read_questions(made.questions, {})
-    assert [(question.input, question.answers) for question in asked] == expected
-    for question in asked:
+    prepared = prepare_benchmark(name, config, tmp_path / "cache")
+    questions = read_questions(prepared.questions, {})
+    assert [(question.input, question.answers) for question in questions] == expected
+    for question in questions:
         assert (question.task_type, question.kind, question.options) == (name, config.kind, config.options)
         assert question.instruction == config.instruction and bool(question.topic) == (name == "headline")
-    assert made.shots and not made.notes()
-    shown = read_seeds(made.shots, task_types(PAPER.sets))
-    assert {shot.task_type for shot in shown} == {name} and len(shown) <= SHOTS_FILE
-    assert not {shot.input for shot in shown} & {question.input for question in asked}
-    assert not {shot.id for shot in shown} & {question.id for question in asked}
+    assert prepared.shots and not prepared.notes()
+    examples = read_seeds(prepared.shots, task_types(PAPER.sets))
+    assert {example.task_type for example in examples} == {name} and len(examples) <= MAX_SHOT_ROWS
+    assert not {example.input for example in examples} & {question.input for question in questions}
+    assert not {example.id for example in examples} & {question.id for question in questions}
 
 
 def test_class_labels_are_read_by_name(tmp_path: Path) -> None:
@@ -254,9 +258,9 @@ def test_class_labels_are_read_by_name(tmp_path: Path) -> None:
     rows.to_parquet(tmp_path / "files" / "test.parquet")
     for folder in ("saved", "files"):
         config = replace(PAPER.sets["hoc"], path=str(tmp_path / folder), rows=None)
-        made = prepare_benchmark("hoc", config, tmp_path / "cache")
-        assert read_questions(made.questions, {})[0].answers == (HALLMARKS[2],)
-        assert made.shots is None and "they come from the seeds" in made.notes()[0]
+        prepared = prepare_benchmark("hoc", config, tmp_path / "cache")
+        assert read_questions(prepared.questions, {})[0].answers == (HALLMARKS[2],)
+        assert prepared.shots is None and "they come from the seeds" in prepared.notes()[0]
 
 
 @pytest.mark.parametrize(
@@ -269,20 +273,23 @@ def test_class_labels_are_read_by_name(tmp_path: Path) -> None:
         (["O"] * 5, {}, "none"),
     ],
 )
-def test_tags_become_mentions(tmp_path: Path, tags: list[Any], labels: dict[str, str], answer: str) -> None:
+def test_tags_become_mentions_with_types(tmp_path: Path, tags: list[Any], labels: dict[str, str], answer: str) -> None:
     jsonl(tmp_path / "set", {"test": [{**SENTENCE, "ner_tags": tags}]})
     config = replace(PAPER.sets["anatem"], path=str(tmp_path / "set"), labels=labels)
     assert read_questions(prepare_benchmark("a", config, tmp_path).questions, {})[0].answers == (answer,)
 
 
-def test_a_list_with_many_synonyms_keeps_some_spellings(tmp_path: Path) -> None:
-    bioasq(tmp_path / "set", {"train": [], "test": [asked("list", [[f"a{i}{j}" for j in range(4)] for i in range(9)])]})
-    made = prepare_benchmark("l", replace(PAPER.sets["bioasq_list"], path=str(tmp_path / "set")), tmp_path)
-    answers = read_questions(made.questions, {})[0].answers
-    assert len(answers) == 4 <= MAX_LABELS_SHOWN and answers[0].startswith("a00; a10; ")
+def test_a_list_with_too_many_spellings_keeps_one_for_each_synonym(tmp_path: Path) -> None:
+    bioasq(
+        tmp_path / "set",
+        {"train": [], "test": [bioasq_row("list", [[f"a{i}{j}" for j in range(4)] for i in range(9)])]},
+    )
+    prepared = prepare_benchmark("l", replace(PAPER.sets["bioasq_list"], path=str(tmp_path / "set")), tmp_path)
+    answers = read_questions(prepared.questions, {})[0].answers
+    assert len(answers) == 4 <= MAX_LIST_SPELLINGS and answers[0].startswith("a00; a10; ")
 
 
-def test_a_set_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_is_read_again_only_if_its_rows_or_schema_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = copied(tmp_path, "fpb")
     first = prepare_benchmark("fpb", config, tmp_path / "cache")
     with monkeypatch.context() as patch:
@@ -297,10 +304,10 @@ def test_a_set_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert not list((tmp_path / "cache" / "benchmarks").glob(".*"))
 
 
-def test_a_question_keeps_its_place_in_the_published_file(tmp_path: Path) -> None:
-    """Ids come from the set, or from the row's number: the same row has the same id on every machine."""
-    made = prepare_benchmark("anatem", copied(tmp_path, "anatem"), tmp_path / "cache")
-    found: list[Question] = read_questions(made.questions, {})
-    assert [question.id for question in found] == ["anatem-1", "anatem-2"]
-    made = prepare_benchmark("ddi", copied(tmp_path, "ddi"), tmp_path / "cache")
-    assert [question.id for question in read_questions(made.questions, {})] == ["ddi-test.s0.p0"]
+def test_the_id_of_a_question_is_that_of_the_set_or_its_row_number(tmp_path: Path) -> None:
+    """So the same row has the same id on every machine."""
+    prepared = prepare_benchmark("anatem", copied(tmp_path, "anatem"), tmp_path / "cache")
+    questions: list[Question] = read_questions(prepared.questions, {})
+    assert [question.id for question in questions] == ["anatem-1", "anatem-2"]
+    prepared = prepare_benchmark("ddi", copied(tmp_path, "ddi"), tmp_path / "cache")
+    assert [question.id for question in read_questions(prepared.questions, {})] == ["ddi-test.s0.p0"]

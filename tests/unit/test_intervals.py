@@ -1,4 +1,4 @@
-"""Held: intervals behave as a bootstrap must, and cover the truth as often as they say."""
+"""Intervals behave as a bootstrap must, and cover the truth as often as they state."""
 
 import math
 import os
@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score
 
 from questions import YESNO
 from selfspec.data.records import Question
+from selfspec.errors import UserError
 from selfspec.evaluation.intervals import (
     Interval,
     bootstrap_draws,
@@ -22,7 +23,8 @@ from selfspec.evaluation.intervals import (
     percentile_interval,
     widen,
 )
-from selfspec.reporting.results import MEASURES, compute_results, option_margins, score_model
+from selfspec.evaluation.reported_metrics import ReportedMetric, _mean_of_replies, build_own_metrics, option_margins
+from selfspec.reporting.results import MEASURES, compute_results, score_model
 
 
 def test_a_margin_is_the_log_odds_of_an_option() -> None:
@@ -31,34 +33,34 @@ def test_a_margin_is_the_log_odds_of_an_option() -> None:
         assert margin == pytest.approx(math.log(shares[option] / (1 - shares[option])))
 
 
-def test_the_commonest_choice_is_found_anew_in_each_draw() -> None:
+def test_the_commonest_choice_is_determined_in_each_resample() -> None:
     rows = np.asarray([[0, 1, 2], [2, 2, 2], [2, 0, 2]])
     assert commonest_share(["a", "a", "b"])(rows).tolist() == pytest.approx([2 / 3, 1, 2 / 3])
 
 
-def test_draws_are_fixed_by_the_name_of_the_task() -> None:
-    mine = bootstrap_draws(12, 4, "sentiment")
-    assert mine.shape == (5, 12)
-    assert mine[0].tolist() == list(range(12))
-    assert set(mine.flat) <= set(range(12))
-    assert mine[1:].tolist() != bootstrap_draws(12, 4, "inference")[1:].tolist()
+def test_resamples_depend_on_the_name_of_the_task_alone() -> None:
+    draws = bootstrap_draws(12, 4, "sentiment")
+    assert draws.shape == (5, 12)
+    assert draws[0].tolist() == list(range(12))
+    assert set(draws.flat) <= set(range(12))
+    assert draws[1:].tolist() != bootstrap_draws(12, 4, "inference")[1:].tolist()
     code = (
         "from selfspec.evaluation.intervals import bootstrap_draws; print(bootstrap_draws(12, 4, 'sentiment').tolist())"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert other.stdout.strip() == str(mine.tolist())
+    assert other.stdout.strip() == str(draws.tolist())
 
 
 def test_the_interval_of_a_mean_shrinks_with_the_root_of_the_count() -> None:
     for count in (100, 400, 1600):
-        found = percentile_interval(mean_measure([0.0, 1.0] * (count // 2))(bootstrap_draws(count, 4000, "task")))
-        assert found.value == 0.5
-        assert found.low < 0.5 < found.high
-        assert found.high - found.low == pytest.approx(2 * 1.96 * 0.5 / math.sqrt(count), rel=0.1)
+        interval = percentile_interval(mean_measure([0.0, 1.0] * (count // 2))(bootstrap_draws(count, 4000, "task")))
+        assert interval.value == 0.5
+        assert interval.low < 0.5 < interval.high
+        assert interval.high - interval.low == pytest.approx(2 * 1.96 * 0.5 / math.sqrt(count), rel=0.1)
 
 
-def test_a_model_differs_from_itself_by_exactly_nothing() -> None:
+def test_the_difference_of_a_model_from_itself_is_exactly_zero() -> None:
     questions = [
         Question(f"v{n}", "verdict", "label", "Is it?", "x", (YESNO[n % 2],), options=YESNO) for n in range(20)
     ]
@@ -85,10 +87,10 @@ def test_a_model_differs_from_itself_by_exactly_nothing() -> None:
 
 
 CAUSES = ("a", "b", "c")
-SAID = ["aabbc?", "abbbca", "ccbba?"]  # by draw of the shots
+REPLIES_BY_DRAW = ["aabbc?", "abbbca", "ccbba?"]  # of the shots
 
 
-def drawn(question: Question, draw: int, reply: str) -> dict[str, Any]:
+def answer_row(question: Question, draw: int, reply: str) -> dict[str, Any]:
     """A row of the stage `scores`."""
     logprobs = [-1.0, -2.0, -3.0] if question.options else []
     place = {"id": question.id, "task_type": question.task_type, "shots": 5, "draw": draw}
@@ -96,117 +98,191 @@ def drawn(question: Question, draw: int, reply: str) -> dict[str, Any]:
 
 
 def macro(gold: list[str], replies: list[str]) -> float:
-    """Macro F1 over the labels that occur, as sklearn has it."""
+    """Macro F1 of sklearn over the labels that occur."""
     occur = sorted({*gold, *replies} - {"?"})
     return float(f1_score(gold, replies, labels=occur, average="macro", zero_division=0))
 
 
-def test_each_draw_of_shots_is_measured_by_itself_on_the_same_questions_drawn() -> None:
+def test_draws_of_the_shots_are_measured_separately_on_the_same_resamples() -> None:
     gold = list("aabbcc")
-    asked = {
+    questions = {
         f"q{n}": Question(f"q{n}", "cause", "label", "Which?", "x", (g,), options=CAUSES) for n, g in enumerate(gold)
     }
-    rows = [drawn(question, n, said[i]) for n, said in enumerate(SAID) for i, question in enumerate(asked.values())]
-    found = score_model(rows, asked, 50, {"cause": ("macro F1",)}).by_task
+    rows = [
+        answer_row(question, n, predicted[i])
+        for n, predicted in enumerate(REPLIES_BY_DRAW)
+        for i, question in enumerate(questions.values())
+    ]
+    intervals = score_model(rows, questions, 50, {"cause": ("macro F1",)}).by_task
     resampled = bootstrap_draws(6, 50, "cause")
-    each = [[macro([gold[i] for i in row], [said[i] for i in row]) for said in SAID] for row in resampled]
-    assert found["primary_metric"]["cause"] == pytest.approx(widen(np.mean(each, axis=1), 6))
+    each = [
+        [macro([gold[i] for i in row], [predicted[i] for i in row]) for predicted in REPLIES_BY_DRAW]
+        for row in resampled
+    ]
+    assert intervals["primary_metric"]["cause"] == pytest.approx(widen(np.mean(each, axis=1), 6))
     # By hand: F1 of a, b, c is 1, 1, 2/3 in the first draw; 1/2, 4/5, 2/3 in the second; 0, 1, 0 in the third.
-    assert found["primary_metric"]["cause"][0] == pytest.approx((8 / 9 + 59 / 90 + 1 / 3) / 3)
-    right = np.asarray([[float(reply == answer) for reply, answer in zip(said, gold, strict=True)] for said in SAID])
+    assert intervals["primary_metric"]["cause"][0] == pytest.approx((8 / 9 + 59 / 90 + 1 / 3) / 3)
+    right = np.asarray(
+        [
+            [float(reply == answer) for reply, answer in zip(predicted, gold, strict=True)]
+            for predicted in REPLIES_BY_DRAW
+        ]
+    )
     plain = right.mean(axis=0)[resampled].mean(axis=1)
-    assert found["label_accuracy"]["cause"] == pytest.approx(widen(plain, 6))
+    assert intervals["label_accuracy"]["cause"] == pytest.approx(widen(plain, 6))
     cells = [
         c
-        for c in compute_results({"base": rows}, list(asked.values()), 50)["scores"]
+        for c in compute_results({"base": rows}, list(questions.values()), 50)["scores"]
         if c["measure"] == "label_accuracy"
     ]
     assert [cell["value"] for cell in cells] == [pytest.approx((5 / 6 + 4 / 6 + 2 / 6) / 3)] * 2
     assert [cell["draws"] for cell in cells if cell["task"] == "all"] == [pytest.approx([5 / 6, 4 / 6, 2 / 6])]
 
 
-def test_a_draw_more_of_the_same_replies_changes_nothing() -> None:
-    asked = [Question(f"n{n}", "figure", "number", "How many?", "x", (str(n),)) for n in range(10)]
+def test_a_further_draw_with_the_same_replies_changes_nothing() -> None:
+    questions = [Question(f"n{n}", "figure", "number", "How many?", "x", (str(n),)) for n in range(10)]
     one, three = (
-        [drawn(q, draw, str(n % 4)) for draw in range(count) for n, q in enumerate(asked)] for count in (1, 3)
+        [answer_row(q, draw, str(n % 4)) for draw in range(count) for n, q in enumerate(questions)] for count in (1, 3)
     )
-    same = compute_results({"base": one, "specialized": three}, asked, 100)
+    same = compute_results({"base": one, "specialized": three}, questions, 100)
     assert max(abs(gap[side]) for gap in same["differences"] for side in ("value", "low", "high")) < 1e-12
 
 
-def told(chance: np.random.Generator, count: int) -> tuple[list[str], list[list[str]]]:
-    """Gold labels, and what two models say that find the same questions hard: right in 50% and 60%, else anything."""
-    gold, hard = chance.choice(CAUSES, count, p=[0.5, 0.3, 0.2]), chance.random(count)
-    said = []
+def simulate_labels(rng: np.random.Generator, count: int) -> tuple[list[str], list[list[str]]]:
+    """Gold labels, and predictions of two models that find the same questions hard: right in 50% and 60%."""
+    gold, hard = rng.choice(CAUSES, count, p=[0.5, 0.3, 0.2]), rng.random(count)
+    predicted = []
     for share in (0.5, 0.6):
-        luck = np.where(chance.random(count) < 0.5, hard, chance.random(count))
-        said.append(np.where(luck < share, gold, chance.choice(CAUSES, count)).tolist())
-    return gold.tolist(), said
+        luck = np.where(rng.random(count) < 0.5, hard, rng.random(count))
+        predicted.append(np.where(luck < share, gold, rng.choice(CAUSES, count)).tolist())
+    return gold.tolist(), predicted
 
 
-def by_class(gold: list[str], said: list[str]) -> list[dict[str, tuple[int, int, int]]]:
-    """(right, wrong, missed) of each label, question by question."""
-    pairs = list(zip(gold, said, strict=True))
+def by_class(gold: list[str], predicted: list[str]) -> list[dict[str, tuple[int, int, int]]]:
+    """(true positives, false positives, false negatives) of each label, question by question."""
+    pairs = list(zip(gold, predicted, strict=True))
     return [{c: (int(g == s == c), int(s == c != g), int(g == c != s)) for c in CAUSES} for g, s in pairs]
 
 
-def covered(truths: list[float], found: list[list[Interval]]) -> list[float]:
-    """How often each truth lies in its interval."""
+def coverage(truths: list[float], intervals: list[list[Interval]]) -> list[float]:
+    """The share of intervals that contain each truth."""
     return [
         float(np.mean([i.low <= truth <= i.high for i in column]))
-        for truth, column in zip(truths, zip(*found, strict=True), strict=True)
+        for truth, column in zip(truths, zip(*intervals, strict=True), strict=True)
     ]
 
 
 def test_intervals_of_shares_and_their_differences_cover_the_truth() -> None:
     """2,000 simulated evaluations: the standard error of a coverage of 95% is half a point."""
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for count in (100, 250):
-        found = []
+        intervals = []
         for repetition in range(2000):
-            rows, hard = bootstrap_draws(count, 400, f"{repetition}"), chance.random(count)
-            luck = np.where(chance.random(count) < 0.5, hard, chance.random(count))
+            rows, hard = bootstrap_draws(count, 400, f"{repetition}"), rng.random(count)
+            luck = np.where(rng.random(count) < 0.5, hard, rng.random(count))
             base, better = (mean_measure(list(values))(rows) for values in (1.0 * (hard < 0.6), 1.0 * (luck < 0.7)))
-            found.append([percentile_interval(base), percentile_interval(better), percentile_interval(better - base)])
-        assert all(0.93 <= share <= 0.97 for share in covered([0.6, 0.7, 0.1], found))
+            intervals.append(
+                [percentile_interval(base), percentile_interval(better), percentile_interval(better - base)]
+            )
+        assert all(0.93 <= share <= 0.97 for share in coverage([0.6, 0.7, 0.1], intervals))
 
 
-def test_a_bootstraps_spread_is_widened_to_that_of_a_sample_around_the_value_itself() -> None:
+def test_the_spread_is_widened_to_that_of_a_sample_and_the_value_is_unchanged() -> None:
     values = np.asarray([0.5, 0.25, 0.75, 0.5])
     assert widen(values, 5) == pytest.approx(0.5 + np.sqrt(5 / 4) * np.asarray([0, -0.25, 0.25, 0]))
-    assert widen(values, 1) == pytest.approx(values)  # one question has no spread to be corrected
-    chance = np.random.default_rng(3)
-    replies = chance.random(12)
+    assert widen(values, 1) == pytest.approx(values)  # one question has no spread to correct
+    rng = np.random.default_rng(3)
+    replies = rng.random(12)
     many = widen(mean_measure(list(replies))(bootstrap_draws(12, 20_000, "many")), 12)
     assert many[1:].std() == pytest.approx(replies.std(ddof=1) / np.sqrt(12), rel=0.02)  # the standard error
 
 
-def test_an_overall_difference_of_few_questions_a_task_is_covered() -> None:
+def test_intervals_of_an_overall_difference_cover_the_truth_with_few_questions_a_task() -> None:
     """1,000 simulated evaluations of 10 tasks with 12 questions: the standard error of a coverage is 0.7 points."""
-    chance, count = np.random.default_rng(4), 12
-    found, narrow = [], []
+    rng, count = np.random.default_rng(4), 12
+    intervals, narrow = [], []
     for repetition in range(1000):
         by_task = []
         for task in range(10):
-            rows, hard = bootstrap_draws(count, 400, f"{repetition}/{task}"), chance.random(count)
-            luck = np.where(chance.random(count) < 0.5, hard, chance.random(count))
+            rows, hard = bootstrap_draws(count, 400, f"{repetition}/{task}"), rng.random(count)
+            luck = np.where(rng.random(count) < 0.5, hard, rng.random(count))
             by_task.append(mean_measure(list(1.0 * (luck < 0.7) - 1.0 * (hard < 0.6)))(rows))
         wide = {str(task): widen(values, count) for task, values in enumerate(by_task)}
-        found.append([percentile_interval(mean_over_tasks(wide))])
+        intervals.append([percentile_interval(mean_over_tasks(wide))])
         narrow.append([percentile_interval(np.mean(by_task, axis=0))])
-    (share,), (without,) = covered([0.1], found), covered([0.1], narrow)
+    (share,), (without,) = coverage([0.1], intervals), coverage([0.1], narrow)
     assert 0.93 <= share <= 0.97 and without < share
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [100, 250])
 def test_intervals_of_macro_f1_and_its_differences_cover_the_truth(count: int) -> None:
-    chance = np.random.default_rng(1)
-    gold, said = told(chance, 400_000)  # as good as all questions there are
-    truths = [float(f1_score(gold, replies, average="macro")) for replies in said]
-    found = []
+    rng = np.random.default_rng(1)
+    gold, predicted = simulate_labels(rng, 400_000)  # an approximation of the population
+    truths = [float(f1_score(gold, replies, average="macro")) for replies in predicted]
+    intervals = []
     for repetition in range(2000):
-        rows, (gold, said) = bootstrap_draws(count, 400, f"{repetition}"), told(chance, count)
-        base, better = (f1_measure(by_class(gold, replies))(rows) for replies in said)
-        found.append([percentile_interval(base), percentile_interval(better), percentile_interval(better - base)])
-    assert all(0.93 <= share <= 0.97 for share in covered([*truths, truths[1] - truths[0]], found))
+        rows, (gold, predicted) = bootstrap_draws(count, 400, f"{repetition}"), simulate_labels(rng, count)
+        base, better = (f1_measure(by_class(gold, replies))(rows) for replies in predicted)
+        intervals.append([percentile_interval(base), percentile_interval(better), percentile_interval(better - base)])
+    assert all(0.93 <= share <= 0.97 for share in coverage([*truths, truths[1] - truths[0]], intervals))
+
+
+def test_an_own_metric_is_the_mean_of_its_values_and_undefined_replies_are_left_out() -> None:
+    questions = [Question(f"n{n}", "figure", "number", "How many?", "x", (str(n),)) for n in range(6)]
+    questions += [Question(f"t{n}", "text", "text", "Tell.", "x", ("a",)) for n in range(6)]
+    rows = [{**answer_row(question, 0, question.id), "task_type": question.task_type} for question in questions]
+
+    def last_digit(question: Question, reply: str) -> float | None:
+        return int(reply[-1]) / 10 if question.kind == "number" and reply != "n5" else None
+
+    own = {"digit": ReportedMetric("digit", _mean_of_replies("digit", last_digit))}
+    report = compute_results({"base": rows, "specialized": rows}, questions, 200, own_metrics=own)
+    cells = {cell["task"]: cell for cell in report["scores"] if cell["measure"] == "digit" and cell["model"] == "base"}
+    assert set(cells) == {"figure", "all"} and cells["figure"]["value"] == pytest.approx(0.2)
+    assert cells["figure"]["low"] < 0.2 < cells["figure"]["high"]
+    assert report["measures"] == {**MEASURES, "digit": "digit"}
+    assert {gap["value"] for gap in report["differences"] if gap["measure"] == "digit"} == {0.0}
+
+
+def test_models_are_compared_on_the_tasks_where_both_have_a_value() -> None:
+    """A metric may apply to the replies of one model alone."""
+    questions = [
+        Question(f"{task}{n}", task, "text", "Tell.", "x", ("a",)) for task in ("one", "two") for n in range(4)
+    ]
+    base = [{**answer_row(question, 0, "yes"), "task_type": question.task_type} for question in questions]
+    tuned = [{**row, "reply": "no" if row["task_type"] == "one" else ""} for row in base]
+    values = {"yes": 0.75, "no": 0.25, "": None}
+    own = {"given": ReportedMetric("given", _mean_of_replies("given", lambda _, reply: values[reply]))}
+    report = compute_results({"base": base, "specialized": tuned}, questions, 100, own_metrics=own)
+    gaps = {gap["task"]: gap["value"] for gap in report["differences"] if gap["measure"] == "given"}
+    assert gaps == {"one": -0.5, "all": -0.5}
+
+
+@pytest.mark.parametrize("result", [1.5, -0.1, float("nan"), "much"])
+def test_an_own_metric_outside_zero_to_one_is_refused(result: Any) -> None:
+    question = Question("q7", "task", "text", "Tell.", "x", ("a",))
+    own = {"odd": ReportedMetric("odd", _mean_of_replies("odd", lambda _, reply: result))}
+    rows = [{**answer_row(question, 0, "a"), "task_type": "task"}]
+    with pytest.raises(UserError, match=r"The metric odd of evaluation.metrics .* on the question q7"):
+        compute_results({"base": rows}, [question], 10, own_metrics=own)
+
+
+def test_names_of_own_metrics_are_unique() -> None:
+    spec = {"_target_": f"{__name__}.named", "name": "mine"}
+    assert list(build_own_metrics([spec, {**spec, "name": "yours"}])) == ["mine", "yours"]
+    for name in ("token_f1", "macro F1", "F1 of yes", "macro F1 by topic"):
+        with pytest.raises(UserError, match=f"the name '{name}' is taken"):
+            build_own_metrics([{**spec, "name": name}])
+    with pytest.raises(UserError, match=r"evaluation.metrics\[1\]: the name 'mine' is taken"):
+        build_own_metrics([spec, spec])
+
+
+def named(name: str) -> Any:
+    """A metric with this name."""
+
+    def metric(question: Question, reply: str) -> float:
+        return 1.0
+
+    metric.name = name  # type: ignore[attr-defined]
+    return metric

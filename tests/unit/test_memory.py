@@ -214,15 +214,15 @@ def test_unknown_architecture_is_estimated_by_its_number_of_parameters() -> None
 
 
 def test_lengths_are_measured_again_when_the_seeds_change(tmp_path: Path) -> None:
-    domain = composed().domain
+    domain, prompts = composed().domain, composed().prompts
     lines = Path(domain.seeds).read_text().splitlines()
     path = tmp_path / "seeds.jsonl"
     path.write_text("\n".join(lines))
     domain = replace(domain, seeds=str(path))
-    before = seed_lengths(domain)
-    assert seed_lengths(replace(domain)) is before
+    before = seed_lengths(domain, prompts)
+    assert seed_lengths(replace(domain), prompts) is before
     path.write_text("\n".join(lines[:60]))
-    assert len(seed_lengths(domain).rows) < len(before.rows)
+    assert len(seed_lengths(domain, prompts).rows) < len(before.rows)
 
 
 def test_every_stage_has_a_kind_of_resources() -> None:

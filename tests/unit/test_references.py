@@ -1,4 +1,4 @@
-"""Held: the measures are those of the field's own packages, or of a reference worked out here by another way."""
+"""The metrics equal those of the field's packages, or of an independent implementation."""
 
 import string
 import warnings
@@ -16,7 +16,7 @@ from seqeval.scheme import IOB2
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from questions import FIELDS, YESNO, asked
+from questions import FIELDS, YESNO, make_question
 from selfspec.data.records import SEPARATOR
 from selfspec.evaluation.intervals import auc_measure, bootstrap_draws, f1_measure
 from selfspec.evaluation.judgement import judge_reply
@@ -28,24 +28,24 @@ ROUGE = RougeScorer(["rougeL"], use_stemmer=False)
 @pytest.mark.parametrize(
     ("reply", "answer", "value"),
     [
-        ("The cat sat.", "a CAT, sat", 1.0),  # articles, punctuation and case count for nothing
-        ("IL-6", "IL6", 1.0),  # punctuation goes without a gap
+        ("The cat sat.", "a CAT, sat", 1.0),  # articles, punctuation and case are ignored
+        ("IL-6", "IL6", 1.0),  # removed punctuation leaves no space
         ("theatre", "the theatre", 1.0),
-        ("theatre", "tre", 0.0),  # an article inside a word is none
+        ("theatre", "tre", 0.0),  # articles inside words are kept
         ("yes it is", "yes", 0.5),
-        ("cat cat dog dog", "cat cat dog", 6 / 7),  # a repeated word counts as often as both have it
+        ("cat cat dog dog", "cat cat dog", 6 / 7),  # a repeated word counts as often as it is in both
         ("cat cat cat", "cat", 0.5),
         ("dog", "cat", 0.0),
-        ("yes or no", "yes", 0.5),  # the paper's trap: every other word costs, whether or not it is wrong
+        ("yes or no", "yes", 0.5),  # every further word lowers the score, right or wrong
         ("The answer is: yes, there was an effect", "yes", 2 / 7),  # six words without the articles
-        ("naïve café", "NAÏVE CAFÉ", 1.0),  # case, but not accents
+        ("naïve café", "NAÏVE CAFÉ", 1.0),  # case is ignored, accents are not
         ("cafe", "café", 0.0),
-        ("3.5 %", "35", 1.0),  # punctuation goes also from figures
-        ("“yes”", "yes", 0.0),  # but only ASCII's punctuation
-        ("a-the-b", "atheb", 1.0),  # punctuation goes first, so what it joins is no article
+        ("3.5 %", "35", 1.0),  # punctuation is removed from numbers too
+        ("“yes”", "yes", 0.0),  # only ASCII punctuation is removed
+        ("a-the-b", "atheb", 1.0),  # punctuation is removed before articles
         ("yes\n\tno", "yes no", 1.0),
         ("the", "a!", 1.0),  # both empty
-        ("", "A", 1.0),  # an option named A is an article: silence is right
+        ("", "A", 1.0),  # an option named A is an article, so an empty reply matches
         ("", "cat", 0.0),
         ("cat", "the", 0.0),
     ],
@@ -63,7 +63,7 @@ WORDY = st.text(max_size=20) | st.lists(PIECE, max_size=12).flatmap(
 
 
 def bare(text: str) -> list[str]:
-    """The words of SQuAD's script, letter by letter: no ASCII punctuation, then no article that stands alone."""
+    """The words of SQuAD's script, letter by letter: without ASCII punctuation, then without separate articles."""
     kept = [letter for letter in text.lower() if letter not in string.punctuation]
     runs: list[str] = []  # of letters and digits, or of one other sign
     for letter in kept:
@@ -76,20 +76,20 @@ def bare(text: str) -> list[str]:
 
 @settings(deadline=None, max_examples=400)
 @given(WORDY, WORDY)
-def test_token_f1_is_that_of_squad_derived_another_way(reply: str, answer: str) -> None:
-    mine, theirs = bare(reply), bare(answer)
-    assert normalize_answer(reply).split() == mine
-    left = list(theirs)
-    for word in mine:
-        if word in left:
-            left.remove(word)
-    common = len(theirs) - len(left)
-    if not mine or not theirs:
-        expected = float(mine == theirs)
+def test_token_f1_is_that_of_an_independent_implementation(reply: str, answer: str) -> None:
+    prediction, reference = bare(reply), bare(answer)
+    assert normalize_answer(reply).split() == prediction
+    unmatched = list(reference)
+    for word in prediction:
+        if word in unmatched:
+            unmatched.remove(word)
+    common = len(reference) - len(unmatched)
+    if not prediction or not reference:
+        expected = float(prediction == reference)
     elif common == 0:
         expected = 0.0
     else:
-        precision, recall = common / len(mine), common / len(theirs)
+        precision, recall = common / len(prediction), common / len(reference)
         expected = 2 * precision * recall / (precision + recall)
     assert token_f1(reply, answer) == pytest.approx(expected, abs=1e-12)
     assert token_f1(answer, reply) == token_f1(reply, answer)
@@ -97,9 +97,9 @@ def test_token_f1_is_that_of_squad_derived_another_way(reply: str, answer: str) 
 
 @given(WORDY, st.lists(WORDY, min_size=1, max_size=4))
 def test_the_best_of_several_answers_counts(reply: str, answers: list[str]) -> None:
-    judged = judge_reply(asked(*answers), reply, True)
-    assert judged.token_f1 == max(token_f1(reply.strip(), answer) for answer in answers)
-    assert judged.rouge_l == max(rouge_l(reply.strip(), answer) for answer in answers)
+    judgement = judge_reply(make_question(*answers), reply, True)
+    assert judgement.token_f1 == max(token_f1(reply.strip(), answer) for answer in answers)
+    assert judgement.rouge_l == max(rouge_l(reply.strip(), answer) for answer in answers)
 
 
 WORD = st.sampled_from(["a", "B", "c-d", "é", "naïve", "12.5"])
@@ -107,7 +107,7 @@ TEXT = st.text(max_size=30) | st.lists(WORD, max_size=15).map(" ".join)
 
 
 def rouge(reply: str, answer: str) -> float:
-    """What rouge_score says."""
+    """ROUGE-L F1 of the package rouge_score."""
     return float(ROUGE.score(answer, reply)["rougeL"].fmeasure)
 
 
@@ -132,66 +132,65 @@ def test_rouge_l_of_long_texts_that_share_much_is_that_of_rouge_score(data: Any)
 MENTION = st.tuples(st.sampled_from(["BRCA1", "brca1", "p53", "heart failure"]), st.sampled_from(["gene", "disease"]))
 
 
-def answer_of(found: Sequence[tuple[str, str]]) -> str:
-    """`mention (type); ...`, as our answers say it."""
-    return SEPARATOR.join(f"{mention} ({kind})" for mention, kind in found) or "none"
+def answer_of(entities: Sequence[tuple[str, str]]) -> str:
+    """`mention (type); ...`, the format of our answers."""
+    return SEPARATOR.join(f"{mention} ({kind})" for mention, kind in entities) or "none"
 
 
 @given(st.lists(MENTION, max_size=5), st.lists(MENTION, max_size=5))
-def test_entities_match_one_to_one_in_the_best_way_there_is(
-    said: list[tuple[str, str]], gold: list[tuple[str, str]]
+def test_the_matching_of_entities_is_the_best_one_to_one_matching(
+    predicted: list[tuple[str, str]], gold: list[tuple[str, str]]
 ) -> None:
     """Brute force: all orders of the longer list against the shorter."""
-    few, many = sorted(([(m.lower(), k) for m, k in side] for side in (said, gold)), key=len)
+    few, many = sorted(([(m.lower(), k) for m, k in side] for side in (predicted, gold)), key=len)
     right = max(sum(one == other for one, other in zip(few, order, strict=False)) for order in permutations(many))
-    judged = judge_reply(asked(answer_of(gold), kind="entities"), answer_of(said), True)
-    assert judged.counts == {"": (right, len(said) - right, len(gold) - right)}
+    judgement = judge_reply(make_question(answer_of(gold), kind="entities"), answer_of(predicted), True)
+    assert judgement.counts == {"": (right, len(predicted) - right, len(gold) - right)}
 
 
 TAGS = st.lists(st.sampled_from(["O", "O", "B-gene", "B-drug", "I"]), min_size=1, max_size=9)
 
 
 def spread(tags: list[str]) -> list[str]:
-    """Well-formed BIO tags: `I` goes on with the entity before it, or is outside."""
-    made: list[str] = []
+    """Well-formed BIO tags: `I` continues the entity before it, or is outside."""
+    spread_tags: list[str] = []
     for tag in tags:
-        before = made[-1][2:] if made else ""
-        made.append(tag if tag != "I" else f"I-{before}" if before else "O")
-    return made
+        before = spread_tags[-1][2:] if spread_tags else ""
+        spread_tags.append(tag if tag != "I" else f"I-{before}" if before else "O")
+    return spread_tags
 
 
 def answer_from(tags: list[str], words: Sequence[str] = [f"word{n}" for n in range(9)]) -> str:
-    """The tagged sentence's entities as our answers say them; where all words differ, mentions are unique."""
-    found: list[tuple[list[str], str]] = []
+    """The entities of a tagged sentence in the format of our answers; where all words differ, mentions are unique."""
+    entities: list[tuple[list[str], str]] = []
     for word, tag in zip(words, tags, strict=False):
         if tag.startswith("B-"):
-            found.append(([word], tag[2:]))
+            entities.append(([word], tag[2:]))
         elif tag.startswith("I-"):
-            found[-1][0].append(word)
-    return answer_of([(" ".join(mention), kind) for mention, kind in found])
+            entities[-1][0].append(word)
+    return answer_of([(" ".join(mention), kind) for mention, kind in entities])
 
 
 @settings(deadline=None, max_examples=150)
 @given(st.lists(st.tuples(TAGS, TAGS), min_size=1, max_size=8))
 def test_entity_f1_is_that_of_seqeval_on_tagged_sentences(pairs: list[tuple[list[str], list[str]]]) -> None:
-    lengths = [min(len(gold), len(said)) for gold, said in pairs]
-    golds, saids = ([spread(pair[side])[:n] for pair, n in zip(pairs, lengths, strict=True)] for side in (0, 1))
+    lengths = [min(len(gold), len(predicted)) for gold, predicted in pairs]
+    golds, predictions = ([spread(pair[side])[:n] for pair, n in zip(pairs, lengths, strict=True)] for side in (0, 1))
     counts = [
-        judge_reply(asked(answer_from(gold), kind="entities"), answer_from(said), True).counts
-        for gold, said in zip(golds, saids, strict=True)
+        judge_reply(make_question(answer_from(gold), kind="entities"), answer_from(predicted), True).counts
+        for gold, predicted in zip(golds, predictions, strict=True)
     ]
     rows = bootstrap_draws(len(pairs), 3, "task")
     for row, value in zip(rows, f1_measure(counts)(rows), strict=True):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # nothing to find
             expected = tagged_f1(
-                [golds[i] for i in row], [saids[i] for i in row], mode="strict", scheme=IOB2, zero_division=0
+                [golds[i] for i in row], [predictions[i] for i in row], mode="strict", scheme=IOB2, zero_division=0
             )
         assert value == pytest.approx(expected)
 
 
-def test_where_tags_and_answers_part() -> None:
-    """Of a mention that comes twice, tags say which one is meant; answers say only how often it is."""
+def test_answers_count_a_repeated_mention_and_tags_distinguish_its_positions() -> None:
     words, gold, other, both = (
         ["aspirin", "or", "aspirin"],
         ["B-drug", "O", "O"],
@@ -201,8 +200,10 @@ def test_where_tags_and_answers_part() -> None:
     assert tagged_f1([gold], [other], mode="strict", scheme=IOB2) == 0.0
     assert tagged_f1([gold], [both], mode="strict", scheme=IOB2) == pytest.approx(2 / 3)
     counts = [
-        judge_reply(asked(answer_from(gold, words), kind="entities"), answer_from(said, words), True).counts
-        for said in (other, both)
+        judge_reply(
+            make_question(answer_from(gold, words), kind="entities"), answer_from(predicted, words), True
+        ).counts
+        for predicted in (other, both)
     ]
     assert counts == [{"": (1, 0, 0)}, {"": (1, 1, 0)}]
 
@@ -215,22 +216,26 @@ ITEMS = st.sets(st.sampled_from(["iron", "zinc", "copper", "lead"]))
 def test_list_f1_is_that_of_sklearn_averaged_over_samples(pairs: list[tuple[set[str], set[str]]]) -> None:
     values = [
         judge_reply(
-            asked(SEPARATOR.join(sorted(gold)), kind="list"), SEPARATOR.join(sorted(said, reverse=True)), True
-        ).primary
-        for gold, said in pairs
+            make_question(SEPARATOR.join(sorted(gold)), kind="list"),
+            SEPARATOR.join(sorted(predicted, reverse=True)),
+            True,
+        ).primary_value
+        for gold, predicted in pairs
     ]
     table = MultiLabelBinarizer(classes=["copper", "iron", "lead", "zinc"])
-    gold, said = (table.fit_transform([pair[side] for pair in pairs]) for side in (0, 1))
-    expected = f1_score(gold, said, average="samples", zero_division=0)
+    gold, predicted = (table.fit_transform([pair[side] for pair in pairs]) for side in (0, 1))
+    expected = f1_score(gold, predicted, average="samples", zero_division=0)
     assert np.mean([value or 0.0 for value in values]) == pytest.approx(expected)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["a", "b", "c", "?"])), min_size=1, max_size=20))
 def test_macro_f1_is_that_of_sklearn_over_the_labels_that_occur(pairs: list[tuple[str, str]]) -> None:
-    judged = [judge_reply(asked(gold, kind="label", options=("a", "b", "c")), reply, True) for gold, reply in pairs]
+    judgements = [
+        judge_reply(make_question(gold, kind="label", options=("a", "b", "c")), reply, True) for gold, reply in pairs
+    ]
     rows = bootstrap_draws(len(pairs), 3, "task")
-    for row, value in zip(rows, f1_measure([j.counts for j in judged])(rows), strict=True):
+    for row, value in zip(rows, f1_measure([j.counts for j in judgements])(rows), strict=True):
         gold, replies = [pairs[i][0] for i in row], [pairs[i][1] for i in row]
         occur = sorted({*gold, *replies} - {"?"})
         assert value == pytest.approx(f1_score(gold, replies, labels=occur, average="macro", zero_division=0))
@@ -244,13 +249,15 @@ SUBSETS = st.sets(st.sampled_from(FIELDS))
 def test_micro_f1_of_sets_of_labels_and_their_accuracy_are_those_of_sklearn(
     pairs: list[tuple[set[str], set[str]]],
 ) -> None:
-    texts = [(SEPARATOR.join(sorted(gold)) or "none", SEPARATOR.join(sorted(mine)) or "none") for gold, mine in pairs]
-    judged = [judge_reply(asked(gold, kind="labels", options=FIELDS), reply, True) for gold, reply in texts]
+    texts = [
+        (SEPARATOR.join(sorted(gold)) or "none", SEPARATOR.join(sorted(labels)) or "none") for gold, labels in pairs
+    ]
+    judgements = [judge_reply(make_question(gold, kind="labels", options=FIELDS), reply, True) for gold, reply in texts]
     rows = bootstrap_draws(len(pairs), 3, "task")
-    gold, mine = (np.asarray([[name in side[n] for name in FIELDS] for side in pairs]) for n in (0, 1))
-    for row, value in zip(rows, f1_measure([j.counts for j in judged])(rows), strict=True):
-        assert value == pytest.approx(f1_score(gold[row], mine[row], average="micro", zero_division=0))
-    assert np.mean([j.label_correct or 0.0 for j in judged]) == pytest.approx(accuracy_score(gold, mine))
+    gold, predicted = (np.asarray([[name in side[n] for name in FIELDS] for side in pairs]) for n in (0, 1))
+    for row, value in zip(rows, f1_measure([j.counts for j in judgements])(rows), strict=True):
+        assert value == pytest.approx(f1_score(gold[row], predicted[row], average="micro", zero_division=0))
+    assert np.mean([j.label_correct or 0.0 for j in judgements]) == pytest.approx(accuracy_score(gold, predicted))
 
 
 @settings(deadline=None, max_examples=60)
@@ -267,9 +274,9 @@ def test_auc_of_two_options_is_that_of_sklearn_with_ties(pairs: list[tuple[str, 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_auc_of_three_options_is_that_of_sklearn_one_against_the_rest(seed: int) -> None:
-    chance = np.random.default_rng(seed)
-    shares = chance.multinomial(6, [0.4, 0.3, 0.3], size=40) / 6  # few values, so many ties
-    gold = [FIELDS[n] for n in [0, 1, 2, *chance.integers(0, 3, 37)]]
+    rng = np.random.default_rng(seed)
+    shares = rng.multinomial(6, [0.4, 0.3, 0.3], size=40) / 6  # few values, so many ties
+    gold = [FIELDS[n] for n in [0, 1, 2, *rng.integers(0, 3, 37)]]
     rows = bootstrap_draws(40, 20, "task")
     values = auc_measure([dict(zip(FIELDS, map(float, row), strict=True)) for row in shares], gold)(rows)
     places = [FIELDS.index(label) for label in gold]

@@ -1,11 +1,12 @@
-"""Held: a reply is judged by its kind as worked out by hand; `test_references` holds the measures against packages."""
+"""A reply is judged as worked out by hand; `test_references` compares the metrics with other packages."""
 
 from typing import Any
 
 import pytest
 
-from questions import FIELDS, YESNO, asked
-from selfspec.evaluation.judgement import is_compliant, judge_reply, lenient_label
+from questions import FIELDS, YESNO, make_question
+from selfspec.evaluation.judgement import is_compliant, judge_reply
+from selfspec.evaluation.parsing import lenient_label
 
 CAUSAL = ("causal", "not causal")
 
@@ -16,7 +17,7 @@ CAUSAL = ("causal", "not causal")
         ("Yes, no doubt.", YESNO, "yes"),  # begins with a label, whatever follows
         ("The answer is no.", YESNO, "no"),
         ("No\nyes", YESNO, "no"),
-        ("I can't say.\nyes", YESNO, ""),  # only the first line speaks
+        ("I can't say.\nyes", YESNO, ""),  # only the first line counts
         ("It may be yes or no.", YESNO, ""),
         ("yes/no", YESNO, "yes"),
         ("I know nothing of yesterday.", YESNO, ""),  # inside longer words
@@ -28,7 +29,7 @@ CAUSAL = ("causal", "not causal")
         ("Is it causal, or not causal?", CAUSAL, ""),
     ],
 )
-def test_a_lenient_label_is_said_and_not_guessed(reply: str, options: tuple[str, ...], label: str) -> None:
+def test_a_lenient_label_is_stated_and_not_guessed(reply: str, options: tuple[str, ...], label: str) -> None:
     assert lenient_label(reply, options) == label
     assert lenient_label(reply, options[::-1]) == label
 
@@ -47,7 +48,7 @@ DRUG = "aspirin (drug)"
         ("labels", "infection; cancer", "none", 0.0, {"": (0, 0, 2)}),
         ("labels", "none", "None.", 1.0, {"": (0, 0, 0)}),
         ("labels", "none", "heart", 0.0, {"": (0, 1, 0)}),
-        ("labels", "none", "I can't tell.", 0.0, {"": (0, 0, 0)}),  # who names nothing has not said that none fits
+        ("labels", "none", "I can't tell.", 0.0, {"": (0, 0, 0)}),  # a reply without labels does not state "none"
         ("labels", "none", "", 0.0, {"": (0, 0, 0)}),
         ("entities", f"{DRUG}; ulcer (disease)", "Ulcer (Disease); ASPIRIN (drug)", None, {"": (2, 0, 0)}),
         ("entities", f"{DRUG}; ulcer (disease)", f"{DRUG}; {DRUG}", None, {"": (1, 1, 1)}),
@@ -58,11 +59,11 @@ DRUG = "aspirin (drug)"
         ("entities", "none", "none", None, {"": (0, 0, 0)}),
     ],
 )
-def test_labels_count_by_class_or_as_sets_and_entities_as_multisets(
+def test_single_labels_count_by_class_label_sets_as_sets_and_entities_as_multisets(
     kind: str, gold: str, reply: str, right: float | None, counts: dict[str, Any]
 ) -> None:
-    judged = judge_reply(asked(gold, kind=kind, options=() if kind == "entities" else FIELDS), reply, True)
-    assert (judged.label_correct, judged.counts, judged.primary) == (right, counts, None)
+    judgement = judge_reply(make_question(gold, kind=kind, options=() if kind == "entities" else FIELDS), reply, True)
+    assert (judgement.label_correct, judgement.counts, judgement.primary_value) == (right, counts, None)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_labels_count_by_class_or_as_sets_and_entities_as_multisets(
         ("iron; zinc; copper", "list", "Zinc; the iron; copper", 1.0),
         ("iron; zinc; copper", "list", "zinc; iron; lead", 2 / 3),
         ("iron; zinc; copper", "list", "zinc", 0.5),
-        ("iron; zinc", "list", "iron; iron", 2 / 3),  # said twice is said once
+        ("iron; zinc", "list", "iron; iron", 2 / 3),  # repeated items count once
         ("iron; zinc", "list", "Iron; iron", 2 / 3),
         ("iron; zinc", "list", "", 0.0),
         ("1234", "number", "1,234", 1.0),
@@ -91,11 +92,11 @@ def test_labels_count_by_class_or_as_sets_and_entities_as_multisets(
         ("rates rose and fell", "text", "rates fell", 2 / 3),
     ],
 )
-def test_the_proper_metric_is_worked_out_by_hand(gold: str, kind: str, reply: str, value: float) -> None:
+def test_the_primary_value_is_that_worked_out_by_hand(gold: str, kind: str, reply: str, value: float) -> None:
     answers = (gold, "Cu") if kind == "short" else (gold,)
-    judged = judge_reply(asked(*answers, kind=kind), f" {reply}\n", True)
-    assert judged.primary == pytest.approx(value)
-    assert (judged.label_correct, judged.counts) == (None, {})
+    judgement = judge_reply(make_question(*answers, kind=kind), f" {reply}\n", True)
+    assert judgement.primary_value == pytest.approx(value)
+    assert (judgement.label_correct, judgement.counts) == (None, {})
 
 
 @pytest.mark.parametrize(
@@ -109,8 +110,8 @@ def test_the_proper_metric_is_worked_out_by_hand(gold: str, kind: str, reply: st
         ("text", ["Rates rose."], ["", "Rates\nrose."]),
     ],
 )
-def test_a_reply_has_the_form_asked_for_or_has_not(kind: str, good: list[str], bad: list[str]) -> None:
-    question = asked("yes", kind=kind, options=YESNO if kind == "label" else ())
+def test_a_reply_complies_with_the_requested_format_or_not(kind: str, good: list[str], bad: list[str]) -> None:
+    question = make_question("yes", kind=kind, options=YESNO if kind == "label" else ())
     assert [is_compliant(question, reply) for reply in good] == [True] * len(good)
     assert [is_compliant(question, reply) for reply in bad] == [False] * len(bad)
     assert judge_reply(question, "yes", False).compliant == 0.0  # unfinished

@@ -82,7 +82,7 @@ def test_sources_and_version_change_together(stage: str) -> None:
 def test_every_stage_is_held() -> None:
     assert set(ROOTS) == {*STAGES, *(pool.name for pool in POOLS)}
     held = {
-        "index": ["retrieval/bm25.py", "retrieval/embedded.py", "retrieval/files.py", "retrieval/hub.py"],
+        "index": [f"retrieval/{name}.py" for name in ("bm25", "embedded", "files", "hub", "hpo", "financetoolkit")],
         "examples": ["filters/novelty.py", "generation/votes.py", "retrieval/bm25.py", "engines/transformers.py"],
         "round_examples": [
             "engines/contrastive.py",

@@ -40,8 +40,9 @@ def _twin_annotation(hint: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return str
-    if origin in (types.UnionType, typing.Union):  # `X | None` is the only union in the schema
-        return typing.Optional[_twin_annotation(arguments[0])]  # noqa: UP045
+    if origin in (types.UnionType, typing.Union):  # OmegaConf knows no union but `X | None`
+        first, *others = (argument for argument in arguments if argument is not types.NoneType)
+        return Any if others else typing.Optional[_twin_annotation(first)]  # noqa: UP045
     if origin is dict:
         return types.GenericAlias(dict, (arguments[0], _twin_annotation(arguments[1])))
     return hint

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import MinLen
 
@@ -56,6 +56,9 @@ class EvaluationConfig:
     tasks: tuple[str, ...] = runtime_field()  # of lm-evaluation-harness; in the key of the stage that scores them
     tasks_path: str | None = runtime_field(None)  # folder with YAMLs of your own tasks; by its contents in that key
     num_fewshot: int | None = runtime_field(None)  # of those tasks, and in that key; null: as each task defines
+    metrics: tuple[dict[str, Any], ...] = runtime_field(
+        ()
+    )  # of the user's own, by _target_; computed from stored replies
     notes: tuple[str, ...] = runtime_field(())  # on the public sets, for the report; set by the program
     shot_files: tuple[str, ...] = runtime_field(())  # few-shot examples of the public sets; set by the program
     domain: DomainConfig | None = None  # source of the questions and the shots; null: the experiment's own domain

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 
@@ -128,7 +128,9 @@ class RetrievalConfig:
     """Passages of an unlabelled corpus in the response prompt."""
 
     name: Literal["none", "bm25"]
-    corpus: str | None = runtime_field(None)  # embedded:NAME, a path, or a hub dataset; its identity enters the key
+    corpus: str | dict[str, Any] | None = runtime_field(
+        None
+    )  # embedded:NAME, a path, or a hub dataset; its identity enters the key
     config: str | None = None  # of a hub dataset
     split: str | None = None  # of a hub dataset
     revision: str | None = None  # of a hub dataset

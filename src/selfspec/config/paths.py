@@ -17,8 +17,9 @@ def make_paths_absolute(config: Config) -> Config:
         sets={name: replace(item, path=_optional_path(item.path)) for name, item in config.evaluation.sets.items()},
     )
     retrieval = config.retrieval
-    if retrieval.corpus and _path(retrieval.corpus).exists():  # else it names a hub dataset or embedded corpus
-        retrieval = replace(retrieval, corpus=_optional_path(retrieval.corpus))
+    corpus = retrieval.corpus
+    if isinstance(corpus, str) and _path(corpus).exists():  # else it names a hub dataset or embedded corpus
+        retrieval = replace(retrieval, corpus=str(_path(corpus)))
     if evaluation.domain:
         evaluation = replace(evaluation, domain=_absolute_domain(evaluation.domain))
     against = dict.fromkeys(str(_path(file)) for file in config.generation.contamination.against)

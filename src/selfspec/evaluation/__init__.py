@@ -1,5 +1,6 @@
-"""Scores (METHOD, Evaluation): what a reply is worth, and how sure that is. No model is needed here, only its replies.
+"""Evaluation: ask the questions, judge the replies, estimate metrics with intervals.
 
-`answers` asks the model, `tasks` judges a reply by its kind, `metrics` measure text, `intervals` is the bootstrap,
-`proper` gives a public set's own metric by its name.
+`few_shot` asks the model. `judgement` judges one reply, with `metrics` and `parsing`. `primary_metrics` has the metrics
+that a task can name, `reported_metrics` those of a report, `intervals` the bootstrap. `harness` runs tasks of
+lm-evaluation-harness, `benchmarks` reads public sets.
 """

@@ -1,23 +1,27 @@
-"""Judging a reply by its task's kind: the primary metric, the form asked for, the label after a lenient parse.
-
-A lenient parse is no guess: a reply that begins with a label has said it, and so has a first line that names just one.
-One that names several has not (taking the first found anywhere rewards lists of all labels).
-"""
+"""Judge one reply by the kind of its question: correct or not, in the requested format or not."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from selfspec.data.records import ENTITY, SEPARATOR, Question
 from selfspec.data.text import words
 from selfspec.evaluation.metrics import f1_from_counts, normalize_answer, rouge_l, token_f1
+from selfspec.evaluation.parsing import (
+    NUMBER,
+    lenient_label,
+    lenient_labels,
+    lenient_number,
+    parse_entities,
+    parse_items,
+)
 from selfspec.filters.answer import canonical_label
 
-MAX_NEW_TOKENS = {
+MAX_NEW_TOKENS = {  # of a reply, by kind of question
     "label": 16,
     "labels": 32,
     "short": 24,
@@ -28,156 +32,142 @@ MAX_NEW_TOKENS = {
 }
 
 
-PRIMARY_METRICS = {  # the metric of each kind (METHOD, Evaluation)
-    "label": "macro F1",
-    "labels": "micro F1",
-    "short": "exact match",
-    "list": "mean list F1",
-    "entities": "micro F1 of (entity, type)",
-    "number": "within 0.01",
-    "text": "ROUGE-L F1",
-}
+SHORT_ANSWER_MAX_WORDS = 8
 
 
-_NUMBER = re.compile(r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")
+NUMBER_TOLERANCE = 1e-2 + 1e-9  # the second term covers rounding of floats
 
 
-SHORT_WORDS = 8  # a short answer has at most so many
+MAX_LENIENT_CANDIDATES = 5  # BioASQ's lenient accuracy
+
+
+Counts = dict[str, tuple[int, int, int]]  # class -> (true positives, false positives, false negatives)
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What one reply is worth. Values are in [0, 1]; None where the measure has no meaning."""
+    """How good one reply is.
 
-    token_f1: float
-    rouge_l: float
-    compliant: float  # in the form that was asked for
-    label_correct: float | None = None  # closed kinds, after the lenient parse
-    primary: float | None = None  # this reply's share of the primary metric, where that is a mean
-    counts: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # else: right, wrong, missed by class
-    by_label: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # the same by label, of sets of labels
-    lenient: float | None = None  # short answers: right is one of the first five that a reply lists
+    Values are in [0, 1], and None where they do not apply to the question's kind. Kinds whose primary metric is a mean
+    over replies have `primary_value`; the others have `counts`, which are summed before F1 is computed.
+    """
+
+    token_f1: float  # against the best of the references
+    rouge_l: float  # against the best of the references
+    compliant: float  # 1: complete and in the requested format
+    label_correct: float | None = None  # label, labels: the leniently parsed answer is right
+    primary_value: float | None = None  # short, list, number, text
+    counts: Counts = field(default_factory=dict)  # label: by option; labels, entities: one class ""
+    counts_by_label: Counts = field(default_factory=dict)  # labels: by option
+    lenient_correct: float | None = None  # short: one of the first five candidates is right
 
 
 def judge_reply(question: Question, reply: str, finished: bool) -> Judgement:
-    """Judge a reply (its text up to the end token or the limit)."""
-    reply, kind = reply.strip(), question.kind
-    shared: dict[str, Any] = {
-        "token_f1": max(token_f1(reply, answer) for answer in question.answers),
-        "rouge_l": max(rouge_l(reply, answer) for answer in question.answers),
-        "compliant": float(finished and is_compliant(question, reply)),
-    }
-    gold = question.answers[0]
-    if kind == "label":
-        label = lenient_label(reply, question.options)
-        by_class = {
-            option: (
-                int(option == label == gold),
-                int(option == label != gold),
-                int(option == gold != label),
-            )
-            for option in question.options
-        }
-        return Judgement(**shared, label_correct=float(label == gold), counts=by_class)
-    if kind == "labels":
-        mine, theirs = lenient_labels(reply, question.options), _parts(gold)
-        said = bool(mine) or words(reply)[:1] == ["none"]  # silence is not "none"
-        counts = {"": _overlap(Counter(mine), Counter(theirs))}
-        by_label = {
-            option: _overlap(Counter(mine & {option}), Counter(theirs & {option})) for option in question.options
-        }
-        correct = float(said and mine == theirs)
-        return Judgement(**shared, label_correct=correct, counts=counts, by_label=by_label)
-    if kind == "entities":
-        return Judgement(**shared, counts={"": _overlap(parse_entities(reply), parse_entities(gold))})
-    lenient = _lenient(question, reply) if kind == "short" else None
-    return Judgement(**shared, primary=_primary_value(question, reply, shared["rouge_l"]), lenient=lenient)
+    """Judge a reply.
+
+    Args:
+        question: The question, with its reference answers.
+        reply: The generated text, without the end token.
+        finished: Whether the model ended the reply itself, before the limit of new tokens.
+    """
+    reply = reply.strip()
+    judgement = Judgement(
+        token_f1=max(token_f1(reply, answer) for answer in question.answers),
+        rouge_l=max(rouge_l(reply, answer) for answer in question.answers),
+        compliant=float(finished and is_compliant(question, reply)),
+    )
+    return replace(judgement, **_JUDGE_KIND[question.kind](question, reply))
 
 
 def is_compliant(question: Question, reply: str) -> bool:
-    """Whether the reply has the form asked for, right or wrong."""
+    """Whether the reply has the requested format, right or wrong."""
     kind = question.kind
-    one_line = bool(reply) and "\n" not in reply
+    is_one_line = bool(reply) and "\n" not in reply
     if kind in ("label", "labels"):
         return bool(canonical_label(reply, question.options, kind))
     if kind == "short":
-        return one_line and len(words(reply)) <= SHORT_WORDS
+        return is_one_line and len(words(reply)) <= SHORT_ANSWER_MAX_WORDS
     if kind == "number":
-        return bool(_NUMBER.fullmatch(reply))
+        return bool(NUMBER.fullmatch(reply))
     if kind == "entities":
-        return reply == "none" or (one_line and all(ENTITY.fullmatch(part) for part in reply.split(SEPARATOR.strip())))
-    return one_line
+        entities = reply.split(SEPARATOR.strip())
+        return reply == "none" or (is_one_line and all(ENTITY.fullmatch(entity) for entity in entities))
+    return is_one_line
 
 
-def lenient_label(reply: str, options: Sequence[str]) -> str:
-    """The label a reply says, or an empty string: it begins with it, or its first line names no other."""
-    line = words(reply.splitlines()[0]) if reply else []
-    found = _mentioned(line, options)
-    first = min(found, key=lambda option: found[option], default="")
-    if first and (found[first] == 0 or len(found) == 1):
-        return first
-    return ""
+def _judge_label(question: Question, reply: str) -> dict[str, Any]:
+    reference, prediction = question.answers[0], lenient_label(reply, question.options)
+    counts = {
+        option: (
+            int(option == prediction == reference),
+            int(option == prediction != reference),
+            int(option == reference != prediction),
+        )
+        for option in question.options
+    }
+    return {"label_correct": float(prediction == reference), "counts": counts}
 
 
-def lenient_number(reply: str) -> float | None:
-    """The number a reply says: it begins with it, or its first line holds no other."""
-    line = reply.replace("\u2212", "-").splitlines()[0].strip() if reply else ""
-    found = list(_NUMBER.finditer(line))
-    if found and (found[0].start() == 0 or len(found) == 1):
-        return float(found[0][0].replace(",", ""))
-    return None
+def _judge_labels(question: Question, reply: str) -> dict[str, Any]:
+    references, predictions = parse_items(question.answers[0]), lenient_labels(reply, question.options)
+    is_answer = bool(predictions) or words(reply)[:1] == ["none"]  # an empty reply does not state "none"
+    by_label = {
+        option: _count_matches(Counter(predictions & {option}), Counter(references & {option}))
+        for option in question.options
+    }
+    return {
+        "label_correct": float(is_answer and predictions == references),
+        "counts": {"": _count_matches(Counter(predictions), Counter(references))},
+        "counts_by_label": by_label,
+    }
 
 
-def lenient_labels(reply: str, options: Sequence[str]) -> set[str]:
-    """All labels that a reply's first line names."""
-    return set(_mentioned(words(reply.splitlines()[0]) if reply else [], options))
+def _judge_entities(question: Question, reply: str) -> dict[str, Any]:
+    return {"counts": {"": _count_matches(parse_entities(reply), parse_entities(question.answers[0]))}}
 
 
-def parse_entities(reply: str) -> Counter[str]:
-    """`mention (type); ...` as a multiset; letter case does not count."""
-    found = (ENTITY.fullmatch(part) for part in re.split(r"[;\n]", reply))
-    return Counter(f"{match[1]} ({match[2]})".casefold() for match in found if match)
+def _judge_short(question: Question, reply: str) -> dict[str, Any]:
+    """Exact match, and BioASQ's lenient accuracy: the reply may list five candidates, one of which must be right."""
+    references = {normalize_answer(answer) for answer in question.answers}
+    candidates = [reply, *re.split(r"[;,\n]", reply)[:MAX_LENIENT_CANDIDATES]]
+    return {
+        "primary_value": float(normalize_answer(reply) in references),
+        "lenient_correct": float(any(normalize_answer(candidate) in references for candidate in candidates)),
+    }
 
 
-def _mentioned(line: list[str], options: Sequence[str]) -> dict[str, int]:
-    """Options that stand in a line as whole words, and where; one inside a longer one is not meant."""
-    free, found = list(line), dict[str, int]()
-    for option in sorted(options, key=lambda text: -len(words(text))):
-        wanted = words(option)
-        for place in range(len(free) - len(wanted) + 1):
-            if wanted and free[place : place + len(wanted)] == wanted:
-                found.setdefault(option, place)
-                free[place : place + len(wanted)] = [""] * len(wanted)
-    return found
+def _judge_list(question: Question, reply: str) -> dict[str, Any]:
+    """F1 of the items, against the reference list that matches best."""
+    predicted, *references = (
+        Counter({normalize_answer(item) for item in parse_items(text)}) for text in (reply, *question.answers)
+    )
+    return {"primary_value": max(f1_from_counts(*_count_matches(predicted, reference)) for reference in references)}
 
 
-def _primary_value(question: Question, reply: str, rouge: float) -> float:
-    kind = question.kind
-    if kind == "short":
-        return float(any(normalize_answer(reply) == normalize_answer(answer) for answer in question.answers))
-    if kind == "list":
-        mine, *golds = ({normalize_answer(part) for part in _parts(text)} for text in (reply, *question.answers))
-        return max(f1_from_counts(*_overlap(Counter(mine), Counter(gold))) for gold in golds)
-    if kind == "number":
-        number = lenient_number(reply)
-        if number is None:
-            return 0.0
-        return float(any(abs(number - float(answer)) <= 1e-2 + 1e-9 for answer in question.answers))
-    return rouge
+def _judge_number(question: Question, reply: str) -> dict[str, Any]:
+    prediction = lenient_number(reply)
+    is_right = prediction is not None and any(
+        abs(prediction - float(answer)) <= NUMBER_TOLERANCE for answer in question.answers
+    )
+    return {"primary_value": float(is_right)}
 
 
-def _lenient(question: Question, reply: str) -> float:
-    """BioASQ's lenient accuracy: five candidates may be named, and one of them must be right."""
-    candidates = [reply, *re.split(r"[;,\n]", reply)[:5]]
-    right = {normalize_answer(answer) for answer in question.answers}
-    return float(any(normalize_answer(candidate) in right for candidate in candidates))
+def _judge_text(question: Question, reply: str) -> dict[str, Any]:
+    return {"primary_value": max(rouge_l(reply, answer) for answer in question.answers)}
 
 
-def _parts(text: str) -> set[str]:
-    return {part.strip() for part in text.split(SEPARATOR.strip()) if part.strip()} - {"none"}
+def _count_matches(predicted: Counter[str], reference: Counter[str]) -> tuple[int, int, int]:
+    """(true positives, false positives, false negatives) of two multisets."""
+    true_positives = sum((predicted & reference).values())
+    return true_positives, sum(predicted.values()) - true_positives, sum(reference.values()) - true_positives
 
 
-def _overlap(mine: Counter[str], theirs: Counter[str]) -> tuple[int, int, int]:
-    """(right, wrong, missed) of two multisets."""
-    right = sum((mine & theirs).values())
-    return right, sum(mine.values()) - right, sum(theirs.values()) - right
+_JUDGE_KIND: Mapping[str, Callable[[Question, str], dict[str, Any]]] = {  # kind -> further fields of `Judgement`
+    "label": _judge_label,
+    "labels": _judge_labels,
+    "entities": _judge_entities,
+    "short": _judge_short,
+    "list": _judge_list,
+    "number": _judge_number,
+    "text": _judge_text,
+}

@@ -1,4 +1,4 @@
-"""Measures of one reply against one answer, as the field computes them."""
+"""Text metrics of one prediction against one reference, as the field computes them."""
 
 from __future__ import annotations
 
@@ -17,28 +17,30 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalize_answer(text: str) -> str:
-    """Lower case without punctuation and articles, as SQuAD's evaluation script does it."""
+    """Lower-case and remove punctuation and articles, as SQuAD's evaluation script does."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
-def token_f1(reply: str, answer: str) -> float:
-    """F1 over the two bags of words (SQuAD); 1 when both are empty. The paper's F1 is almost surely this one."""
-    mine, theirs = normalize_answer(reply).split(), normalize_answer(answer).split()
-    if not mine or not theirs:
-        return float(mine == theirs)
-    common = sum((Counter(mine) & Counter(theirs)).values())
-    return f1_from_counts(common, len(mine) - common, len(theirs) - common)
+def token_f1(prediction: str, reference: str) -> float:
+    """F1 of the two bags of words (SQuAD); 1 when both are empty. Probably the F1 that the paper reports."""
+    predicted, expected = normalize_answer(prediction).split(), normalize_answer(reference).split()
+    if not predicted or not expected:
+        return float(predicted == expected)
+    common = sum((Counter(predicted) & Counter(expected)).values())
+    return f1_from_counts(common, len(predicted) - common, len(expected) - common)
 
 
-def rouge_l(reply: str, answer: str) -> float:
+def rouge_l(prediction: str, reference: str) -> float:
     """ROUGE-L F1 over words, without stemming."""
-    mine, theirs = words(reply), words(answer)
-    if not mine or not theirs:
+    predicted, expected = words(prediction), words(reference)
+    if not predicted or not expected:
         return 0.0
-    common: int = LCSseq.similarity(mine, theirs)
-    return f1_from_counts(common, len(mine) - common, len(theirs) - common)
+    common: int = LCSseq.similarity(predicted, expected)
+    return f1_from_counts(common, len(predicted) - common, len(expected) - common)
 
 
-def f1_from_counts(right: float, wrong: float, missed: float) -> float:
-    """Harmonic mean of precision and recall from counts; 0 when nothing is right."""
-    return 2 * right / (2 * right + wrong + missed) if right else 0.0
+def f1_from_counts(true_positives: float, false_positives: float, false_negatives: float) -> float:
+    """F1 from counts; 0 without true positives."""
+    if not true_positives:
+        return 0.0
+    return 2 * true_positives / (2 * true_positives + false_positives + false_negatives)

@@ -17,7 +17,6 @@ from selfspec.export.licences import find_licence
 from selfspec.reporting.finished_run import FinishedRun
 from selfspec.reporting.harness_table import harness_markdown
 from selfspec.reporting.markdown import markdown_table
-from selfspec.reporting.results import MEASURES
 from selfspec.reporting.tables import NAMES, OFF_DOMAIN_MEASURES, find_score, format_cell, funnel_rows
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def render_card(run: FinishedRun, merged: MergeComparison | None) -> str:
         template=run.template,
         settings=markdown_table(["", ""], _setting_rows(run)),
         funnel=markdown_table(["dropped by", "reason", "rows"], funnel_rows(report["funnel"])),
-        scores=_score_tables(report, MEASURES),
+        scores=_score_tables(report, report["measures"]),
         off_domain=_score_tables(report["off_domain"], OFF_DOMAIN_MEASURES) if "off_domain" in report else "",
         harness=harness_markdown(report["harness"]) if report.get("harness") else "",
         questions=_describe_questions(config),
@@ -158,7 +157,7 @@ def _score_tables(report: Mapping[str, Any], measures: Iterable[str]) -> str:
     measures = [measure for measure in measures if find_score(scores, measure=measure, task="all")]
     tables = []
     for shots in sorted({row["shots"] for row in scores}):
-        rows = [[MEASURES[measure], *_score_cells(report, models, shots, measure)] for measure in measures]
+        rows = [[report["measures"][measure], *_score_cells(report, models, shots, measure)] for measure in measures]
         tables.append(f"{shots} shots:\n\n{markdown_table(heads, rows)}")
     return "\n\n".join(tables)
 

@@ -15,7 +15,6 @@ from selfspec.data.records import Example
 from selfspec.data.splits import round_robin
 from selfspec.data.text import words
 from selfspec.reporting.harness_table import harness_html
-from selfspec.reporting.results import MEASURES
 from selfspec.reporting.tables import NAMES, OFF_DOMAIN_MEASURES, find_score, format_number, funnel_rows
 
 SHOWN = 10  # rows of each sample
@@ -49,7 +48,7 @@ def render_page(
         report=report,
         models=models,
         names=NAMES,
-        measures=MEASURES,
+        measures=report["measures"],
         shot_counts=sorted({row["shots"] for row in report["scores"]}),
         tasks=report["metrics"],
         funnel=funnel_rows(report["funnel"]),

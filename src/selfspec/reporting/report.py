@@ -14,6 +14,7 @@ from selfspec.config.schema import Config
 from selfspec.data.jsonl import read_jsonl
 from selfspec.data.reading import read_all_questions, read_examples, read_seeds
 from selfspec.data.records import Question
+from selfspec.evaluation.reported_metrics import build_own_metrics
 from selfspec.generation.passages import passage_finder
 from selfspec.pipeline.build import Pipeline
 from selfspec.reporting.harness_table import compare_harness_results
@@ -40,6 +41,7 @@ def build_report(config: Config, stages: Pipeline, store: Store, title: str) -> 
     questions, answers = read_answers(store, stages.scores)
     examples, rounds = kept_round(stages, store)
     metrics = {name: (item.metric, *item.also) for name, item in config.evaluation.sets.items()}
+    own_metrics = build_own_metrics(config.evaluation.metrics)
     manifests = [store.manifest(stage.name, stage.key) for stage in stages.stages]
     report = {
         "title": title,
@@ -52,11 +54,12 @@ def build_report(config: Config, stages: Pipeline, store: Store, title: str) -> 
         "rounds": rounds,
         "funnel": json.loads((output_folder(store, examples) / "funnel.json").read_text()),
         "overlap": overlap_report(_training_texts(store, examples), questions, answers, resamples, metrics),
-        **compute_results(answers, questions, resamples, metrics),
+        **compute_results(answers, questions, resamples, metrics, own_metrics),
     }
     if stages.off_domain:
         asked, replies = read_answers(store, stages.off_domain)
-        report["off_domain"] = {"name": config.general.name, **compute_results(replies, asked, resamples)}
+        scores = compute_results(replies, asked, resamples, own_metrics=own_metrics)
+        report["off_domain"] = {"name": config.general.name, **scores}
     if stages.harness:
         found = {
             m: json.loads((output_folder(store, s) / "results.json").read_text()) for m, s in stages.harness.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
@@ -13,29 +12,19 @@ import numpy as np
 from selfspec.data.records import Question
 from selfspec.evaluation.intervals import (
     Array,
-    Interval,
-    Measure,
-    auc_measure,
     bootstrap_draws,
-    commonest_share,
-    mean_measure,
     mean_over_tasks,
     percentile_interval,
     widen,
 )
-from selfspec.evaluation.judgement import PRIMARY_METRICS, judge_reply
-from selfspec.evaluation.primary_metrics import metric_measure
+from selfspec.evaluation.judgement import judge_reply
+from selfspec.evaluation.primary_metrics import DEFAULT_METRICS
+from selfspec.evaluation.reported_metrics import REPORTED_METRICS, ReportedMetric, TaskReplies, task_measures
 
-MEASURES = {  # name -> how a table heads it
-    "token_f1": "token F1",
-    "rouge_l": "ROUGE-L",
-    "primary_metric": "primary metric",
-    "compliant": "format",
-    "label_accuracy": "label accuracy",
-    "option_accuracy": "option accuracy",
-    "option_auc": "option AUC",
-    "commonest": "commonest answer",
-}
+MEASURES = {name: metric.heading for name, metric in REPORTED_METRICS.items()}  # name -> heading in tables
+
+
+OwnMetrics = Mapping[str, ReportedMetric]
 
 
 PAIRS = (
@@ -73,6 +62,7 @@ def compute_results(
     questions: Sequence[Question],
     resamples: int,
     metrics: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    own_metrics: OwnMetrics = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Everything a report says of scores, as plain data.
 
@@ -81,14 +71,15 @@ def compute_results(
         questions: The evaluation set.
         resamples: Of the bootstrap.
         metrics: By task type, the primary metric and what else the field reports; without it the kind decides.
+        own_metrics: The user's metrics, by name.
     """
     metrics = {
-        question.task_type: metrics.get(question.task_type, (PRIMARY_METRICS[question.kind],)) for question in questions
+        question.task_type: metrics.get(question.task_type, (DEFAULT_METRICS[question.kind],)) for question in questions
     }
     asked = {question.id: question for question in questions}
     shots = sorted({row["shots"] for rows in answers.values() for row in rows})
     scored = {
-        (model, k): score_model([row for row in rows if row["shots"] == k], asked, resamples, metrics)
+        (model, k): score_model([row for row in rows if row["shots"] == k], asked, resamples, metrics, own_metrics)
         for model, rows in answers.items()
         for k in shots
     }
@@ -104,6 +95,7 @@ def compute_results(
     answered = {row["id"] for rows in answers.values() for row in rows}
     questions = [question for question in questions if question.id in answered]
     return {
+        "measures": {**MEASURES, **{name: metric.heading for name, metric in own_metrics.items()}},
         "scores": cells,
         "differences": differences,
         "lines": _lines(questions),
@@ -112,7 +104,11 @@ def compute_results(
 
 
 def score_model(
-    rows: Answers, asked: Mapping[str, Question], resamples: int, metrics: Mapping[str, Sequence[str]]
+    rows: Answers,
+    asked: Mapping[str, Question],
+    resamples: int,
+    metrics: Mapping[str, Sequence[str]],
+    own_metrics: OwnMetrics = MappingProxyType({}),
 ) -> Scored:
     """Every measure of one model at one number of shots, for all bootstrap samples: the mean over draws of shots."""
     by_task: dict[str, dict[str, Array]] = {}
@@ -121,51 +117,32 @@ def score_model(
         mine = sorted((row for row in rows if row["task_type"] == task), key=lambda row: str(row["id"]))
         draws = [[row for row in mine if row["draw"] == draw] for draw in sorted({row["draw"] for row in mine})]
         drawn = bootstrap_draws(len(draws[0]), resamples, task)  # the same questions of each draw
-        measured = [_measures(some, [asked[row["id"]] for row in some], metrics[task]) for some in draws]
+        measured = [
+            task_measures(_task_replies(some, [asked[row["id"]] for row in some], metrics[task]), own_metrics)
+            for some in draws
+        ]
         for measure in measured[0]:
+            if not all(measure in each for each in measured):  # no reply of a draw has a value
+                continue
             values = [each[measure](drawn) for each in measured]
             by_task.setdefault(measure, {})[task] = widen(np.mean(values, axis=0), len(draws[0]))
             by_draw.setdefault(measure, []).append([float(value[0]) for value in values])
     return Scored(by_task, by_draw)
 
 
-def _measures(rows: Answers, questions: Sequence[Question], metrics: Sequence[str]) -> dict[str, Measure]:
-    """What can be measured on the questions of one task."""
-    judged = [judge_reply(q, row["reply"], row["finished"]) for q, row in zip(questions, rows, strict=True)]
-    topics = [question.topic for question in questions]
-    measures = {
-        "token_f1": mean_measure([j.token_f1 for j in judged]),
-        "rouge_l": mean_measure([j.rouge_l for j in judged]),
-        "compliant": mean_measure([j.compliant for j in judged]),
-        "primary_metric": metric_measure(metrics[0], judged, topics),
-        **{name: metric_measure(name, judged, topics) for name in metrics[1:]},
-    }
-    correct = [j.label_correct for j in judged if j.label_correct is not None]
-    if correct:
-        measures["label_accuracy"] = mean_measure(correct)
-    if questions[0].kind == "label":
-        logprobs = [
-            dict(zip(q.options, row["option_logprobs"], strict=True)) for q, row in zip(questions, rows, strict=True)
-        ]
-        gold = [question.answers[0] for question in questions]
-        chosen = [max(options, key=lambda option: options[option]) for options in logprobs]
-        hits = [float(choice == answer) for choice, answer in zip(chosen, gold, strict=True)]
-        measures["option_accuracy"] = mean_measure(hits)
-        if len({frozenset(question.options) for question in questions}) == 1:  # margins compare within one set alone
-            measures["option_auc"] = auc_measure([option_margins(options) for options in logprobs], gold)
-        measures["commonest"] = commonest_share(chosen)
-    return measures
-
-
-def option_margins(logprobs: Mapping[str, float]) -> dict[str, float]:
-    """By how much each option's log-probability exceeds that of the others together."""
-
-    def others(option: str) -> float:
-        rest = [value for name, value in logprobs.items() if name != option]
-        top = max(rest)
-        return top + math.log(sum(math.exp(value - top) for value in rest))
-
-    return {option: value - others(option) for option, value in logprobs.items()}
+def _task_replies(rows: Answers, questions: Sequence[Question], metrics: Sequence[str]) -> TaskReplies:
+    """The stored replies to the questions of one task, judged."""
+    pairs = list(zip(questions, rows, strict=True))
+    return TaskReplies(
+        questions,
+        replies=[row["reply"] for row in rows],
+        judgements=[judge_reply(question, row["reply"], row["finished"]) for question, row in pairs],
+        option_logprobs=[
+            dict(zip(question.options, row["option_logprobs"], strict=True)) if question.kind == "label" else {}
+            for question, row in pairs
+        ],
+        metrics=metrics,
+    )
 
 
 def _cells(place: Mapping[str, Any], scored: Scored, measure: str) -> list[dict[str, Any]]:
@@ -191,13 +168,15 @@ def _differences(one: str, other: str, shots: int, mine: Scored, theirs: Scored)
         if measure == "commonest":
             continue
         place = {"model": one, "minus": other, "shots": shots, "measure": measure}
-        for task, values in mine.by_task.get(measure, {}).items():
-            gap: Interval = percentile_interval(values - theirs.by_task[measure][task])
-            found.append({**place, "task": task, **asdict(gap)})
-        overall, other_overall = mine.overall(measure), theirs.overall(measure)
-        if overall is not None and other_overall is not None:
-            gap = percentile_interval(overall - other_overall)
-            found.append({**place, "task": "all", **asdict(gap)})
+        one_by_task, other_by_task = mine.by_task.get(measure, {}), theirs.by_task.get(measure, {})
+        tasks = [task for task in one_by_task if task in other_by_task]
+        gaps = {task: one_by_task[task] - other_by_task[task] for task in tasks}
+        if tasks:
+            overalls = [
+                mean_over_tasks({task: values[task] for task in tasks}) for values in (one_by_task, other_by_task)
+            ]
+            gaps["all"] = overalls[0] - overalls[1]
+        found += [{**place, "task": task, **asdict(percentile_interval(gap))} for task, gap in gaps.items()]
     return found
 
 

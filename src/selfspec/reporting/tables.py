@@ -10,8 +10,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from selfspec.reporting.results import MEASURES
-
 # Format gain, knowledge gain, and what neither format nor a bias to one label can feign.
 MEASURES_IN_NOTES = {"format": "compliant", "label accuracy": "label_accuracy", "option AUC": "option_auc"}
 
@@ -49,7 +47,7 @@ def find_score(rows: list[dict[str, Any]], **place: Any) -> dict[str, Any] | Non
 
 def results_table(report: Mapping[str, Any]) -> RenderableType:
     """The main table, what was forgotten, the harness's tasks if there are any, and how all this reads."""
-    parts = _measures(report, report["title"], MEASURES)
+    parts = _measures(report, report["title"], report["measures"])
     if elsewhere := report.get("off_domain"):
         parts += _measures(elsewhere, f"off-domain, {elsewhere['name']}", OFF_DOMAIN_MEASURES)
     if report.get("harness"):
@@ -77,7 +75,7 @@ def _measures(report: Mapping[str, Any], title: str, measures: Iterable[str]) ->
             place = {"model": models[-1], "shots": shots, "measure": measure, "task": "all"}
             gaps = [find_score(report["differences"], minus=other, **place) for other in models[:-1]]
             table.add_row(
-                MEASURES[measure],
+                report["measures"][measure],
                 *(format_number(c["value"]) if c else "" for c in cells),
                 *(Text(format_cell(g, signed=True), style=_style(g)) if g else "" for g in gaps),
             )

@@ -1,19 +1,23 @@
-"""A corpus: its documents, cut into passages, and what identifies it. Of any size, since it is read as a stream.
+"""A corpus: its documents, cut into passages, and its identity. It is read as a stream, so it can have any size.
 
-embedded:NAME        text that a Python package carries (see `embedded`)
-a folder or file     .txt (one document), .jsonl, .jsonl.gz, .parquet (a document a row; see `files`)
-anything else        a dataset of the hub (see `hub`)
+`retrieval.corpus` is one of
+    embedded:NAME        text that a Python package contains (see `embedded`)
+    a folder or file     .txt (one document), .jsonl, .jsonl.gz, .parquet (a document a row; see `files`)
+    another name         a dataset of the hub (see `hub`)
+    {_target_: ...}      an iterable of the user's own, over (id, text) of each document
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from selfspec.config.keys import key_values
 from selfspec.config.schema import RetrievalConfig
+from selfspec.config.targets import build_target, find_target
 from selfspec.errors import UserError
 from selfspec.retrieval.embedded import CORPORA, embedded_identity, read_embedded
 from selfspec.retrieval.files import READABLE, SUFFIXES, files_identity, read_text_files
@@ -23,36 +27,44 @@ from selfspec.retrieval.passage import Passage
 EMBEDDED = "embedded:"
 
 
-_END = re.compile(r"[.!?]['\")\]’”»]*$")  # a word that may end a sentence
+_SENTENCE_END = re.compile(r"[.!?]['\")\]’”»]*$")  # of a word
 
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 
 def read_corpus(config: RetrievalConfig) -> Iterator[tuple[str, str]]:
-    """(id, text) of each document, in an order that only the corpus decides; at most `config.limit`.
+    """(id, text) of each document, at most `config.limit`, in an order that depends on the corpus alone.
 
     Raises:
-        UserError: the corpus can't be had or read; the sentence says what to do.
+        UserError: the corpus can't be found or read.
     """
-    return islice(_all(config), config.limit)
+    return islice(_read_all(config), config.limit)
 
 
 def split_into_passages(config: RetrievalConfig) -> Iterator[Passage]:
-    """The corpus in pieces of at most `config.passage_words` words."""
+    """The corpus in passages of at most `config.passage_words` words."""
     return passages_of(read_corpus(config), config.passage_words)
 
 
 def passages_of(rows: Iterable[tuple[str, str]], words: int) -> Iterator[Passage]:
-    """Documents in pieces of at most so many words; a short one is one piece and keeps its id, an empty one is none."""
+    """Cut documents into passages.
+
+    A document that fits into one passage keeps its id; the passages of a longer one are numbered. An empty document
+    has no passage.
+
+    Args:
+        rows: (id, text) of each document.
+        words: The most words of a passage.
+    """
     for name, text in rows:
-        cuts = list(cut_at_sentences(text, words))
-        for number, piece in enumerate(cuts, 1):
-            yield Passage(name if len(cuts) == 1 else f"{name}#{number}", piece)
+        pieces = list(cut_at_sentences(text, words))
+        for number, piece in enumerate(pieces, 1):
+            yield Passage(name if len(pieces) == 1 else f"{name}#{number}", piece)
 
 
 def cut_at_sentences(text: str, limit: int) -> Iterator[str]:
-    """Pieces of at most `limit` words, cut at the last sentence end that fits, or between words where none does."""
+    """Pieces of at most `limit` words, cut after the last sentence that fits, or between words if none does."""
     words = text.split()
     start = 0
     while start < len(words):
@@ -64,40 +76,58 @@ def cut_at_sentences(text: str, limit: int) -> Iterator[str]:
 
 
 def corpus_identity(config: RetrievalConfig) -> str | dict[str, Any]:
-    """What the corpus is, for the key of a stage: no text is read, and no path of this machine is in it.
+    """What identifies the corpus in the key of a stage: no text is read, and no local path is part of it.
 
     Raises:
-        UserError: there is no such package, path or name.
+        UserError: there is no such package, path, name or target.
     """
-    name = _name(config)
-    if name.startswith(EMBEDDED):
-        return embedded_identity(name.removeprefix(EMBEDDED))
-    if path := _path(name):
+    corpus = _require_corpus(config)
+    if isinstance(corpus, Mapping):
+        find_target("retrieval.corpus", corpus)
+        return dict(key_values(dict(corpus)))
+    if corpus.startswith(EMBEDDED):
+        return embedded_identity(corpus.removeprefix(EMBEDDED))
+    if path := _local_path(corpus):
         return files_identity(path)
-    return {"hub": name, "config": config.config, "split": config.split or SPLIT, "revision": config.revision}
+    return {"hub": corpus, "config": config.config, "split": config.split or SPLIT, "revision": config.revision}
 
 
-def _all(config: RetrievalConfig) -> Iterator[tuple[str, str]]:
-    name, field = _name(config), config.text_field or "text"
-    if name.startswith(EMBEDDED):
-        return read_embedded(name.removeprefix(EMBEDDED))
-    if path := _path(name):
+def _read_all(config: RetrievalConfig) -> Iterator[tuple[str, str]]:
+    corpus, field = _require_corpus(config), config.text_field or "text"
+    if isinstance(corpus, Mapping):
+        return _read_own(corpus)
+    if corpus.startswith(EMBEDDED):
+        return read_embedded(corpus.removeprefix(EMBEDDED))
+    if path := _local_path(corpus):
         return read_text_files(path, field)
-    return read_hub_dataset(name, config, field)
+    return read_hub_dataset(corpus, config, field)
 
 
-def _name(config: RetrievalConfig) -> str:
+def _read_own(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The documents of a user's corpus, whose types are checked."""
+    corpus = build_target("retrieval.corpus", spec)
+    if not isinstance(corpus, Iterable):
+        raise UserError(f"retrieval.corpus: {spec['_target_']} can't be iterated; write __iter__ over (id, text).")
+    for document in corpus:
+        match document:
+            case (str(name), str(text)):
+                yield name, text
+            case _:
+                raise UserError(f"retrieval.corpus: {spec['_target_']} gave {document!r:.80}, not (id, text).")
+
+
+def _require_corpus(config: RetrievalConfig) -> str | dict[str, Any]:
     if not config.corpus:
         raise UserError(
-            f"retrieval={config.name} wants a corpus and retrieval.corpus is null (retrieval=bm25 takes the domain's "
+            f"retrieval={config.name} needs a corpus and retrieval.corpus is null (retrieval=bm25 takes the domain's "
             "own, if it names one); give a folder, a file or a dataset of the hub with retrieval.corpus=..., or set "
             "retrieval=none."
         )
     return config.corpus
 
 
-def _path(name: str) -> Path | None:
-    """The path that `name` is, or None when only the hub can know it."""
+def _local_path(name: str) -> Path | None:
+    """The existing path that `name` is, or None if it may be a dataset of the hub."""
     path = Path(name).expanduser()
     if path.exists():
         return path
@@ -110,5 +140,5 @@ def _path(name: str) -> Path | None:
 
 
 def _sentence_ends(words: list[str], place: int) -> bool:
-    """Whether a sentence ends before `words[place]` (after `e.g.` the next word is in lower case)."""
-    return bool(_END.search(words[place - 1])) and not words[place][0].islower()
+    """Whether a sentence ends before `words[place]`; the word after `e.g.` is in lower case."""
+    return bool(_SENTENCE_END.search(words[place - 1])) and not words[place][0].islower()

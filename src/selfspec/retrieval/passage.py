@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Passage:
-    """A document, or a piece of one."""
+    """A document, or a part of one."""
 
-    id: str  # HP:0001250, abstracts.jsonl:12, abstracts.jsonl:12#2 (its second piece)
+    id: str  # HP:0001250, abstracts.jsonl:12, abstracts.jsonl:12#2 (its second passage)
     text: str

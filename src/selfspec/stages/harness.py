@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from selfspec.config.schema import Config, EvaluationConfig, ModelConfig
-from selfspec.evaluation.harness import harness_identity, measure_task, task_index, task_names, wrap_for_harness
+from selfspec.evaluation.harness import harness_identity, measure_task, task_index, task_names
+from selfspec.evaluation.lm_eval_adapter import wrap_for_harness
 from selfspec.runtime.context import StageContext
 from selfspec.runtime.stage import stage
 from selfspec.runtime.store import load_or_compute_rows
@@ -33,8 +34,8 @@ def harness(
     evaluation: EvaluationConfig,
     seed: int,
 ) -> dict[str, Any]:
-    """`results.json`: one row a task and metric. A killed stage goes on after the last task that was done."""
-    manager = task_index(evaluation)  # a task that is not there is told before the weights are loaded
+    """Write `results.json`: one row for each task and metric. A requeued stage resumes at the next task."""
+    manager = task_index(evaluation)  # an unknown task is an error before the weights are loaded
     from selfspec.models.load import load_base, with_adapter
 
     base, tokenizer = load_base(model, context.config.paths, context.progress)
@@ -42,13 +43,13 @@ def harness(
     names = task_names(evaluation)
     with with_adapter(base, adapter) as network, context.progress.step(context.stage.label, None, "request") as step:
 
-        def finished() -> None:
+        def after_request() -> None:
             step.advance(1, name)
             context.stop.raise_if_set()
 
-        examinee = wrap_for_harness(network, tokenizer, model.context_length, evaluation.batch_size, finished)
+        wrapped = wrap_for_harness(network, tokenizer, model.context_length, evaluation.batch_size, after_request)
         for number, name in enumerate(names):
-            measure = partial(measure_task, name, manager, examinee, evaluation, seed)
+            measure = partial(measure_task, name, manager, wrapped, evaluation, seed)
             rows += load_or_compute_rows(context.work / f"task-{number:03d}.jsonl", measure)
     (context.output / "results.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return {"tasks": len(names), "results": len(rows)}

@@ -13,7 +13,7 @@ from selfspec.retrieval.corpus import corpus_identity, passages_of, read_corpus
 from selfspec.runtime.context import StageContext
 from selfspec.runtime.stage import stage
 
-CHECK_EVERY = 1000  # documents between two checks of the stop flag
+STOP_CHECK_DOCUMENTS = 1000  # documents between two checks of the stop flag
 
 
 def _identity(config: Config) -> dict[str, Any]:
@@ -24,24 +24,24 @@ def _identity(config: Config) -> dict[str, Any]:
 
 @stage(version=2, sections=("retrieval",), identity=_identity)
 def index(context: StageContext, *, retrieval: RetrievalConfig) -> dict[str, Any]:
-    """The index's files.
+    """Write the index's files; returns the numbers of documents and passages.
 
     Raises:
         UserError: the corpus can't be read, or has no text.
     """
-    documents = 0
+    num_documents = 0
 
-    def watched() -> Iterator[tuple[str, str]]:
-        nonlocal documents
+    def read_documents() -> Iterator[tuple[str, str]]:
+        nonlocal num_documents
         for document in read_corpus(retrieval):
-            documents += 1
+            num_documents += 1
             yield document
-            if documents % CHECK_EVERY == 0:
-                step.advance(CHECK_EVERY)
+            if num_documents % STOP_CHECK_DOCUMENTS == 0:
+                step.advance(STOP_CHECK_DOCUMENTS)
                 context.stop.raise_if_set()
 
     with context.progress.step(context.stage.label, retrieval.limit, "document") as step:
-        passages = build_index(passages_of(watched(), retrieval.passage_words), context.output)
-    if not passages:
+        num_passages = build_index(passages_of(read_documents(), retrieval.passage_words), context.output)
+    if not num_passages:
         raise UserError(f"retrieval.corpus={retrieval.corpus} has no text; give another, or set retrieval=none.")
-    return {"passages": passages, "documents": documents}
+    return {"passages": num_passages, "documents": num_documents}

@@ -1,4 +1,4 @@
-"""Public sets as evaluation questions (`evaluation=paper`; docs/benchmarks.md). No row of them is shipped.
+"""Public sets as evaluation questions (`evaluation=paper`; docs/benchmarks.md). None of their rows are shipped.
 
-`sources` reads rows of a local copy or of the hub, `rows` makes questions of them, `prepare` keeps these in the cache.
+`sources` reads rows from a local copy or the hub, `rows` turns them into questions, `prepare` caches the questions.
 """

@@ -1,4 +1,4 @@
-"""Public sets as files of questions and few-shot examples: made once, kept in the cache, told when they are missing."""
+"""Write public sets as files of questions and few-shot examples, once, into the cache."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from selfspec.config.schema import BenchmarkConfig, EvaluationConfig, TaskType
 from selfspec.data.jsonl import write_jsonl
 from selfspec.data.records import KINDS, Question, Seed
 from selfspec.errors import UserError, did_you_mean
-from selfspec.evaluation.benchmarks.rows import ROW_FORMS, BadRow, few_shot_example, questions_from_rows
+from selfspec.evaluation.benchmarks.fields import BadRow
+from selfspec.evaluation.benchmarks.rows import ROW_FORMS, few_shot_example, questions_from_rows
 from selfspec.evaluation.benchmarks.sources import SourceMissing, SplitMissing, read_split, source_identity
 from selfspec.evaluation.primary_metrics import check_metric
 from selfspec.runtime.files import explain_disk_errors
 
-READER = 1  # version of `sources` and `rows`: raised when they make other questions of the same rows
+READER_VERSION = 1  # of the modules beside this one: raise it when they make other questions of the same rows
 
 
-SHOTS_FILE = 200  # rows of the few-shot split that are looked at
+MAX_SHOT_ROWS = 200  # rows of the few-shot split that are read
 
 
-TOLERATED = 0.01  # share of rows that may not fit the schema: left out, and told
+MAX_BAD_SHARE = 0.01  # of rows that do not fit the schema; they are left out, with a note
 
 
 @dataclass(frozen=True)
 class PreparedBenchmark:
-    """A set that can be asked: files in the forms of `records`."""
+    """A set as files that `selfspec.data` reads."""
 
     name: str
     folder: Path
@@ -43,82 +44,91 @@ class PreparedBenchmark:
 
     @property
     def questions(self) -> Path:
-        """Evaluation questions, in the published order."""
+        """The evaluation questions, in the published order."""
         return self.folder / "questions.jsonl"
 
     @property
     def shots(self) -> Path | None:
-        """Few-shot examples, or None: then they come from the seeds."""
+        """The few-shot examples, or None if they come from the seeds."""
         return self.folder / "shots.jsonl" if self.facts["shots"] else None
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """Counts: rows, questions, shots, and what was wrong with rows."""
+        """Numbers of rows, questions, shots and bad rows, and the error of the first bad row."""
         return dict(json.loads((self.folder / "facts.json").read_text(encoding="utf-8")))
 
     def notes(self) -> list[str]:
-        """What a reader of the scores should know."""
-        told = []
+        """How the set differs from the published one, for readers of its scores."""
+        notes = []
         if self.config.rows is not None and self.facts["rows"] != self.config.rows:
-            told.append(
+            notes.append(
                 f"The set {self.name} has {self.facts['rows']} rows, and {self.config.rows} were published: its scores "
-                "can't be held against others'."
+                "can't be compared with others'."
             )
         if self.facts["bad"]:
-            told.append(f"{self.facts['bad']} rows of the set {self.name} are left out: {self.facts['first_bad']}.")
+            notes.append(f"{self.facts['bad']} rows of the set {self.name} are left out: {self.facts['first_bad']}.")
         if self.config.shots_split and not self.shots:
-            told.append(f"The set {self.name} has no rows for few-shot examples; they come from the seeds.")
-        return told
+            notes.append(f"The set {self.name} has no rows for few-shot examples; they come from the seeds.")
+        return notes
 
 
 def task_types(sets: Mapping[str, BenchmarkConfig]) -> dict[str, TaskType]:
-    """A task type a set, as the readers of `records` want them."""
+    """One task type for each set, as `selfspec.data` needs them to read the files."""
     return {name: TaskType(config.kind, name) for name, config in sets.items()}
 
 
 def prepare_benchmarks(config: EvaluationConfig, domain: str, cache: Path) -> tuple[list[PreparedBenchmark], list[str]]:
-    """(the sets of a domain, what is to be told of them). Missing ones are told, and the others go on.
+    """Prepare the sets of a domain that are available.
+
+    Returns:
+        The sets, and notes: which ones are missing and how to get them, and how the others differ from the published.
 
     Raises:
-        UserError: no set is at hand, or one that is at hand can't be used.
+        UserError: no set is available, or an available one can't be used.
     """
-    mine = {name: item for name, item in config.sets.items() if item.domain == domain}
-    if config.sets and not mine:
+    of_domain = {name: item for name, item in config.sets.items() if item.domain == domain}
+    if config.sets and not of_domain:
         known = sorted({item.domain for item in config.sets.values()})
         raise UserError(
             f"No set of evaluation={config.name} is of the domain {domain}; "
             f"{did_you_mean(domain, known)}there are sets of {', '.join(known)}."
         )
-    found, told = list[PreparedBenchmark](), list[str]()
-    for name, item in mine.items():
+    benchmarks, notes = list[PreparedBenchmark](), list[str]()
+    for name, item in of_domain.items():
         try:
-            found.append(prepare_benchmark(name, item, cache))
-            told += found[-1].notes()
+            benchmark = prepare_benchmark(name, item, cache)
         except SourceMissing as error:
-            told.append(str(error))
-    if mine and not found:
-        raise UserError(f"None of the sets of evaluation={config.name} is at hand. " + " ".join(told))
-    return found, told
+            notes.append(str(error))
+            continue
+        benchmarks.append(benchmark)
+        notes += benchmark.notes()
+    if of_domain and not benchmarks:
+        raise UserError(f"None of the sets of evaluation={config.name} is available. " + " ".join(notes))
+    return benchmarks, notes
 
 
 def prepare_benchmark(name: str, config: BenchmarkConfig, cache: Path) -> PreparedBenchmark:
-    """The set as files under `cache`, made if they are not there.
+    """The set as files under `cache`, which are written if they do not exist.
 
     Raises:
-        Missing: the set is not at hand; how to get it.
+        SourceMissing: the set is not available; the message says how to get it.
         UserError: its YAML or its rows can't be used.
     """
     check_benchmark(name, config)
-    key = digest([name, key_values(config), source_identity(name, config), READER])[:12]
+    key = digest([name, key_values(config), source_identity(name, config), READER_VERSION])[:12]
     prepared = PreparedBenchmark(name, cache / "benchmarks" / f"{name}-{key}", config)
     if not prepared.folder.exists():
         with explain_disk_errors(cache):
-            _make(prepared)
+            _write_benchmark(prepared)
     return prepared
 
 
 def check_benchmark(name: str, config: BenchmarkConfig) -> None:
-    """Refuse values that no set can have."""
+    """Refuse a kind, form or metric that does not exist.
+
+    Raises:
+        UserError: one does not.
+    """
     for key, allowed in (("kind", KINDS), ("form", ROW_FORMS)):
         value = getattr(config, key)
         if value not in allowed:
@@ -127,49 +137,47 @@ def check_benchmark(name: str, config: BenchmarkConfig) -> None:
         check_metric(metric, config.kind, config.options)
 
 
-def _make(prepared: PreparedBenchmark) -> None:
-    """Write the set's folder, whole or not at all."""
+def _write_benchmark(prepared: PreparedBenchmark) -> None:
+    """Write the set's folder atomically."""
     draft = prepared.folder.with_name(f".{prepared.folder.name}.{uuid.uuid4().hex}")
-    asked, facts = _asked(prepared.name, prepared.config)
-    shots = _shots(prepared.name, prepared.config, asked)
+    questions, facts = _read_questions(prepared.name, prepared.config)
+    shots = _read_shots(prepared.name, prepared.config, questions)
     draft.mkdir(parents=True)
     try:
-        write_jsonl(draft / "questions.jsonl", asked)
+        write_jsonl(draft / "questions.jsonl", questions)
         write_jsonl(draft / "shots.jsonl", shots)
         facts = {"name": prepared.name, "licence": prepared.config.licence, **facts, "shots": len(shots)}
         (draft / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        with contextlib.suppress(OSError):  # another process made the same
+        with contextlib.suppress(OSError):  # another process has written the same folder
             draft.rename(prepared.folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _asked(name: str, config: BenchmarkConfig) -> tuple[list[Question], dict[str, Any]]:
+def _read_questions(name: str, config: BenchmarkConfig) -> tuple[list[Question], dict[str, Any]]:
+    """The questions of the evaluated split, and the facts about its rows."""
     rows = list(read_split(name, config, config.split))
     if not rows:
-        raise UserError(f"The split '{config.split}' of the set {name} has no rows{_which(config)}.")
-    made = list(questions_from_rows(name, config, rows))
-    bad = [item for item in made if isinstance(item, BadRow)]
-    asked = [item for item in made if isinstance(item, Question)]
-    if len(bad) > TOLERATED * len(rows) or not asked:
+        condition = f" with {config.where}" if config.where else ""
+        raise UserError(f"The split '{config.split}' of the set {name} has no rows{condition}.")
+    results = list(questions_from_rows(name, config, rows))
+    bad = [item for item in results if isinstance(item, BadRow)]
+    questions = [item for item in results if isinstance(item, Question)]
+    if len(bad) > MAX_BAD_SHARE * len(rows) or not questions:
         first = bad[0] if bad else f"every answer is one of {', '.join(config.leave_out)}"
         raise UserError(f"{len(bad)} of {len(rows)} rows do not fit conf/benchmark/{name}.yaml: {first}.")
-    facts = {"rows": len(rows), "questions": len(asked), "bad": len(bad), "first_bad": str(bad[0]) if bad else ""}
-    return asked, facts
+    first_bad = str(bad[0]) if bad else ""
+    return questions, {"rows": len(rows), "questions": len(questions), "bad": len(bad), "first_bad": first_bad}
 
 
-def _which(config: BenchmarkConfig) -> str:
-    return f" with {config.where}" if config.where else ""
-
-
-def _shots(name: str, config: BenchmarkConfig, asked: list[Question]) -> list[Seed]:
-    """Few-shot examples: of the first rows of their split, those that fit and are no test question."""
+def _read_shots(name: str, config: BenchmarkConfig, questions: list[Question]) -> list[Seed]:
+    """Few-shot examples from the first rows of their split, without those whose input is that of a test question."""
     if not config.shots_split:
         return []
     try:
-        rows = list(islice(read_split(name, config, config.shots_split), SHOTS_FILE))
+        rows = list(islice(read_split(name, config, config.shots_split), MAX_SHOT_ROWS))
     except SplitMissing:
         return []
-    taken = {question.input for question in asked}
-    made = [item for item in questions_from_rows(name, config, rows) if isinstance(item, Question)]
-    return [few_shot_example(question) for question in made if question.input not in taken]
+    test_inputs = {question.input for question in questions}
+    candidates = [item for item in questions_from_rows(name, config, rows) if isinstance(item, Question)]
+    return [few_shot_example(question) for question in candidates if question.input not in test_inputs]

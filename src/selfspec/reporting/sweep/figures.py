@@ -10,7 +10,6 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from selfspec.reporting.results import MEASURES
 from selfspec.reporting.sweep.panels import COLOURS, FAINT, GREY, SYMBOLS, Plot, arranged, error_bars, titled
 from selfspec.reporting.sweep.state import Estimate, StageState
 from selfspec.reporting.sweep.table import GAIN, HEADS, Row, Table, format_estimate, row_sentences
@@ -252,7 +251,7 @@ def _means(rows: Rows, x: str, model: str) -> dict[Any, float]:
 
 
 def _measured(rows: Rows) -> str:
-    return f"{MEASURES[rows[0].measure]}, {_count(rows[0].shots, 'shot')}"
+    return f"{rows[0].job.measures[rows[0].measure]}, {_count(rows[0].shots, 'shot')}"
 
 
 def _count(number: int, name: str) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from selfspec.reporting.markdown import markdown_table
-from selfspec.reporting.results import MEASURES
 from selfspec.reporting.sweep.state import JobState
 from selfspec.reporting.sweep.table import GAPS, HEADS, TITLES, Table, row_sentences
 
@@ -30,7 +29,7 @@ def sweep_markdown(title: str, said: Sequence[str], table: Table, others: Sequen
             for row in table.rows
             if row.measure == measure
         ]
-        name = MEASURES[measure]
+        name = table.measures[measure]
         parts += [f"## {name[0].upper()}{name[1:]}", markdown_table(heads, rows)]
     if others:
         why = [[*_chosen(job, table), job.state, job.message, job.log] for job in others]

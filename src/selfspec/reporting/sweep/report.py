@@ -14,7 +14,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
-from selfspec.reporting.results import MEASURES
 from selfspec.reporting.sweep.markdown import sweep_markdown
 from selfspec.reporting.sweep.state import SweepState, read_sweep
 from selfspec.reporting.sweep.table import GAPS, HEADS, TITLES, Table, format_estimate, over_seeds, table_of
@@ -64,7 +63,7 @@ def _page(sweep: SweepState, table: Table, **facts: Any) -> str:
         chances={job.choices["domain"]: job.chance for job in sweep.jobs if job.chance is not None},
         drawn=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         heads=HEADS,
-        measures=MEASURES,
+        measures=table.measures,
         titles=TITLES,
         gaps=[name for name in GAPS if name in table.columns],
         figures=draw_figures(table, sweep.stages),

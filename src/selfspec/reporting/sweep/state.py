@@ -66,6 +66,7 @@ class JobState:
     message: str
     log: str
     estimates: Mapping[Place, Estimate]
+    measures: Mapping[str, str]  # name -> heading in tables
     chance: float | None  # what guessing gives on closed labels
 
     def at(self, model: str, shots: int, measure: str, task: str = "all") -> Estimate | None:
@@ -156,6 +157,7 @@ def _job(record: Mapping[str, Any], stages: Mapping[str, StageState], sweep: Pat
         message=told,
         log=log,
         estimates=estimates,
+        measures=report.get("measures") or {},
         chance=sum(chances) / len(chances) if chances else None,
     )
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from selfspec.reporting.results import MEASURES
 from selfspec.reporting.sweep.state import Estimate, JobState
 from selfspec.reporting.tables import NAMES, format_number
 
@@ -76,7 +75,7 @@ class Table:
     fixed: Mapping[str, Any]
     other: Mapping[int, str]  # by job, overrides that no choice tells and that not all jobs have
     shots: tuple[int, ...]
-    measures: tuple[str, ...]
+    measures: Mapping[str, str]  # name -> heading
     columns: tuple[str, ...]  # of SHOWN, those with a value somewhere
 
     @property
@@ -98,18 +97,19 @@ def table_of(jobs: Sequence[JobState]) -> Table:
     rows = []
     for job in jobs:
         for shots in sorted({place[1] for place in job.estimates}):
-            for measure in MEASURES:
+            for measure in job.measures:
                 found = {model: job.at(model, shots, measure) for model in SHOWN}
                 cells = {model: estimate for model, estimate in found.items() if estimate}
                 if cells:
                     rows.append(Row(job, other[job.number], shots, measure, cells))
+    headings = {name: heading for job in jobs for name, heading in job.measures.items()}
     return Table(
         rows=tuple(rows),
         varying=tuple(name for name in HEADS if len(values[name]) > 1),
         fixed={name: values[name][0] for name in HEADS if len(values[name]) == 1},
         other=other,
         shots=tuple(sorted({row.shots for row in rows})),
-        measures=tuple(measure for measure in MEASURES if any(row.measure == measure for row in rows)),
+        measures={name: head for name, head in headings.items() if any(row.measure == name for row in rows)},
         columns=tuple(model for model in SHOWN if any(model in row.cells for row in rows)),
     )
 
