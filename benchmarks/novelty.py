@@ -13,6 +13,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from selfspec.data.records import Draft
 from selfspec.filters.novelty import Novelty
+from selfspec.filters.protocol import Candidate
 
 
 def rows(count: int) -> list[Draft]:
@@ -31,10 +32,10 @@ def rows(count: int) -> list[Draft]:
 
 def ours(drafts: list[Draft]) -> list[bool]:
     novelty, kept = Novelty([], 0.7), []
-    for draft in drafts:
-        new = not novelty.check(draft)
+    for candidate in (Candidate("", draft, "text") for draft in drafts):
+        new = not novelty.check(candidate)
         if new:
-            novelty.keep(draft, "")
+            novelty.keep(candidate)
         kept.append(new)
     return kept
 

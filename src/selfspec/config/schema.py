@@ -103,7 +103,7 @@ class ResponsesConfig:
 
 @dataclass(frozen=True)
 class FiltersConfig:
-    """Which filters drop rows. One switched off lets every row through."""
+    """Which filters drop candidates."""
 
     form: bool
     echo: bool
@@ -115,22 +115,23 @@ class FiltersConfig:
     self_consistency: bool
     judge: bool
     balance: bool
+    extra: tuple[dict[str, Any], ...] = ()  # filters of the user's own: {_target_: package.Class, argument: value}
 
 
 @dataclass(frozen=True)
 class ContaminationConfig:
-    """What synthetic inputs may not overlap with."""
+    """Evaluation questions that synthetic inputs may not overlap with."""
 
-    against: tuple[str, ...] = runtime_field()  # files of evaluation questions; they count by their sha256
-    words: int = 8  # in a row that both have; METHOD looks at 8 and 13
+    against: tuple[str, ...] = runtime_field()  # files of evaluation questions; their sha256 is in the key
+    words: int = 8  # of the shortest run that counts as an overlap
 
 
 @dataclass(frozen=True)
 class SelfConsistencyConfig:
-    """Closed labels are answered again and again; the majority's answer stands."""
+    """Closed tasks are answered several times; the majority's label becomes the answer."""
 
     samples: int
-    majority: float  # the least share of the samples
+    majority: float  # smallest share of the samples
     temperature: float
 
 
@@ -139,7 +140,7 @@ class JudgeConfig:
     """The base model judges its own answers by the log-probability of YES against NO, calibrated on seeds."""
 
     shots: int
-    least_auc: float  # on seeds against corrupted seeds; under it nothing is dropped
+    least_auc: float  # of right against corrupted answers of seeds; with a lower one nothing is dropped
     batch_size: int
 
 

@@ -20,6 +20,7 @@ from selfspec.evaluation.metrics import normalize_answer
 from selfspec.filters.contamination import Contamination
 from selfspec.filters.duplicate import DuplicateInputs
 from selfspec.filters.novelty import Novelty
+from selfspec.filters.protocol import Candidate
 from selfspec.launch.preparation import check_seed_counts
 from selfspec.prompts.templates import INPUT_STOP
 
@@ -106,12 +107,12 @@ def near_duplicates(some: Sequence[Line], threshold: float) -> Iterator[str]:
     known, inputs = Novelty([], threshold), DuplicateInputs([])
     for line in some:
         row = line.row
-        draft = Draft(row.task_type, row.instruction, row.input, row.options)
-        if reason := inputs.check(draft) or known.check(draft):
-            yield f"{line.place}: nothing new, {reason}."
         name = f"line {line.number} of {line.path.name}"
-        known.keep(draft, name)
-        inputs.keep(draft.input, name)
+        candidate = Candidate(name, Draft(row.task_type, row.instruction, row.input, row.options), row.kind)
+        if reason := inputs.check(candidate) or known.check(candidate):
+            yield f"{line.place}: nothing new, {reason}."
+        known.keep(candidate)
+        inputs.keep(candidate)
 
 
 def balance(some: Sequence[Line]) -> Iterator[str]:
@@ -196,7 +197,7 @@ def overlaps(config: Config, found: Findings) -> Iterator[str]:
     asked = [(line.row.id, line.row.input or line.row.instruction) for line in found.questions]
     runs = Contamination(asked, config.generation.contamination.words)
     for line in found.seeds:
-        if reason := runs.check(line.row.input):
+        if reason := runs.check_passage(line.row.input):
             yield f"{line.place}: the input has {reason}, an evaluation question."
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from selfspec.data.records import ENTITY, SEPARATOR, Question
 from selfspec.data.text import words
 from selfspec.evaluation.metrics import f1_from_counts, normalize_answer, rouge_l, token_f1
-from selfspec.filters.answer import canonical_label
+from selfspec.filters.labels import canonical_label
 
 MAX_NEW_TOKENS = {
     "label": 16,

@@ -19,6 +19,7 @@ from selfspec.data.splits import split_seeds
 from selfspec.errors import UserError
 from selfspec.evaluation.benchmarks.prepare import prepare_benchmarks
 from selfspec.evaluation.harness import check_harness
+from selfspec.filters.custom import check_custom_filters
 from selfspec.launch.resources import devices_of
 from selfspec.models.nf4 import check_bitsandbytes
 from selfspec.models.weights import check_weights
@@ -46,6 +47,7 @@ def prepare_config(composed: DictConfig) -> Config:
             raise UserError(f"{error.full_key} has no value; give one with {error.full_key}=....") from None
         raise
     launcher = HydraConfig.get().launcher if HydraConfig.initialized() else {}
+    check_custom_filters(config.generation.filters.extra)
     config = _with_prepared_data(validate(config, devices_of("adapter", launcher)))
     _check_data(config)
     if config.plan:  # of what may be done elsewhere
