@@ -1,8 +1,8 @@
 """Novelty: ROUGE-L F1 with a seed or an accepted task, over instruction + input, may not exceed a threshold.
 
-ROUGE-L F1 of two word lists equals `Indel.normalized_similarity`, apart from rounding. So rapidfuzz finds the texts that
-reach the threshold or nearly do, and the formula of rouge_score decides among them: the decisions are exactly those of
-rouge_score, and much faster.
+ROUGE-L F1 of two word lists equals `Indel.normalized_similarity`, apart from rounding. So rapidfuzz finds the texts
+that reach the threshold or nearly do, and the formula of rouge_score decides among them: the decisions are exactly
+those of rouge_score, and much faster.
 Source: Self-Instruct (arXiv 2212.10560, section 2.2).
 """
 

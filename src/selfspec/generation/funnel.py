@@ -61,12 +61,12 @@ def count_reasons(rows: Iterable[Example]) -> dict[str, dict[str, int]]:
 
 
 def _too_few_message(num_examples: int, accepted: Sequence[Example], rows: Sequence[Example], limit: int) -> str:
-    counts = Counter(
-        {f"{name}: {r}": n for name, by_reason in count_reasons(rows).items() for r, n in by_reason.items()}
-    )
+    counts: Counter[str] = Counter()
+    for name, reasons in count_reasons(rows).items():
+        counts.update({f"{name}: {reason}": count for reason, count in reasons.items()})
     common = ", ".join(f"{reason} ({count})" for reason, count in counts.most_common(3)) or "no attempt was made"
     return (
-        f"Only {len(accepted)} of {num_examples} examples passed in {len(rows)} attempts (most were dropped for {common}); "
-        f"they are kept, so raise generation.max_attempts={limit} to continue from there, "
-        f"or set data_size.examples={max(len(accepted), 1)}."
+        f"Only {len(accepted)} of {num_examples} examples passed in {len(rows)} attempts "
+        f"(most were dropped for {common}); they are kept, so raise generation.max_attempts={limit} to continue from "
+        f"there, or set data_size.examples={max(len(accepted), 1)}."
     )
