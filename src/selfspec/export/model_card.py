@@ -109,6 +109,7 @@ def _choices(run: FinishedRun) -> Iterator[tuple[str, str]]:
 def _written(generation: GenerationConfig) -> Iterator[tuple[str, str]]:
     asked, answered = generation.instructions, generation.responses
     filters = [name for name, on in vars(generation.filters).items() if on is True]
+    filters += [str(spec["_target_"]) for spec in generation.filters.extra]
     kind = "of the task's own type first" if generation.demonstrations == "own_type" else "of any type"
     yield (
         "instructions",
