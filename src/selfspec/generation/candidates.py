@@ -32,12 +32,12 @@ from selfspec.runtime.context import StageContext
 
 @dataclass(frozen=True)
 class GenerationInputs:
-    """Files that examples are generated from, read."""
+    """Contents of the files that examples are generated from."""
 
     seeds: Sequence[Seed]
-    shown: Sequence[Seed]  # those that prompts may show
+    shown_seeds: Sequence[Seed]  # those that prompts may show
     questions: Sequence[tuple[str, str]]  # (id, text) of the evaluation questions
-    find: FindPassages  # passages for a task
+    find_passages: FindPassages
 
     @classmethod
     def read(
@@ -78,15 +78,24 @@ class CandidateRows:
             name: Pool(self.job, name, key, engines.get(name, self.load_responder)) for name, key in keys.items()
         }
         self.seeds_by_id = {seed.id: seed for seed in inputs.seeds}
-        constants = (inputs.seeds, inputs.shown, inputs.questions, self.domain, self.generation)
-        self.filters = build_filters(FilterContext(*constants, self.calibrate_judge))
+        context = FilterContext(
+            seeds=inputs.seeds,
+            shown_seeds=inputs.shown_seeds,
+            questions=inputs.questions,
+            domain=self.domain,
+            generation=self.generation,
+            calibration=self.calibrate_judge,
+        )
+        self.filters = build_filters(context)
         self.response_settings = ResponseSettings(
-            self.generation, self.domain, inputs.shown, self._find_passages, self.context_length
+            self.generation, self.domain, inputs.shown_seeds, self._find_passages, self.context_length
         )
 
     def block(self, number: int) -> list[Example]:
         """The examples of block `number`, dropped ones too, with their verdicts; blocks are read in order."""
-        rows = write_instructions(self.pools["instructions"], number, self.generation, self.domain, self.inputs.shown)
+        rows = write_instructions(
+            self.pools["instructions"], number, self.generation, self.domain, self.inputs.shown_seeds
+        )
         candidates = [self._candidate(number, place, row) for place, row in enumerate(rows)]
         read = partial(self._read_model_output, number)
         run_filters(self.filters, "task", candidates, read)
@@ -98,7 +107,7 @@ class CandidateRows:
     @cached_property
     def judge(self) -> Judge:
         """The base model as judge, with its prompt."""
-        return Judge(self.pools["judgements"], self.generation.judge, self.domain, self.inputs.shown)
+        return Judge(self.pools["judgements"], self.generation.judge, self.domain, self.inputs.shown_seeds)
 
     def calibrate_judge(self) -> Calibration:
         """What the judge's margins on the seeds show."""
@@ -107,14 +116,14 @@ class CandidateRows:
     def _candidate(self, number: int, place: int, row: dict[str, Any]) -> Candidate:
         draft = draft_from_row(row)
         return Candidate(
-            f"{number:05d}-{place:02d}",
-            draft,
-            self.domain.tasks[draft.task_type].kind,
-            number,
-            place,
-            row["finished"],
-            self._seeds(row["seeds"]),
-            row["sampler_seed"],
+            id=f"{number:05d}-{place:02d}",
+            draft=draft,
+            kind=self.domain.tasks[draft.task_type].kind,
+            block=number,
+            place=place,
+            finished=row["finished"],
+            seeds=self._seeds(row["seeds"]),
+            sampler_seed=row["sampler_seed"],
         )
 
     def _answer(self, candidates: Sequence[Candidate], number: int) -> None:
@@ -132,7 +141,7 @@ class CandidateRows:
 
     def _find_passages(self, task: Task) -> Sequence[Passage]:
         """Passages for a task, without those that a filter keeps out of prompts."""
-        return [passage for passage in self.inputs.find(task) if accepts_passage(self.filters, passage.text)]
+        return [passage for passage in self.inputs.find_passages(task) if accepts_passage(self.filters, passage.text)]
 
     def _read_model_output(self, number: int, name: str, candidates: Sequence[Candidate]) -> None:
         """Set what a filter reads of the model beside the answer, for some candidates of a block."""
