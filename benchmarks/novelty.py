@@ -13,6 +13,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from selfspec.data.records import Draft
 from selfspec.filters.novelty import Novelty
+from selfspec.filters.protocol import Candidate
 
 THRESHOLD = 0.7  # ROUGE-L
 
@@ -33,10 +34,10 @@ def random_drafts(count: int) -> list[Draft]:
 
 def novelty_filter(drafts: list[Draft]) -> list[bool]:
     novelty, decisions = Novelty([], THRESHOLD), []
-    for draft in drafts:
-        is_new = not novelty.check(draft)
+    for candidate in (Candidate("", draft, "text") for draft in drafts):
+        is_new = not novelty.check(candidate)
         if is_new:
-            novelty.keep(draft, "")
+            novelty.keep(candidate)
         decisions.append(is_new)
     return decisions
 

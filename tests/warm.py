@@ -26,6 +26,7 @@ def child(order: dict[str, object]) -> int:
     os.dup2(output, 2)
     os.chdir(str(order["cwd"]))
     os.environ.update(order["env"])  # type: ignore[arg-type]
+    sys.path[:0] = order["env"].get("PYTHONPATH", "").split(os.pathsep)  # type: ignore[attr-defined]
     sys.argv = [str(RUN), *order["arguments"]]  # type: ignore[misc]
     sys.stdout = os.fdopen(1, "w", buffering=1)
     sys.stderr = os.fdopen(2, "w", buffering=1)

@@ -407,7 +407,7 @@ def test_the_passage_of_an_evaluation_question_is_never_shown(tmp_path: Path) ->
     ]
     here, engine = job(tmp_path), Scripted("An answer.")
     stored(here, {"instructions": [{"place": n, **attempt("summarization", text_of(n))} for n in range(3)]})
-    made = ladder(here, reply=lambda: engine, find=lambda draft: planted, context=10_000).block(0)
+    made = ladder(here, load_responder=lambda: engine, find=lambda draft: planted, context_length=10_000).block(0)
     assert [row.documents for row in made] == [("clean", "too little")] * 3
     shown = "".join(item for batch in engine.asked for item in batch.items)
     assert planted[0].text in shown and planted[3].text in shown

@@ -81,6 +81,7 @@ class FiltersConfig:
     self_consistency: bool
     judge: bool
     balance: bool
+    extra: tuple[dict[str, Any], ...] = ()  # filters of the user's own: {_target_: package.Class, argument: value}
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,10 @@ def build_target(key: str, spec: Mapping[str, Any], *arguments: Any, **keywords:
         UserError: there is no such target, or it does not accept these arguments.
     """
     find_target(key, spec)
-    try:
-        return instantiate(dict(spec), *arguments, _convert_="all", **keywords)
-    except InstantiationException as error:
-        reason = error.__cause__ or error
+    try:  # Hydra would turn dataclasses among the arguments into dictionaries, so it does not get them
+        return instantiate({**spec, "_partial_": True}, _convert_="all")(*arguments, **keywords)
+    except Exception as error:
+        reason = (isinstance(error, InstantiationException) and error.__cause__) or error
         if isinstance(reason, UserError):
             raise reason from None
         raise UserError(f"{key}: {spec['_target_']} can't be created ({reason}); check its arguments.") from error
@@ -47,7 +47,7 @@ def find_target(key: str, spec: Mapping[str, Any]) -> Any:
     try:
         return get_object(str(spec["_target_"]))
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise UserError(f"{key}: {spec['_target_']} can't be imported ({reason}); is its package installed?") from error
 
 

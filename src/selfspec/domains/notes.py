@@ -44,7 +44,7 @@ def find_overlaps(seeds: Sequence[Line], questions: Sequence[Line], num_words: i
     texts = [(line.row.id, line.row.input or line.row.instruction) for line in questions]
     contamination = Contamination(texts, num_words)
     for line in seeds:
-        if reason := contamination.check(line.row.input):
+        if reason := contamination.check_passage(line.row.input):
             yield f"{line.location}: the input shares text with an evaluation question ({reason})."
 
 

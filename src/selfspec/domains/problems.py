@@ -10,6 +10,7 @@ from selfspec.domains.lines import Line, count_labels, describe_labels, group_by
 from selfspec.evaluation.judgement import is_compliant
 from selfspec.filters.duplicate import DuplicateInputs
 from selfspec.filters.novelty import Novelty
+from selfspec.filters.protocol import Candidate
 
 # A label is too frequent if it is the answer in more than this share of at least so many rows.
 MAX_LABEL_SHARE, MIN_ROWS_FOR_SHARE = 0.7, 6
@@ -20,12 +21,12 @@ def find_duplicates(lines: Sequence[Line], novelty_threshold: float) -> Iterator
     novelty, inputs = Novelty([], novelty_threshold), DuplicateInputs([])
     for line in lines:
         row = line.row
-        draft = Draft(row.task_type, row.instruction, row.input, row.options)
-        if reason := inputs.check(draft) or novelty.check(draft):
-            yield f"{line.location}: this row is a duplicate ({reason})."
         name = f"line {line.number} of {line.path.name}"
-        novelty.keep(draft, name)
-        inputs.keep(draft.input, name)
+        candidate = Candidate(name, Draft(row.task_type, row.instruction, row.input, row.options), row.kind)
+        if reason := inputs.check(candidate) or novelty.check(candidate):
+            yield f"{line.location}: this row is a duplicate ({reason})."
+        novelty.keep(candidate)
+        inputs.keep(candidate)
 
 
 def find_unbalanced_labels(lines: Sequence[Line]) -> Iterator[str]:

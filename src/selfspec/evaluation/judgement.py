@@ -19,7 +19,7 @@ from selfspec.evaluation.parsing import (
     parse_entities,
     parse_items,
 )
-from selfspec.filters.answer import canonical_label
+from selfspec.filters.labels import canonical_label
 
 MAX_NEW_TOKENS = {  # of a reply, by kind of question
     "label": 16,

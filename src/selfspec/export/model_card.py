@@ -107,6 +107,7 @@ def _setting_rows(run: FinishedRun) -> Iterator[tuple[str, str]]:
 def _generation_rows(generation: GenerationConfig) -> Iterator[tuple[str, str]]:
     instructions, responses = generation.instructions, generation.responses
     filters = [name for name, value in vars(generation.filters).items() if value is True]
+    filters += [str(spec["_target_"]) for spec in generation.filters.extra]
     seeds = "of the task's own type first" if generation.demonstrations == "own_type" else "of any type"
     yield (
         "instructions",

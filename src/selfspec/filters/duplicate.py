@@ -1,27 +1,48 @@
-"""Duplicates: an input that a seed or an earlier row has, too, but for case and punctuation. The first stays."""
+"""Duplicates: the input is that of a seed or of an earlier candidate, apart from case and punctuation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
-from selfspec.data.records import Draft, Seed
+from selfspec.data.records import Seed
 from selfspec.data.text import words
+from selfspec.filters.protocol import Candidate, Phase
 
 
 class DuplicateInputs:
-    """Remembers the inputs of the seeds and of what was kept."""
+    """Drops a task whose input a seed or an earlier task has. The first one stays.
+
+    Args:
+        seeds: Their inputs count as earlier ones.
+    """
+
+    phase: ClassVar[Phase] = "task"
+    needs: ClassVar = ("seeds",)
 
     def __init__(self, seeds: Sequence[Seed]) -> None:
-        self._names: dict[str, str] = {}
+        self._ids: dict[str, str] = {}  # normalized input -> id of the first that has it
         for seed in seeds:
-            self.keep(seed.input, seed.id)
+            self._remember(seed.input, seed.id)
 
-    def check(self, draft: Draft) -> str:
-        """Whose input this is, or an empty string."""
-        same = self._names.get(" ".join(words(draft.input)))
-        return f"same input as {same}" if same else ""
+    def check(self, candidate: Candidate) -> str:
+        """Return the reason for dropping the candidate, or an empty string."""
+        first = self._ids.get(_normalize(candidate.draft.input))
+        return f"same input as {first}" if first else ""
 
-    def keep(self, text: str, name: str) -> None:
-        """Later rows must have another input."""
-        if key := " ".join(words(text)):
-            self._names.setdefault(key, name)
+    def keep(self, candidate: Candidate) -> None:
+        """Later candidates must have another input."""
+        self._remember(candidate.draft.input, candidate.id)
+
+    @staticmethod
+    def summarize(reason: str) -> str:
+        """The reason without the id that it names."""
+        return reason.partition(" as ")[0]
+
+    def _remember(self, text: str, name: str) -> None:
+        if key := _normalize(text):
+            self._ids.setdefault(key, name)
+
+
+def _normalize(text: str) -> str:
+    return " ".join(words(text))

@@ -1,20 +1,34 @@
-"""Echo: the model repeats a seed that its prompt showed, instead of writing a task of its own."""
+"""Echo: the task repeats a seed of its own prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import ClassVar
 
-from selfspec.data.records import Draft, Seed
 from selfspec.data.text import longest_common_run, words
+from selfspec.filters.protocol import Candidate, Phase
 
-MAX_SHARE = 0.5  # ours: half of the input, in one run of words, stands in a seed shown
+MIN_RUN_WORDS = 5  # [O]: a shorter run of words is no echo
+MAX_SHARE = 0.5  # [O]: of the input's words that may be one run of words of a seed
 
 
-def check_echo(draft: Draft, shown: Sequence[Seed]) -> str:
-    """Why the draft is an echo, or an empty string."""
-    mine = words(draft.input) or words(draft.instruction)
-    for seed in shown:
-        theirs = words(seed.input) or words(seed.instruction)
-        if mine and longest_common_run(mine, theirs) >= max(5, MAX_SHARE * len(mine)):
-            return f"echo of {seed.id}"
-    return ""
+class Echo:
+    """Drops a task if a few-shot example of its prompt has half of its input as one run of words.
+
+    A task without input is compared by its instruction.
+    """
+
+    phase: ClassVar[Phase] = "task"
+
+    def check(self, candidate: Candidate) -> str:
+        """Return the reason for dropping the candidate, or an empty string."""
+        text = words(candidate.draft.input) or words(candidate.draft.instruction)
+        for seed in candidate.seeds:
+            seed_text = words(seed.input) or words(seed.instruction)
+            if text and longest_common_run(text, seed_text) >= max(MIN_RUN_WORDS, MAX_SHARE * len(text)):
+                return f"echo of {seed.id}"
+        return ""
+
+    @staticmethod
+    def summarize(reason: str) -> str:
+        """The reason without the seed's id."""
+        return reason.partition(" of ")[0]

@@ -1,27 +1,23 @@
-"""Candidate examples: written, answered and filtered, block by block."""
+"""Candidates: generated, answered and filtered, block by block."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from selfspec.config.schema import DomainConfig, GenerationConfig, RetrievalConfig
 from selfspec.data.reading import read_question_texts, read_seeds
-from selfspec.data.records import CLOSED_KINDS, Draft, Example, Seed, Task
+from selfspec.data.records import Draft, Example, Seed, Task
 from selfspec.data.splits import seed_subset, split_seeds
 from selfspec.engines.protocol import Engine
-from selfspec.filters.answer import check_answer, extractive_task_types
-from selfspec.filters.balance import LabelBalance
-from selfspec.filters.contamination import Contamination
-from selfspec.filters.duplicate import DuplicateInputs
-from selfspec.filters.echo import check_echo
-from selfspec.filters.form import check_form
-from selfspec.filters.judge import check_judgement
-from selfspec.filters.novelty import Novelty
-from selfspec.filters.self_consistency import check_votes
+from selfspec.filters.chain import accepts_passage, run_filters
+from selfspec.filters.context import FilterContext
+from selfspec.filters.judge import Calibration
+from selfspec.filters.protocol import Candidate
+from selfspec.filters.registry import build_filters
 from selfspec.generation.instructions import draft_from_row, write_instructions
 from selfspec.generation.judgements import Judge
 from selfspec.generation.passages import passage_finder
@@ -33,47 +29,14 @@ from selfspec.retrieval.passage import Passage
 from selfspec.runtime.context import StageContext
 
 
-@dataclass
-class Candidate:
-    """A row on its way down the ladder."""
-
-    id: str
-    place: int  # in its block
-    draft: Draft
-    kind: str
-    raw: dict[str, Any]  # what the pool of instructions holds
-    reply: dict[str, Any] = field(default_factory=dict)  # what the pool of responses holds
-    output: str = ""
-    verdicts: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def alive(self) -> bool:
-        """Whether nothing dropped it so far."""
-        return not any(self.verdicts.values())
-
-    def example(self, prompt: str) -> Example:
-        """The row as it is kept, with its past."""
-        return Example(
-            id=self.id,
-            **asdict(self.draft),
-            output=self.output,
-            seeds=tuple(self.raw["seeds"]),
-            response_seeds=tuple(self.reply.get("response_seeds", ())),
-            documents=tuple(self.reply.get("documents", ())),
-            sampler_seed=self.raw["sampler_seed"],
-            prompt=prompt,
-            verdicts=self.verdicts,
-        )
-
-
 @dataclass(frozen=True)
 class GenerationInputs:
-    """What rows are made from."""
+    """Contents of the files that examples are generated from."""
 
     seeds: Sequence[Seed]
-    shown: Sequence[Seed]
-    questions: Sequence[tuple[str, str]]  # (id, text) of what must not be overlapped
-    find: FindPassages  # passages for a task
+    shown_seeds: Sequence[Seed]  # those that prompts may show
+    questions: Sequence[tuple[str, str]]  # (id, text) of the evaluation questions
+    find_passages: FindPassages
 
     @classmethod
     def read(
@@ -84,139 +47,152 @@ class GenerationInputs:
         domain: DomainConfig,
         retrieval: RetrievalConfig,
     ) -> GenerationInputs:
-        """From the inputs of a stage."""
-        written = read_seeds(seeds, domain.tasks)
-        shown = seed_subset(split_seeds(written)[0], domain.seed_count)
+        """Read the inputs of a stage."""
+        all_seeds = read_seeds(seeds, domain.tasks)
+        shown = seed_subset(split_seeds(all_seeds)[0], domain.seed_count)
         questions = [text for path in against for text in read_question_texts(path)]
-        return cls(written, shown, questions, passage_finder(index, retrieval.passages))
+        return cls(all_seeds, shown, questions, passage_finder(index, retrieval.passages))
 
 
 @dataclass
 class CandidateRows:
-    """Makes blocks of judged rows, in order; a model is loaded at the first block that is not stored."""
+    """Generates blocks of filtered candidates, in order.
 
-    stage_context: StageContext
+    A model is loaded at the first block that is not in the store.
+    """
+
+    context: StageContext
     domain: DomainConfig
     generation: GenerationConfig
-    material: GenerationInputs
-    context: int  # tokens that the model can read
-    write: Callable[[], Engine]  # the base model
-    reply: Callable[[], Engine]  # the base model, or in later rounds the specialized one
+    inputs: GenerationInputs
+    context_length: int  # tokens
+    load_base: Callable[[], Engine]
+    load_responder: Callable[[], Engine]  # the base model, or in later rounds the specialized one
     prompts: PromptRenderer
     seed: int  # of the experiment
 
     def __post_init__(self) -> None:
-        """What the ladder remembers."""
-        seeds = self.material.seeds
+        """Build what all blocks share."""
+        inputs = self.inputs
         self.pools = self._open_pools()
-        self.by_id = {seed.id: seed for seed in seeds}
-        kinds = {name: task.kind for name, task in self.domain.tasks.items()}
-        self.grounded = extractive_task_types(seeds, kinds)
-        self.duplicates = DuplicateInputs(seeds)
-        self.novelty = Novelty(seeds, self.generation.filters.novelty_threshold)
-        known = [seed.input for seed in seeds]
-        self.contamination = Contamination(self.material.questions, self.generation.contamination.words, known)
-        self.answering = ResponseSettings(
-            self.generation, self.domain, self.material.shown, self.prompts, self._passages, self.context
+        self.seeds_by_id = {seed.id: seed for seed in inputs.seeds}
+        context = FilterContext(
+            seeds=inputs.seeds,
+            shown_seeds=inputs.shown_seeds,
+            questions=inputs.questions,
+            domain=self.domain,
+            generation=self.generation,
+            calibration=self.calibrate_judge,
+        )
+        self.filters = build_filters(context)
+        self.response_settings = ResponseSettings(
+            self.generation, self.domain, inputs.shown_seeds, self.prompts, self._find_passages, self.context_length
         )
 
     def _open_pools(self) -> dict[str, Pool]:
-        context, config = self.stage_context, self.generation
-        engines = {"instructions": self.write, "judgements": self.write}
+        stage, config = self.context.stage, self.generation
+        engines = {"instructions": self.load_base, "judgements": self.load_base}
         sizes = {"instructions": config.instructions.batch_size, "judgements": config.judge.batch_size}
         return {
             name: Pool(
-                context,
+                self.context,
                 name,
                 key,
                 self.seed,
-                sizes.get(name, config.responses.batch_size),
-                engines.get(name, self.reply),
+                batch_size=sizes.get(name, config.responses.batch_size),
+                load_engine=engines.get(name, self.load_responder),
             )
-            for name, key in pool_keys(context.stage.values, context.stage.inputs).items()
+            for name, key in pool_keys(stage.values, stage.inputs).items()
         }
 
     def block(self, number: int) -> list[Example]:
-        """The rows of block `number`, every one with its verdicts; blocks are asked for in order."""
-        shown = self.material.shown
-        raw = write_instructions(self.pools["instructions"], number, self.generation, self.domain, shown, self.prompts)
-        rows = [self._attempt(number, place, each) for place, each in enumerate(raw)]
-        for row in rows:
-            self._check_draft(row)
-        self._answer(number, [row for row in rows if row.alive])
-        filters = self.generation.filters
-        if filters.self_consistency:
-            self._vote(number, [row for row in rows if row.alive and row.kind in CLOSED_KINDS])
-        if filters.judge:
-            self._judge(number, [row for row in rows if row.alive])
-        if filters.balance:
-            balance = LabelBalance()
-            for row in (row for row in rows if row.alive and row.kind == "label" and row.output in row.draft.options):
-                row.verdicts["balance"] = balance.check(row.draft.task_type, row.output, row.draft.options)
-        return [row.example(prompts_hash(self.prompts.templates)) for row in rows]
+        """The examples of block `number`, dropped ones too, with their verdicts; blocks are read in order."""
+        rows = write_instructions(
+            self.pools["instructions"], number, self.generation, self.domain, self.inputs.shown_seeds, self.prompts
+        )
+        candidates = [self._candidate(number, place, row) for place, row in enumerate(rows)]
+        read = partial(self._read_model_output, number)
+        run_filters(self.filters, "task", candidates, read)
+        remaining = [candidate for candidate in candidates if candidate.is_accepted]
+        self._answer(remaining, number)
+        run_filters(self.filters, "answer", remaining, read)
+        prompt = prompts_hash(self.prompts.templates)
+        return [_example(candidate, prompt) for candidate in candidates]
 
     @cached_property
     def judge(self) -> Judge:
-        """The model as judge, with its prompt."""
-        return Judge(self.pools["judgements"], self.generation.judge, self.domain, self.material.shown, self.prompts)
+        """The base model as judge, with its prompt."""
+        return Judge(
+            self.pools["judgements"], self.generation.judge, self.domain, self.inputs.shown_seeds, self.prompts
+        )
 
-    def _attempt(self, number: int, place: int, raw: dict[str, Any]) -> Candidate:
-        draft = draft_from_row(raw)
-        return Candidate(f"{number:05d}-{place:02d}", place, draft, self.domain.tasks[draft.task_type].kind, raw)
+    def calibrate_judge(self) -> Calibration:
+        """What the judge's margins on the seeds show."""
+        return self.judge.calibration()
 
-    def _check_draft(self, row: Candidate) -> None:
-        """Verdicts up to the first that drops; what passes counts for the novelty of later rows."""
-        for name, check in self._draft_checks(row):
-            if getattr(self.generation.filters, name):
-                row.verdicts[name] = check()
-                if row.verdicts[name]:
-                    return
-        self.duplicates.keep(row.draft.input, row.id)
-        self.novelty.keep(row.draft, row.id)
+    def _candidate(self, number: int, place: int, row: dict[str, Any]) -> Candidate:
+        draft = draft_from_row(row)
+        return Candidate(
+            id=f"{number:05d}-{place:02d}",
+            draft=draft,
+            kind=self.domain.tasks[draft.task_type].kind,
+            block=number,
+            place=place,
+            finished=row["finished"],
+            seeds=self._seeds(row["seeds"]),
+            sampler_seed=row["sampler_seed"],
+        )
 
-    def _draft_checks(self, row: Candidate) -> Iterator[tuple[str, Callable[[], str]]]:
-        draft = row.draft
-        yield "form", lambda: check_form(draft, row.raw["finished"])
-        yield "echo", lambda: check_echo(draft, [self.by_id[seed] for seed in row.raw["seeds"]])
-        yield "duplicate", lambda: self.duplicates.check(draft)
-        yield "novelty", lambda: self.novelty.check(draft)
-        yield "contamination", lambda: self.contamination.check(draft.input)
+    def _answer(self, candidates: Sequence[Candidate], number: int) -> None:
+        rows = write_responses(self.pools["responses"], number, _drafts(candidates), self.response_settings)
+        self._check_places("responses", number, rows, candidates)
+        for candidate in candidates:
+            row = rows[candidate.place]
+            candidate.output = row["text"].strip()
+            candidate.output_finished = row["finished"]
+            candidate.output_seeds = self._seeds(row["response_seeds"])
+            candidate.documents = tuple(row["documents"])
 
-    def _answer(self, number: int, rows: Sequence[Candidate]) -> None:
-        pool, drafts = self.pools["responses"], [(row.place, row.draft) for row in rows]
-        found = write_responses(pool, number, drafts, self.answering)
-        self._same(pool, number, set(found), {row.place for row in rows})
-        for row in rows:
-            row.reply = found[row.place]
-            row.output = row.reply["text"].strip()
-            if self.generation.filters.answer:
-                shots = [self.by_id[seed] for seed in row.reply["response_seeds"]]
-                row.output, row.verdicts["answer"] = check_answer(
-                    row.draft, row.kind, row.output, row.reply["finished"], shots, row.draft.task_type in self.grounded
-                )
+    def _seeds(self, ids: Iterable[str]) -> tuple[Seed, ...]:
+        return tuple(self.seeds_by_id[seed] for seed in ids)
 
-    def _passages(self, task: Task) -> Sequence[Passage]:
-        """Passages for a task, those left out that an evaluation question overlaps."""
-        if not self.generation.filters.contamination:
-            return self.material.find(task)
-        return [passage for passage in self.material.find(task) if not self.contamination.check(passage.text)]
+    def _find_passages(self, task: Task) -> Sequence[Passage]:
+        """Passages for a task, without those that a filter keeps out of prompts."""
+        return [passage for passage in self.inputs.find_passages(task) if accepts_passage(self.filters, passage.text)]
 
-    def _vote(self, number: int, rows: Sequence[Candidate]) -> None:
-        pool, drafts = self.pools["votes"], [(row.place, row.draft) for row in rows]
-        found = sample_votes(pool, number, drafts, self.answering)
-        self._same(pool, number, set(found), {row.place for row in rows})
-        majority = self.generation.self_consistency.majority
-        for row in rows:
-            label, reason = check_votes(row.draft, row.kind, found[row.place], majority)
-            row.output, row.verdicts["self_consistency"] = label or row.output, reason
+    def _read_model_output(self, number: int, name: str, candidates: Sequence[Candidate]) -> None:
+        """Set what a filter reads of the model beside the answer, for some candidates of a block."""
+        if name == "votes":
+            samples = sample_votes(self.pools[name], number, _drafts(candidates), self.response_settings)
+            self._check_places(name, number, samples, candidates)
+            for candidate in candidates:
+                candidate.samples = tuple(samples[candidate.place])
+        else:
+            answered = [(each.place, each.draft, each.output) for each in candidates]
+            margins = self.judge.block(number, answered)
+            self._check_places(name, number, margins, candidates)
+            for candidate in candidates:
+                candidate.margin = margins[candidate.place]
 
-    def _judge(self, number: int, rows: Sequence[Candidate]) -> None:
-        found = self.judge.block(number, [(row.place, row.draft, row.output) for row in rows])
-        self._same(self.judge.pool, number, set(found), {row.place for row in rows})
-        calibration = self.judge.calibration()
-        for row in rows:
-            row.verdicts["judge"] = check_judgement(found[row.place], calibration)
+    def _check_places(self, name: str, number: int, places: Iterable[int], candidates: Sequence[Candidate]) -> None:
+        if set(places) != {candidate.place for candidate in candidates}:  # a filter changed, but not its version
+            raise RuntimeError(f"block {number} of {self.pools[name].key} holds other rows than passed the filters")
 
-    def _same(self, pool: Pool, number: int, found: set[int], wanted: set[int]) -> None:
-        if found != wanted:  # a filter changed, and its version did not
-            raise RuntimeError(f"block {number} of {pool.key} holds other rows than passed the filters")
+
+def _drafts(candidates: Iterable[Candidate]) -> list[tuple[int, Draft]]:
+    return [(candidate.place, candidate.draft) for candidate in candidates]
+
+
+def _example(candidate: Candidate, prompt: str) -> Example:
+    """The candidate as it is stored, with its provenance."""
+    return Example(
+        id=candidate.id,
+        **asdict(candidate.draft),
+        output=candidate.output,
+        seeds=tuple(seed.id for seed in candidate.seeds),
+        response_seeds=tuple(seed.id for seed in candidate.output_seeds),
+        documents=candidate.documents,
+        sampler_seed=candidate.sampler_seed,
+        prompt=prompt,
+        verdicts=candidate.verdicts,
+    )

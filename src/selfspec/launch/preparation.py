@@ -25,6 +25,7 @@ from selfspec.errors import UserError
 from selfspec.evaluation.benchmarks.prepare import prepare_benchmarks
 from selfspec.evaluation.harness import check_harness
 from selfspec.evaluation.reported_metrics import build_own_metrics
+from selfspec.filters.custom import check_custom_filters
 from selfspec.launch.resources import devices_of
 from selfspec.models.nf4 import check_bitsandbytes
 from selfspec.models.revision import resolve_revision
@@ -47,6 +48,7 @@ def prepare_config(composed: DictConfig) -> Config:
     check_strategy_choice(config.strategy, config.model, config.lora, devices_of("adapter", launcher))
     check_prompts(config.prompts)
     build_engine(config.engine)
+    check_custom_filters(config.generation.filters.extra)
     check_harness(config.evaluation)
     build_own_metrics(config.evaluation.metrics)
     config = _with_benchmark_files(config)
