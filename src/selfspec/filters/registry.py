@@ -16,7 +16,7 @@ from selfspec.filters.echo import Echo
 from selfspec.filters.form import Form
 from selfspec.filters.judge import Judge
 from selfspec.filters.novelty import Novelty
-from selfspec.filters.protocol import Filter
+from selfspec.filters.protocol import Filter, Phase
 from selfspec.filters.self_consistency import SelfConsistency
 
 FILTERS: dict[str, Callable[..., Filter]] = {  # each is a switch of the config: generation.filters.<name>
@@ -30,6 +30,11 @@ FILTERS: dict[str, Callable[..., Filter]] = {  # each is a switch of the config:
     "judge": Judge,
     "balance": LabelBalance,
 }
+
+
+def filter_names(phase: Phase) -> tuple[str, ...]:
+    """Names of the built-in filters of one phase, in their order."""
+    return tuple(name for name, filter_class in FILTERS.items() if getattr(filter_class, "phase", None) == phase)
 
 
 def build_filters(context: FilterContext) -> dict[str, Filter]:

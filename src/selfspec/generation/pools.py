@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from selfspec.config.hashing import digest
 from selfspec.data.jsonl import read_jsonl, write_jsonl
 from selfspec.engines.protocol import Engine
+from selfspec.filters.registry import filter_names
 from selfspec.runtime.batches import NumberedBatch, make_output, run_batches
 from selfspec.runtime.context import StageContext
 from selfspec.runtime.random_streams import random_stream, stream_seed
@@ -68,7 +69,7 @@ RESPONSES = PoolDefinition(
     "responses",
     version=3,
     values=(
-        *(f"generation.filters.{name}" for name in ("form", "echo", "duplicate", "novelty", "contamination")),
+        *(f"generation.filters.{name}" for name in filter_names("task")),
         *("generation.filters.novelty_threshold", "generation.filters.extra", "generation.contamination"),
         *("generation.responses", "rounds", "retrieval"),
     ),
