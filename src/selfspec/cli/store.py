@@ -11,7 +11,8 @@ from pathlib import Path
 
 from filelock import SoftFileLease, Timeout
 
-from selfspec.runtime.store import LEASE_SECONDS, find_damage
+from selfspec.runtime.leases import LEASE_SECONDS
+from selfspec.runtime.store import find_damage
 
 
 def store_command() -> None:

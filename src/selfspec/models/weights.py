@@ -23,8 +23,8 @@ from selfspec.config.schema import ModelConfig
 from selfspec.errors import UserError
 from selfspec.models.gguf import PARTS, convert_gguf
 from selfspec.runtime.files import explain_disk_errors
+from selfspec.runtime.leases import LEASE_SECONDS
 from selfspec.runtime.progress import Progress
-from selfspec.runtime.store import LEASE_SECONDS
 
 SAMPLE, SAMPLES = 1 << 16, 64  # bytes of a sample, samples of a weight file
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from selfspec.config.schema import EvaluationConfig, ModelConfig
 from selfspec.evaluation.harness import measure_task, task_index, task_names, wrap_for_harness
+from selfspec.runtime.batches import load_or_compute_rows
 from selfspec.runtime.context import StageContext
-from selfspec.runtime.store import load_or_compute_rows
 
 
 def harness(
