@@ -68,7 +68,7 @@ def test_work_and_hours_are_those_of_finished_stages(warm: Warm, tmp_path: Path)
     told = plan(warm, tmp_path, "lora=r16", "data_size=8")
     assert f"{counts['scores']['answers']} answers" in told
     assert f"{counts['examples']['examples']} of {counts['examples']['attempts']} attempts passed in the same" in told
-    assert "time: all, " in told and "by 1 finished examples, 1 finished adapter, 2 finished scores" in told
+    assert "time: all stages, " in told and "from 1 finished examples, 1 finished adapter, 2 finished scores" in told
     stored = plan(warm, tmp_path, "lora=r8", "data_size=4")
     assert f"{counts['adapter']['rows']} rows, {counts['adapter']['steps']} steps" in stored and "time:" not in stored
     (line,) = [line for line in told.splitlines() if "adapter (specialized)" in line and "to do" in line]
@@ -89,7 +89,7 @@ def test_a_throughput_in_the_config_goes_before_what_was_measured(warm: Warm, tm
     (line,) = [line for line in told.splitlines() if "adapter (specialized)" in line]
     tokens, minutes = work(line)
     assert tokens / 2 / 60 == pytest.approx(minutes, rel=0.05)
-    assert "in all, by the config's throughput" in told
+    assert "in total, from the config's throughput" in told
     several = plan(warm, tmp_path, "lora=r8", *rates, "hydra.launcher.devices=2")
     (line,) = [line for line in several.splitlines() if "adapter (specialized)" in line]
     assert work(line)[1] == pytest.approx(minutes / 2, abs=1)
@@ -115,7 +115,7 @@ def test_every_kind_of_stage_has_a_request(warm: Warm, tmp_path: Path) -> None:
     asked = re.findall(r"^(\d+) x (\w+): (.*)$", told, re.MULTILINE)
     assert Counter(name for count, name, _ in asked for _ in range(int(count))) == Counter(stages)
     requests = {name: request for _, name, request in asked}
-    assert "GPU" not in requests["index"] and all("1 GPU a node" in requests[name] for name in stages[1:])
+    assert "GPU" not in requests["index"] and all("1 GPU per node" in requests[name] for name in stages[1:])
     assert requests["round_examples"] == requests["examples"] and requests["round_examples"].endswith("1:23:00")
 
 

@@ -32,7 +32,7 @@ def submit_array(folder: Path, command: str, array_size: int, parameters: Mappin
     """Submit a job array with sbatch and return the job's number.
 
     Args:
-        folder: Of the sbatch file and the logs.
+        folder: An existing folder, for the sbatch file and the logs.
         command: Run by each task of the array.
         array_size: Number of tasks.
         parameters: Keywords of submitit's `SlurmExecutor.update_parameters`.

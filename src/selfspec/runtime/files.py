@@ -20,15 +20,19 @@ def list_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def modification_times(folder: Path) -> dict[Path, int] | None:
-    """Modification time (ns) of each file below `folder`, or None if there is no such folder."""
+def folder_state(folder: Path) -> dict[Path, tuple[int, int]] | None:
+    """(modification time in ns, inode) of each file below `folder`, or None if there is no such folder.
+
+    The state changes with every atomic write.
+    """
     if not folder.exists():
         return None
-    times = {}
+    state = {}
     for path in list_files(folder):
         with contextlib.suppress(FileNotFoundError):  # a draft that another process renamed meanwhile
-            times[path] = path.stat().st_mtime_ns
-    return times
+            stat = path.stat()
+            state[path] = (stat.st_mtime_ns, stat.st_ino)
+    return state
 
 
 def write_atomic(path: Path, data: bytes) -> None:

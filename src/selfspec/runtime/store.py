@@ -27,9 +27,9 @@ from selfspec.config.hashing import file_hash
 from selfspec.errors import UserError
 from selfspec.runtime.files import (
     explain_disk_errors,
+    folder_state,
     fsync_path,
     list_files,
-    modification_times,
     sync_folder,
     write_atomic,
 )
@@ -51,7 +51,7 @@ class Store:
         """
         self.root = root
         self._verified: set[Path] = set()
-        self._times_at_claim: dict[Path, dict[Path, int] | None] = {}  # by work folder
+        self._state_at_claim: dict[Path, dict[Path, tuple[int, int]] | None] = {}  # by work folder
         with explain_disk_errors(root):
             (root / "work").mkdir(parents=True, exist_ok=True)
             format_file = root / "format.json"
@@ -124,12 +124,12 @@ class Store:
         work = self.root / "work" / key
         with hold_lease(self.root / "work" / f"{key}.lock", check), explain_disk_errors(self.root):
             work.mkdir(exist_ok=True)
-            self._times_at_claim.setdefault(work, modification_times(work))
+            self._state_at_claim.setdefault(work, folder_state(work))
             yield work
 
     def has_new_work(self) -> bool:
         """Whether this process saved a batch or a checkpoint, or published an output, since it opened the store."""
-        return any(modification_times(work) != times for work, times in self._times_at_claim.items())
+        return any(folder_state(work) != state for work, state in self._state_at_claim.items())
 
     @contextlib.contextmanager
     def publish(self, stage: str, key: str, metadata: Mapping[str, Any]) -> Iterator[Path]:
