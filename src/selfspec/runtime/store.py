@@ -110,7 +110,7 @@ class Store:
             with self.publish(stage, key, metadata) as output:
                 write_output(work, output)
                 metadata["seconds"] = round(time.monotonic() - start, 1)
-            log.info("made %s %s in %.1f s", stage, key, metadata["seconds"])
+            log.info("computed %s %s in %.1f s", stage, key, metadata["seconds"])
         return self.root / stage / key
 
     @contextlib.contextmanager
