@@ -34,7 +34,7 @@ def choose_executor(
         stop: Checked while stages run in other processes.
 
     Raises:
-        UserError: A setting of the launcher that this machine cannot meet.
+        UserError: A setting of the launcher is impossible on this machine.
     """
     name = str(launcher.get("_target_", "")).rpartition(".")[2]
     if name == "SlurmLauncher":

@@ -1,8 +1,8 @@
 """Submission of job arrays with submitit (>=1.5,<2): the only module that uses submitit's private interfaces.
 
-submitit pickles functions; a stage is a file instead, so its command goes past the pickling. Private are
-`SlurmExecutor._submit_command`, `SlurmExecutor._make_submission_file_text` and the parameter `map_count`.
-tests/unit/test_private_interfaces.py fails when one of them changes.
+submitit's public interface submits pickled functions. Our tasks are commands that read a spec file, which only private
+interfaces submit: `SlurmExecutor._submit_command`, `SlurmExecutor._make_submission_file_text` and the parameter
+`map_count`. tests/unit/test_private_interfaces.py fails when one of them changes.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def _run_git(*arguments: str) -> str:
     """What git prints, or an empty string if git does not track this package."""
     git = ["git", "-C", str(PACKAGE)]
     try:
-        # A package that is installed inside somebody else's repository is not tracked by it.
+        # An installed package may be in the folder of another repository, which does not track it.
         subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], capture_output=True, check=True)
         result = subprocess.run([*git, *arguments], capture_output=True, text=True, errors="replace", check=True)
     except (OSError, subprocess.CalledProcessError):
