@@ -69,7 +69,7 @@ def test_a_sweep_runs_each_distinct_stage_once(warm: Warm, tmp_path: Path) -> No
     count = {
         name: sum(f"/{name}/" in path for path in outputs) for name in ("instructions", "examples", "adapter", "scores")
     }
-    # Two pools of one block, with two sizes each; an adapter for each job, and a seeds-only one for each domain and rank.
+    # Two pools of one block, with two sizes each; an adapter per job, and a seeds-only one per domain and rank.
     assert count == {"instructions": 2, "examples": 4, "adapter": 8 + 4, "scores": 2 + 8 + 4}
     assert len(record["stages"]) == 4 + 12 + 14
     for job in record["jobs"]:
