@@ -1,6 +1,6 @@
-"""Planning a sweep of 1,000 jobs: CPU seconds of Hydra, which composes them, and of what is ours.
+"""CPU seconds for planning a sweep of 1,000 jobs: of Hydra, which composes them, and of our own code.
 
-python benchmarks/planning.py [seeds]     # 25: 2 domains x 5 data sizes x 4 ranks x 25 seeds
+python benchmarks/planning.py [NUM_SEEDS]     # default 25: 2 domains x 5 data sizes x 4 ranks x 25 seeds
 """
 
 from __future__ import annotations
@@ -30,53 +30,54 @@ PROJECT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "transformers", "peft", "pytorch_lightning", "wandb"}
 
 
-def sweep(seeds: int) -> list[list[str]]:
-    """The overrides of each job."""
+def sweep_overrides(num_seeds: int) -> list[list[str]]:
+    """Return the overrides of each job."""
     domains, sizes, ranks = ("biomedicine", "finance"), (100, 300, 500, 1000, 3000), (8, 16, 32, 64)
     return [
         [f"domain={domain}", f"data_size.examples={size}", f"lora=r{rank}", f"seed={seed}"]
-        for domain, size, rank, seed in itertools.product(domains, sizes, ranks, range(seeds))
+        for domain, size, rank, seed in itertools.product(domains, sizes, ranks, range(num_seeds))
     ]
 
 
-def launcher(folder: Path) -> LocalLauncher:
-    """As `-m` starts it."""
+def set_up_launcher(folder: Path) -> LocalLauncher:
+    """Return the launcher as Hydra sets it up for `-m`."""
     hydra: Any = GlobalHydra.instance().hydra
-    places = [f"paths.store={folder}/store", f"hydra.sweep.dir={folder}/sweep"]
-    composed = hydra.compose_config("config", places, RunMode.MULTIRUN, with_log_configuration=False)
+    overrides = [f"paths.store={folder}/store", f"hydra.sweep.dir={folder}/sweep"]
+    composed = hydra.compose_config("config", overrides, RunMode.MULTIRUN, with_log_configuration=False)
     context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
-    made = LocalLauncher()
-    made.setup(hydra_context=context, task_function=run_task, config=composed)
-    return made
+    launcher = LocalLauncher()
+    launcher.setup(hydra_context=context, task_function=run_task, config=composed)
+    return launcher
 
 
 def plan(overrides: list[list[str]], folder: Path) -> tuple[int, float]:
-    """What `launch.sweep` does before the first stage: (distinct stages, our CPU seconds)."""
-    spent = []
+    """Do what `launch.sweep` does before the first stage; return (number of distinct stages, our CPU seconds)."""
+    seconds = []
 
-    def timed(name: str, work: Callable[..., Any], *arguments: Any) -> Any:
-        started = time.process_time()
-        made = work(*arguments)
-        spent.append(time.process_time() - started)
-        print(f"  {name:<30} {spent[-1]:8.2f} s", flush=True)
-        return made
+    def measure(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        start = time.process_time()
+        result = function(*arguments)
+        seconds.append(time.process_time() - start)
+        print(f"  {name:<30} {seconds[-1]:8.2f} s", flush=True)
+        return result
 
-    composed = timed("Hydra composes", compose_jobs, launcher(folder), overrides, 0)
-    entered = timed("checked, typed, keys", prepare_jobs, composed, overrides)
-    nodes = timed("one graph", lambda: unite_jobs((job.config, job.stages) for job in entered))
-    timed("what is stored", mark_stored, nodes, Store(folder / "store"), Outcomes())
-    timed("sweep.json", write_sweep_record, folder / "sweep.json", entered, nodes)
-    return len(nodes), sum(spent[1:])
+    composed = measure("Hydra composes the jobs", compose_jobs, set_up_launcher(folder), overrides, 0)
+    jobs = measure("check, freeze, compute keys", prepare_jobs, composed, overrides)
+    nodes = measure("unite the stages", lambda: unite_jobs((job.config, job.stages) for job in jobs))
+    measure("mark stored stages", mark_stored, nodes, Store(folder / "store"), Outcomes())
+    measure("write sweep.json", write_sweep_record, folder / "sweep.json", jobs, nodes)
+    return len(nodes), sum(seconds[1:])
 
 
 def main() -> None:
-    overrides = sweep(int(sys.argv[1]) if len(sys.argv) > 1 else 25)
+    """Plan the sweep in an empty store, and print the seconds of each part."""
+    overrides = sweep_overrides(int(sys.argv[1]) if len(sys.argv) > 1 else 25)
     register_schema()
     register_resolvers(PROJECT)
     with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-        stages, seconds = plan(overrides, Path(folder))
+        num_stages, seconds = plan(overrides, Path(folder))
     assert not HEAVY & set(sys.modules), f"planning imported {HEAVY & set(sys.modules)}"
-    print(f"{len(overrides)} jobs, {stages} distinct stages; ours {seconds:.1f} s of CPU, without torch")
+    print(f"{len(overrides)} jobs, {num_stages} distinct stages; our code {seconds:.1f} s of CPU, without torch")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# A real SLURM of several virtual nodes with fake GPUs on one machine, for trying sweeps and for tests. Run as root.
+# Start a real SLURM with several virtual nodes and fake GPUs on one machine, to try sweeps and for tests. Run it as root.
 #
 #   slurm/one-machine-cluster.sh start|stop|status
 #   eval "$(slurm/one-machine-cluster.sh env)"      # then sinfo, squeue, python run.py -m ... hydra/launcher=slurm
 #
 # Debian and Ubuntu: apt-get install --no-install-recommends slurm-wlm slurmdbd munge mariadb-server
-# By environment: CLUSTER (folder of its state), NODES, CPUS, GPUS and MEM (MB) of each node, PORT (the first of many).
+# Environment variables: CLUSTER (folder of its state), NODES, CPUS, GPUS and MEM (MB) of each node, PORT (the first).
 set -euo pipefail
 
 CLUSTER="${CLUSTER:-/var/tmp/selfspec-slurm}"
@@ -16,7 +16,7 @@ export SLURM_CONF="$CLUSTER/slurm.conf"
 configure() {
   mkdir -p "$CLUSTER"/{state,log,dev,mysql}
   chmod 755 "$CLUSTER"
-  for ((i = 0; i < GPUS; i++)); do # SLURM wants a character device for each GPU; these are /dev/null's
+  for ((i = 0; i < GPUS; i++)); do # SLURM requires a character device for each GPU; these are null devices
     [ -e "$CLUSTER/dev/gpu$i" ] || mknod "$CLUSTER/dev/gpu$i" c 1 3
   done
   cat >"$SLURM_CONF" <<CONF
@@ -26,7 +26,7 @@ SlurmUser=root
 SlurmctldPort=$PORT
 SlurmdPort=$((PORT + 1))
 AuthType=auth/munge
-# A requeued job may start when its credential has expired: 5 s, not 2 minutes.
+# A requeued job starts after its credential has expired: in 5 s, not in 2 minutes.
 AuthInfo=cred_expire=5
 StateSaveLocation=$CLUSTER/state
 SlurmdSpoolDir=$CLUSTER/spool-%n
@@ -82,20 +82,20 @@ CONF
   chmod 600 "$CLUSTER/slurmdbd.conf"
 }
 
-alive() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
+is_alive() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
 
-wait_for() { # TRIES of a tenth of a second, COMMAND
+wait_for() { # COMMAND, until it succeeds
   for ((n = 0; n < 200; n++)); do
     if eval "$1" >/dev/null 2>&1; then return; fi
     sleep 0.1
   done
-  echo "This did not come true within 20 s: $1 (logs: $CLUSTER/log)" >&2
+  echo "This command did not succeed within 20 s: $1 (logs: $CLUSTER/log)" >&2
   return 1
 }
 
 start_database() {
   local socket="$CLUSTER/mysql/socket" data="$CLUSTER/mysql/data" grant
-  if ! alive "$CLUSTER/mysql.pid"; then
+  if ! is_alive "$CLUSTER/mysql.pid"; then
     chown mysql:mysql "$CLUSTER/mysql"
     [ -d "$data/mysql" ] || mariadb-install-db --no-defaults --user=mysql --datadir="$data" \
       --auth-root-authentication-method=normal --skip-test-db >"$CLUSTER/log/mariadb-install.log" 2>&1
@@ -110,7 +110,7 @@ start_database() {
       CREATE USER IF NOT EXISTS slurm@localhost IDENTIFIED BY 'selfspec'; ${grant}localhost;
       CREATE USER IF NOT EXISTS slurm@'127.0.0.1' IDENTIFIED BY 'selfspec'; ${grant}'127.0.0.1';"
   fi
-  alive "$CLUSTER/slurmdbd.pid" || slurmdbd
+  is_alive "$CLUSTER/slurmdbd.pid" || slurmdbd
   wait_for "sacctmgr -n -i show cluster"
   sacctmgr -n show cluster format=cluster | grep -q selfspec || sacctmgr -i add cluster selfspec >/dev/null
 }
@@ -118,7 +118,7 @@ start_database() {
 start() {
   for program in slurmctld slurmd slurmdbd munged mariadbd; do
     command -v "$program" >/dev/null || {
-      echo "$program is not installed; see the head of $0." >&2
+      echo "$program is not installed; the first lines of $0 name the packages." >&2
       exit 1
     }
   done
@@ -126,15 +126,15 @@ start() {
   install -d -o munge -g munge -m 0755 /run/munge
   if ! munge -n >/dev/null 2>&1; then
     runuser -u munge -- /usr/sbin/munged --force
-    touch "$CLUSTER/munge-is-ours"
+    touch "$CLUSTER/started-munge"
   fi
   wait_for "munge -n"
   start_database
-  alive "$CLUSTER/slurmctld.pid" || slurmctld
+  is_alive "$CLUSTER/slurmctld.pid" || slurmctld
   wait_for "scontrol ping | grep -q UP"
   for ((i = 1; i <= NODES; i++)); do
     mkdir -p "$CLUSTER/spool-node$i"
-    alive "$CLUSTER/slurmd-node$i.pid" || slurmd -N "node$i"
+    is_alive "$CLUSTER/slurmd-node$i.pid" || slurmd -N "node$i"
   done
   wait_for "[ \$(sinfo -h -N -p main -t idle,mix,alloc -o %N | wc -l) -eq $NODES ]"
   status
@@ -143,7 +143,7 @@ start() {
 stop() {
   local file pid
   for file in "$CLUSTER"/slurmd-node*.pid "$CLUSTER"/{slurmctld,slurmdbd,mysql}.pid; do
-    if alive "$file"; then
+    if is_alive "$file"; then
       pid=$(cat "$file")
       kill "$pid" || true
       for _ in $(seq 100); do
@@ -153,9 +153,9 @@ stop() {
     fi
     rm -f "$file"
   done
-  if [ -e "$CLUSTER/munge-is-ours" ]; then
+  if [ -e "$CLUSTER/started-munge" ]; then
     kill "$(cat /run/munge/munged.pid)" || true
-    rm "$CLUSTER/munge-is-ours"
+    rm "$CLUSTER/started-munge"
   fi
 }
 

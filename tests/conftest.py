@@ -1,4 +1,4 @@
-"""What tests share: the real command line, cold (a new interpreter) and warm (forked after the imports)."""
+"""Shared fixtures: the real command line, in a new interpreter (`cold`) or forked after the imports (`warm`)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 @dataclass
 class Ended:
-    """How a run ended."""
+    """The end of a run."""
 
-    code: int
-    text: str  # all it printed
+    code: int  # exit code; negative: the signal that killed it
+    text: str  # standard output and standard error
 
     def results(self, folder: Path) -> dict[str, Any]:
-        """The only `results.json` below `folder`."""
+        """Return the only `results.json` below `folder`."""
         (path,) = folder.rglob("results.json")
         return dict(json.loads(path.read_text()))
 
@@ -34,8 +34,8 @@ class Ended:
 def cold(
     *arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float | None = None
 ) -> Ended:
-    """`python run.py ARGUMENTS` as a user starts it, for at most `timeout` seconds."""
-    done = subprocess.run(
+    """Run `python run.py ARGUMENTS` as a user starts it, for at most `timeout` seconds."""
+    result = subprocess.run(
         [sys.executable, str(PROJECT / "run.py"), *arguments],
         cwd=cwd or PROJECT,
         env={**os.environ, **(env or {})},
@@ -44,11 +44,11 @@ def cold(
         check=False,
         timeout=timeout,
     )
-    return Ended(done.returncode, done.stdout + done.stderr)
+    return Ended(result.returncode, result.stdout + result.stderr)
 
 
 class Warm:
-    """The forking process, and how to start and kill runs in it."""
+    """Runs `run.py` in forks of a process that has imported torch and the other slow packages (tests/warm.py)."""
 
     def __init__(self, log: Path) -> None:
         self.log = log
@@ -68,10 +68,17 @@ class Warm:
         env: dict[str, str] | None = None,
         kill: Callable[[int], None] | None = None,
     ) -> Ended:
-        """Run to the end; `kill(pid)` goes on beside it."""
-        order = {"arguments": arguments, "cwd": str(cwd or PROJECT), "env": env or {}, "output": str(self.log)}
+        """Run `run.py ARGUMENTS` to its end.
+
+        Args:
+            arguments: Of the command line.
+            cwd: Working directory.
+            env: Environment variables that are added.
+            kill: Called with the run's process number, in a thread of its own.
+        """
+        request = {"arguments": arguments, "cwd": str(cwd or PROJECT), "env": env or {}, "output": str(self.log)}
         assert self.process.stdin
-        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.write(json.dumps(request) + "\n")
         pid = int(self._read().removeprefix("started "))
         if kill:
             threading.Thread(target=kill, args=(pid,), daemon=True).start()
@@ -88,20 +95,20 @@ class Warm:
 
 @pytest.fixture(scope="session")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    """One forking process for all tests of a worker."""
-    started = Warm(tmp_path_factory.mktemp("warm") / "output.txt")
-    yield started
-    started.process.kill()
+    """The command line, forked from one process for all tests of a pytest worker."""
+    command_line = Warm(tmp_path_factory.mktemp("warm") / "output.txt")
+    yield command_line
+    command_line.process.kill()
 
 
 def places(folder: Path, name: str = "run") -> list[str]:
-    """Overrides that put the store and the run's folder below `folder`."""
+    """Return overrides that put the store and the run's folder below `folder`."""
     return [f"paths.store={folder}/store", f"hydra.run.dir={folder}/{name}"]
 
 
 @pytest.fixture(scope="session")
 def smoke(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one finished smoke run in `run/`, and its `store/`."""
+    """A folder with a finished smoke run in `run/` and its store in `store/`."""
     folder = tmp_path_factory.mktemp("smoke")
     ended = warm("debug=smoke", *places(folder))
     assert ended.code == 0, ended.text
@@ -110,7 +117,7 @@ def smoke(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of one megabyte."""
+    """A folder on a disk of one megabyte."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if (

@@ -1,4 +1,4 @@
-"""A real SLURM of four virtual nodes on this machine, and what tests ask of it."""
+"""A real SLURM with four virtual nodes on this machine, for tests."""
 
 from __future__ import annotations
 
@@ -16,34 +16,38 @@ REQUEST = "hydra.launcher.resources"
 SLURM = [
     "hydra/launcher=slurm",
     "hydra.launcher.poll_seconds=0.5",
-    *(f"{REQUEST}.{stage}.{what}" for stage in ("examples", "adapter", "scores") for what in ("cpus=1", "mem=1500MB")),
+    *(
+        f"{REQUEST}.{stage}.{request}"
+        for stage in ("examples", "adapter", "scores")
+        for request in ("cpus=1", "mem=1500MB")
+    ),
 ]
 
 
 @dataclass
 class Cluster:
-    """How to reach it."""
+    """A running SLURM, reached with the variables `env`."""
 
     env: dict[str, str]
 
     def __call__(self, *command: str) -> str:
-        """What a SLURM command prints."""
+        """Run a SLURM command and return what it prints."""
         env = {**os.environ, **self.env}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout.strip()
+        result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr[-3000:]
+        return result.stdout.strip()
 
     def jobs(self, state: str = "R") -> dict[str, str]:
-        """Names of our arrays' tasks by job, of those in `state`."""
+        """Return the names of the jobs in `state`, by job number."""
         lines = self("squeue", "-h", "-r", "-t", state, "-o", "%i %j").splitlines()
         return dict(line.split() for line in lines)
 
     def history(self) -> list[list[str]]:
-        """(job, state) of every job that was submitted (the controller remembers them for ten minutes)."""
+        """Return (job, state) of every submitted job; the controller remembers them for ten minutes."""
         return [line.split() for line in self("squeue", "-h", "-r", "--states=all", "-o", "%i %T").splitlines()]
 
     def job_of(self, sweep: Path, key: str) -> str:
-        """The job of a stage, from the folder that the sweep made for it; an empty string before it is submitted."""
+        """Return the job of a stage, from the stage's folder in the sweep; an empty string before it is submitted."""
         for script in sweep.glob("slurm/*/*_submission.sh"):
             for spec in script.parent.glob("*/spec.json"):
                 if f'"key": "{key}"' in spec.read_text():
@@ -51,9 +55,9 @@ class Cluster:
         return ""
 
 
-def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
-    """Until it is true."""
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    """Wait until the condition holds."""
     end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it never came true"
+    while not condition():
+        assert time.monotonic() < end, f"the condition did not hold within {seconds} s"
         time.sleep(0.05)

@@ -1,7 +1,7 @@
-"""A process that has imported everything heavy once, and forks a real `run.py` for each line it reads.
+"""A process that imports the slow packages once, and forks for each request it reads a process that runs `run.py`.
 
-The forked child is a process of its own: it can be killed, and it starts from `run.py` as a user's would. What it
-saves is ten seconds of imports a run.
+The forked process runs `run.py` from its first line, like a user's, and can be killed. Forking saves ten seconds of
+imports per run.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from pathlib import Path
 RUN = Path(__file__).parent.parent / "run.py"
 
 
-def child(order: dict[str, object]) -> int:
-    """Run `run.py` with the order's arguments; returns its exit code."""
+def run_request(request: dict[str, object]) -> int:
+    """Run `run.py` with the request's arguments, and return its exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    output = os.open(str(order["output"]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    output = os.open(str(request["output"]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    os.chdir(str(order["cwd"]))
-    os.environ.update(order["env"])  # type: ignore[arg-type]
-    sys.path[:0] = order["env"].get("PYTHONPATH", "").split(os.pathsep)  # type: ignore[attr-defined]
-    sys.argv = [str(RUN), *order["arguments"]]  # type: ignore[misc]
+    os.chdir(str(request["cwd"]))
+    os.environ.update(request["env"])  # type: ignore[arg-type]
+    sys.path[:0] = request["env"].get("PYTHONPATH", "").split(os.pathsep)  # type: ignore[attr-defined]
+    sys.argv = [str(RUN), *request["arguments"]]  # type: ignore[misc]
     sys.stdout = os.fdopen(1, "w", buffering=1)
     sys.stderr = os.fdopen(2, "w", buffering=1)
     try:
@@ -43,7 +43,7 @@ def child(order: dict[str, object]) -> int:
 
 
 def main() -> None:
-    """Read orders as JSON lines; answer `started PID`, then `ended CODE` (negative: killed by that signal)."""
+    """Read requests as JSON lines; print `started PID`, then `ended CODE` (negative: the signal that killed it)."""
     import peft
     import pytorch_lightning
     import torch
@@ -62,7 +62,7 @@ def main() -> None:
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
-            code = child(json.loads(line))
+            code = run_request(json.loads(line))
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)

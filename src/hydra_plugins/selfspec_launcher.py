@@ -1,6 +1,6 @@
-"""Hydra's launcher plugins: a sweep costs its distinct stages. All work is in `selfspec.launch`, imported when needed.
+"""Hydra's launcher plugins: a sweep runs each distinct stage once. `selfspec.launch` is imported when a sweep starts.
 
-This folder has no `__init__.py`: with one, every other plugin would vanish.
+This folder must not have an `__init__.py`: it would hide the plugins of other packages.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 @dataclass
 class LocalConf:
-    """What `hydra/launcher=local` may say."""
+    """Settings of `hydra/launcher=local`."""
 
     _target_: str = "hydra_plugins.selfspec_launcher.LocalLauncher"
     processes: int = 1
@@ -26,7 +26,11 @@ class LocalConf:
 
 @dataclass
 class ResourcesConf:
-    """What one kind of stage asks of SLURM; what is left out is the launcher's own."""
+    """The SLURM request of one kind of stage.
+
+    `partition` and the fields below it default to the launcher's own. A new field is added here and in
+    selfspec/launch/resources.py.
+    """
 
     nodes: int = 1
     tasks_per_node: int = 1
@@ -44,7 +48,7 @@ class ResourcesConf:
 
 @dataclass
 class StagesConf:
-    """A request for each kind of stage."""
+    """The request of each kind of stage."""
 
     index: ResourcesConf = field(default_factory=ResourcesConf)
     examples: ResourcesConf = field(default_factory=ResourcesConf)
@@ -54,7 +58,7 @@ class StagesConf:
 
 @dataclass
 class SlurmConf:
-    """What `hydra/launcher=slurm` may say."""
+    """Settings of `hydra/launcher=slurm`."""
 
     _target_: str = "hydra_plugins.selfspec_launcher.SlurmLauncher"
     wait: bool = True
@@ -73,16 +77,16 @@ for name, node in (("local_schema", LocalConf), ("slurm_schema", SlurmConf)):
 
 
 class LocalLauncher(Launcher):  # type: ignore[misc]
-    """Runs the stages of all jobs on this machine, each distinct one once."""
+    """Runs the distinct stages of all jobs on this machine."""
 
     def __init__(self, **settings: Any) -> None:
-        """Settings are read from the composed config (`launch.executors.choose`), as a plain run does it."""
+        """Ignore the settings: `launch.executors.choose_executor` reads them from the composed config."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what Hydra hands over; stages that fail in one batch of jobs are not run again in the next."""
+        """Keep Hydra's context, the task function and the config."""
         from selfspec.pipeline.graph import Outcomes
 
-        self.outcomes = Outcomes()
+        self.outcomes = Outcomes()  # a stage that fails in one batch of jobs is not run again in the next
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -93,4 +97,4 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
 
 
 class SlurmLauncher(LocalLauncher):
-    """Runs them as SLURM jobs."""
+    """Runs the distinct stages of all jobs as SLURM jobs."""

@@ -1,4 +1,4 @@
-"""`kill -9` at any moment: the same command again ends with the same bytes as an undisturbed run."""
+"""A run that is killed at any moment ends, after the same command again, with the bytes of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ TEXTS = ("rows.jsonl", "examples.jsonl", "answers.jsonl", "funnel.json")
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
-    """All generated text in the store, by its place."""
+    """The files with generated text in the store, by path."""
     paths = [path for name in TEXTS for path in folder.glob(f"store/*/*/{name}") if path.parts[-3] != "aside"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 @pytest.mark.slow
-def test_twenty_kills_change_nothing(warm: Warm, tmp_path: Path) -> None:
-    started = time.monotonic()
-    assert warm(*COMMAND, *places(tmp_path / "calm")).code == 0
-    whole = time.monotonic() - started
-    chance = random.Random(20)
-    died = runs = 0
-    while died < KILLS:
-        # Each attempt goes on where the last one died, so that a share of the whole time reaches every stage.
-        wait = chance.uniform(0.05, 0.35) * whole
+def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bytes(warm: Warm, tmp_path: Path) -> None:
+    start = time.monotonic()
+    assert warm(*COMMAND, *places(tmp_path / "undisturbed")).code == 0
+    seconds = time.monotonic() - start
+    rng = random.Random(20)
+    num_killed = num_finished = 0
+    while num_killed < KILLS:
+        # Each attempt resumes where the last one was killed, so that a share of the run's time reaches every stage.
+        wait = rng.uniform(0.05, 0.35) * seconds
 
         def kill(pid: int, wait: float = wait) -> None:
             time.sleep(wait)
@@ -45,28 +45,29 @@ def test_twenty_kills_change_nothing(warm: Warm, tmp_path: Path) -> None:
             except ProcessLookupError:
                 return
 
-        name = f"hard{runs}"
-        ended = warm(*COMMAND, *places(tmp_path / name), kill=kill)
-        died += ended.code == -signal.SIGKILL
-        if ended.code == 0:  # this one arrived: the rest of the kills go to another run from the start
-            same(tmp_path / "calm", tmp_path / name)
-            runs += 1
-    assert warm(*COMMAND, *places(tmp_path / f"hard{runs}")).code == 0
-    same(tmp_path / "calm", tmp_path / f"hard{runs}")
+        folder = tmp_path / f"killed{num_finished}"
+        ended = warm(*COMMAND, *places(folder), kill=kill)
+        num_killed += ended.code == -signal.SIGKILL
+        if ended.code == 0:  # it finished before the kill: the next run starts from an empty store
+            check_same_outputs(tmp_path / "undisturbed", folder)
+            num_finished += 1
+    folder = tmp_path / f"killed{num_finished}"
+    assert warm(*COMMAND, *places(folder)).code == 0
+    check_same_outputs(tmp_path / "undisturbed", folder)
 
 
-def same(calm: Path, hard: Path) -> None:
-    """Equal bytes of text, and equal adapters."""
-    assert outputs(calm) == outputs(hard)
-    adapters = sorted(path.relative_to(calm) for path in calm.glob("store/adapter/*/adapter_model.safetensors"))
+def check_same_outputs(expected: Path, actual: Path) -> None:
+    """Check that texts have the same bytes, and adapters the same parameters."""
+    assert outputs(expected) == outputs(actual)
+    adapters = sorted(path.relative_to(expected) for path in expected.glob("store/adapter/*/adapter_model.safetensors"))
     assert adapters
     for path in adapters:
-        one, other = load_file(calm / path), load_file(hard / path)
-        assert one.keys() == other.keys()
-        assert max(float(abs(one[name] - other[name]).max()) for name in one) <= 1e-6
+        first, second = load_file(expected / path), load_file(actual / path)
+        assert first.keys() == second.keys()
+        assert max(float(abs(first[name] - second[name]).max()) for name in first) <= 1e-6
 
 
-def test_a_sigterm_saves_and_the_same_command_goes_on(warm: Warm, tmp_path: Path) -> None:
+def test_a_run_stopped_by_sigterm_resumes_with_the_same_command(warm: Warm, tmp_path: Path) -> None:
     def stop(pid: int) -> None:
         work = tmp_path / "store" / "work"
         while not list(work.glob("*/batch-*.jsonl")):

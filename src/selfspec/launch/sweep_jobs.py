@@ -1,4 +1,4 @@
-"""The jobs of a sweep: each composed once by Hydra, through the door, with its stages; and their record on disk."""
+"""The jobs of a sweep: each composed once by Hydra, checked, and with its stages; and their record on disk."""
 
 from __future__ import annotations
 
@@ -24,59 +24,65 @@ from selfspec.runtime.files import write_atomic
 
 @dataclass(frozen=True)
 class SweepJob:
-    """One job of a sweep, as Hydra composed it and as it came through the door."""
+    """One job of a sweep."""
 
-    composed: DictConfig
+    composed: DictConfig  # by Hydra, with its `hydra` section
     number: int
     overrides: list[str]
     folder: Path
-    config: Config
+    config: Config  # checked and frozen
     stages: Pipeline
 
     def done(self, nodes: Graph) -> bool:
-        """Whether nothing of it is left to do, be it that a stage failed."""
+        """Whether all of its stages have ended; some may have failed."""
         return not any(nodes[stage.key].open for stage in self.stages.stages)
 
 
 def compose_jobs(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -> list[DictConfig]:
-    """The config of every job, as Hydra composes it."""
-    found = []
+    """Compose the config of every job.
+
+    Args:
+        launcher: The launcher, after Hydra called its `setup`.
+        job_overrides: The overrides of each job.
+        first: Number of the first job.
+    """
+    configs = []
     for number, overrides in enumerate(job_overrides, start=first):
         composed = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, list(overrides))
         with open_dict(composed):
             composed.hydra.job.id = composed.hydra.job.num = number
-        found.append(composed)
-    return found
+        configs.append(composed)
+    return configs
 
 
 def prepare_jobs(composed: Sequence[DictConfig], job_overrides: Sequence[Sequence[str]]) -> list[SweepJob]:
-    """All of them through the door, before the first stage starts.
+    """Check all jobs and build their stages, before the first stage starts.
 
     Raises:
-        UserError: the first thing that is wrong with any.
+        UserError: The first error of any job.
     """
     state = Singleton.get_state()
-    jobs = [_prepare_job(one, list(overrides)) for one, overrides in zip(composed, job_overrides, strict=True)]
+    jobs = [_prepare_job(config, list(overrides)) for config, overrides in zip(composed, job_overrides, strict=True)]
     Singleton.set_state(state)
     print_notes(job.config for job in jobs)
     return jobs
 
 
 def _prepare_job(composed: DictConfig, overrides: list[str]) -> SweepJob:
-    """With the folder that Hydra will give the job. No config is copied: that would double the time of planning."""
-    HydraConfig.instance().cfg = composed  # what `${hydra:...}` reads; `set_config` would copy
+    """Check a job in the folder that Hydra will give it. No config is copied, which would double the planning time."""
+    HydraConfig.instance().cfg = composed  # `${hydra:...}` reads it; `set_config` would copy it
     folder = Path(str(composed.hydra.sweep.dir), str(composed.hydra.sweep.subdir)).absolute()
     composed.hydra.runtime.output_dir = str(folder)
-    own = composed.items_ex(resolve=False, keys=[name for name in composed if name != "hydra"])
-    plain = DictConfig(dict(own), flags={"no_deepcopy_set_nodes": True})  # as a task function gets it, without `hydra`
-    config = with_logged_names(prepare_config(plain))
+    sections = composed.items_ex(resolve=False, keys=[name for name in composed if name != "hydra"])
+    task_config = DictConfig(dict(sections), flags={"no_deepcopy_set_nodes": True})
+    config = with_logged_names(prepare_config(task_config))
     number = int(composed.hydra.job.num)
     return SweepJob(composed, number, filter_overrides(overrides), folder, config, build_pipeline(config))
 
 
 def run_task_function(launcher: Any, composed: DictConfig, task_function: TaskFunction | None = None) -> JobReturn:
-    """Run a job's task function as Hydra does: the launcher's own, or the one given."""
-    returned = run_job(
+    """Run a job's task function as Hydra's own launcher does: the launcher's own, or the one given."""
+    job_return = run_job(
         hydra_context=launcher.hydra_context,
         task_function=task_function or launcher.task_function,
         config=composed,
@@ -84,18 +90,18 @@ def run_task_function(launcher: Any, composed: DictConfig, task_function: TaskFu
         job_subdir_key="hydra.sweep.subdir",
     )
     configure_log(launcher.config.hydra.hydra_logging, launcher.config.hydra.verbose)
-    return returned
+    return job_return
 
 
 def unstarted_return(job: SweepJob) -> JobReturn:
-    """What Hydra is told of a job that was only planned or submitted: nothing went wrong."""
-    returned = JobReturn(overrides=job.overrides, cfg=job.composed, working_dir=str(job.folder))
-    returned.status, returned.return_value = JobStatus.COMPLETED, None
-    return returned
+    """Return what Hydra expects of a job that was only planned or submitted: it completed, without a result."""
+    job_return = JobReturn(overrides=job.overrides, cfg=job.composed, working_dir=str(job.folder))
+    job_return.status, job_return.return_value = JobStatus.COMPLETED, None
+    return job_return
 
 
 def write_sweep_record(path: Path, jobs: Sequence[SweepJob], nodes: Graph) -> None:
-    """Write `sweep.json`, before anything runs; jobs of earlier batches of the same sweep stay in it."""
+    """Write `sweep.json`, before anything runs; it keeps the jobs of earlier batches of the same sweep."""
     record: dict[str, Any] = {
         "store": jobs[0].config.paths.store,
         "jobs": [_job_record(job) for job in jobs],

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from selfspec.runtime.distributed import terminate_with_parent
 
-if TYPE_CHECKING:
-    pass
-
 
 def start_local_processes(processes: str, spec: str) -> None:
-    """Start the processes of one machine, and wait for them."""
+    """Start `processes` workers on this machine for one stage, and wait for them."""
     terminate_with_parent()
     from torch.distributed import run
 

@@ -24,8 +24,8 @@ from selfspec.errors import UserError
 from selfspec.models.gguf import PHASES, convert_gguf
 from selfspec.runtime.file_version import FileVersion, file_version
 from selfspec.runtime.files import explain_disk_errors
+from selfspec.runtime.leases import LEASE_SECONDS
 from selfspec.runtime.progress import Progress
-from selfspec.runtime.store import LEASE_SECONDS
 
 SAMPLE_BYTES, NUM_SAMPLES = 1 << 16, 64  # of a weight file, that its fingerprint is computed from
 

@@ -1,4 +1,4 @@
-"""The live table of a sweep: what runs, what failed, what waits; and one plain line a change for logs."""
+"""The live table of a sweep: its running, failed and waiting stages; and a plain line for each change in logs."""
 
 from __future__ import annotations
 
@@ -12,45 +12,44 @@ from rich.text import Text
 
 from selfspec.pipeline.graph import Graph, Node
 
-MARKS = {"done": "green", "stored": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
-
-
-ORDER = ("running", "failed", "queued", "waiting", "cancelled")  # what is done has had its line
-
-
-LINES_KEPT = 12  # of the terminal, for what is said above the table
+STATE_COLORS = {"done": "green", "stored": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
+STATE_MARKS = {"done": "[green]✓[/]", "stored": "[green]✓[/]", "failed": "[red]✗[/]", "cancelled": "[yellow]-[/]"}
+SHOWN_STATES = ("running", "failed", "queued", "waiting", "cancelled")  # in their order; finished stages have a line
+MIN_LINES_ABOVE = 12  # lines of the terminal that stay free for messages above the table
+MIN_ROWS = 3
 
 
 class Board:
-    """A rich renderable of the graph, as many rows as the terminal has room for."""
+    """A rich renderable of the graph, with as many rows as fit the terminal."""
 
     def __init__(self, nodes: Graph, folder: Path) -> None:
         self.nodes, self.folder = nodes, folder
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The table, and a line of counts."""
-        room = max(3, console.height - LINES_KEPT)
-        shown = sorted((n for n in self.nodes.values() if n.state in ORDER), key=lambda n: ORDER.index(n.state))
+        """Yield the table and a line of counts."""
+        max_rows = max(MIN_ROWS, console.height - MIN_LINES_ABOVE)
+        unfinished = [node for node in self.nodes.values() if node.state in SHOWN_STATES]
+        unfinished.sort(key=lambda node: SHOWN_STATES.index(node.state))
         table = Table(box=None, header_style="bold", pad_edge=False)
-        for head in ("stage", "of", "state", "node", "elapsed", "job", "log"):
+        for head in ("stage", "variant", "state", "node", "elapsed", "job", "log"):
             table.add_column(head, justify="right" if head == "elapsed" else "left", no_wrap=head != "log")
-        for node in shown[:room]:
+        for node in unfinished[:max_rows]:
             table.add_row(*self._row(node))
         yield table
-        left = f", {len(shown) - room} more rows" if len(shown) > room else ""
-        yield Text(f"{len(self.nodes)} stages: {count_states(self.nodes.values())}{left}", style="dim")
+        hidden = f", {len(unfinished) - max_rows} more rows" if len(unfinished) > max_rows else ""
+        yield Text(f"{len(self.nodes)} stages: {count_states(self.nodes.values())}{hidden}", style="dim")
 
     def _row(self, node: Node) -> Iterable[str]:
         log = node.log.removeprefix(f"{self.folder}/")
-        state = f"[{MARKS.get(node.state, 'dim')}]{node.state}[/]"
+        state = f"[{STATE_COLORS.get(node.state, 'dim')}]{node.state}[/]"
         elapsed = clock_text(node.elapsed) if node.started else ""
         return node.stage.label, describe_node(node), state, node.host, elapsed, node.job, log
 
 
 def failure_table(nodes: Graph) -> Table:
-    """What failed, why, and where its log is."""
+    """Return the failed stages with their errors and logs."""
     table = Table(box=None, header_style="bold red", pad_edge=False)
-    for head in ("failed", "of", "why", "log"):
+    for head in ("failed", "variant", "error", "log"):
         table.add_column(head, overflow="fold")
     for node in nodes.values():
         if node.state == "failed":
@@ -59,16 +58,15 @@ def failure_table(nodes: Graph) -> Table:
 
 
 def node_line(node: Node) -> str:
-    """One line on a node whose state changed."""
-    marks = {"done": "[green]✓[/]", "stored": "[green]✓[/]", "failed": "[red]✗[/]", "cancelled": "[yellow]-[/]"}
-    ended = node.started and node.state in ("done", "failed")
-    seconds = f"{node.seconds:.1f} s" if ended else node.state
+    """Return the line that is printed when the state of a stage changes."""
+    has_run = node.started and node.state in ("done", "failed")
+    state = f"{node.seconds:.1f} s" if has_run else node.state
     facts = "  ".join(filter(None, [describe_node(node), node.stage.key, node.job, node.host]))
-    return f"  {marks.get(node.state, '·')} {node.stage.label:<22} {seconds:>9}  [dim]{facts}[/]"
+    return f"  {STATE_MARKS.get(node.state, '·')} {node.stage.label:<22} {state:>9}  [dim]{facts}[/]"
 
 
 def describe_node(node: Node) -> str:
-    """What tells a stage from others of its name."""
+    """Return what distinguishes a stage from others of its name: `biomedicine gemma-3-270m 12 r8`."""
     config, name = node.stage.config, node.stage.name
     parts = [config.domain.name]
     if name == "scores" and config.evaluation.domain:
@@ -83,18 +81,18 @@ def describe_node(node: Node) -> str:
 
 
 def clock_text(seconds: float) -> str:
-    """`1:02:03`, or `2:03`."""
-    minutes, rest = divmod(int(seconds), 60)
+    """Return `1:02:03` or `2:03`."""
+    minutes, remaining_seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return f"{hours}:{minutes:02d}:{remaining_seconds:02d}" if hours else f"{minutes}:{remaining_seconds:02d}"
 
 
 def count_jobs_and_stages(jobs: int, nodes: Graph) -> str:
-    """`24 jobs, 58 distinct stages`."""
+    """Return `24 jobs, 58 distinct stages`."""
     return f"{jobs} {'job' if jobs == 1 else 'jobs'}, {len(nodes)} distinct stages"
 
 
 def count_states(nodes: Iterable[Node]) -> str:
-    """`3 running, 40 queued, 13 done`."""
+    """Return `3 running, 40 queued, 13 done`."""
     counts = Counter(node.state for node in nodes)
     return ", ".join(f"{count} {state}" for state, count in counts.most_common())

@@ -7,26 +7,36 @@ import errno
 import os
 import re
 import socket
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from selfspec.errors import UserError
 
-WRITTEN: Counter[str] = Counter()  # files that this process wrote, by suffix: whether it did any work
-
-
 STORE_REMEDY = "give another folder with paths.store=..., and the same command goes on from what is stored"
 
 
 def list_files(folder: Path) -> list[Path]:
-    """Every file below `folder`, in a fixed order."""
+    """All files below `folder`, sorted."""
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
+def folder_state(folder: Path) -> dict[Path, tuple[int, int]] | None:
+    """(modification time in ns, inode) of each file below `folder`, or None if there is no such folder.
+
+    The state changes with every atomic write.
+    """
+    if not folder.exists():
+        return None
+    state = {}
+    for path in list_files(folder):
+        with contextlib.suppress(FileNotFoundError):  # a draft that another process renamed meanwhile
+            stat = path.stat()
+            state[path] = (stat.st_mtime_ns, stat.st_ino)
+    return state
+
+
 def write_atomic(path: Path, data: bytes) -> None:
-    """The whole file or none of it, whenever the process dies."""
-    WRITTEN[path.suffix] += 1
+    """Write the file completely or not at all, even if the process is killed meanwhile."""
     draft = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     with draft.open("wb") as file:
         file.write(data)
@@ -36,14 +46,14 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Every file below `folder` is on the disk, and all may read it: safetensors writes for its owner alone."""
+    """Flush every file below `folder` to disk, and make it readable for all users (safetensors writes mode 600)."""
     for path in list_files(folder):
         path.chmod(0o644)
         fsync_path(path)
 
 
 def fsync_path(path: Path) -> None:
-    """What was written to `path` (a file, or a folder's entries) is on the disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -53,16 +63,21 @@ def fsync_path(path: Path) -> None:
 
 @contextlib.contextmanager
 def explain_disk_errors(root: Path, remedy: str = STORE_REMEDY) -> Iterator[None]:
-    """Turn a full disk or a missing permission into one sentence, which ends with `remedy`."""
+    """Turn a full disk or a missing permission into a `UserError` that ends with `remedy`."""
     try:
         yield
-    except Exception as error:  # safetensors has an error class of its own, which tells the number in its text
-        told = re.search(r"os error (\d+)", str(error))
-        number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else _errno_in_text(str(error))
         if number in (errno.ENOSPC, errno.EDQUOT):
-            what = "No space is left on the disk of"
+            problem = "No space is left on the disk of"
         elif number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            what = "There is no permission to write to"
+            problem = "There is no permission to write to"
         else:
             raise
-        raise UserError(f"{what} {getattr(error, 'filename', None) or root}; free it or {remedy}.") from error
+        raise UserError(f"{problem} {getattr(error, 'filename', None) or root}; free it or {remedy}.") from error
+
+
+def _errno_in_text(message: str) -> int | None:
+    """The error number in a message of safetensors, whose error class has no `errno`."""
+    match = re.search(r"os error (\d+)", message)
+    return int(match[1]) if match else None

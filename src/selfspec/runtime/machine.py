@@ -1,4 +1,4 @@
-"""What this machine has, told without torch."""
+"""Memory, GPUs and bf16 support of this machine, read without torch."""
 
 from __future__ import annotations
 
@@ -13,47 +13,50 @@ from pathlib import Path
 
 import psutil
 
-M_MMAP_THRESHOLD = -3  # mallopt's number of the size from which a block is mapped
+M_MMAP_THRESHOLD = -3  # option of glibc's mallopt: blocks of this size and larger are mapped
+DEFAULT_MMAP_THRESHOLD_BYTES = 32 << 20  # the largest value that glibc chooses itself
 
 
 def memory_capacity(processes: int = 1) -> tuple[float, bool]:
-    """(bytes that one of `processes` on this machine may use, whether they are a GPU's)."""
-    gpu = max(_gpus(), default=0)
-    return (float(gpu), True) if gpu else (psutil.virtual_memory().total / max(processes, 1), False)
+    """Return (bytes for each of `processes` processes on this machine, whether they are GPU memory)."""
+    gpu_bytes = max(_gpu_memory(), default=0)
+    if gpu_bytes:
+        return float(gpu_bytes), True
+    return psutil.virtual_memory().total / max(processes, 1), False
 
 
 def gpu_count() -> int:
-    """NVIDIA GPUs of this machine."""
-    return len(_gpus())
+    """Number of NVIDIA GPUs."""
+    return len(_gpu_memory())
 
 
 @cache
 def has_native_bf16() -> bool:
-    """Whether this machine multiplies bfloat16: else `model.dtype=auto` is float32, which takes twice the memory."""
-    if _gpus():
-        return True  # of every GPU since Ampere
-    facts = Path("/proc/cpuinfo")
-    return facts.exists() and "avx512_bf16" in facts.read_text()
+    """Whether bf16 matmul is natively supported. Otherwise `model.dtype=auto` means float32, with twice the memory."""
+    if _gpu_memory():
+        return True  # every NVIDIA GPU since Ampere
+    cpu_info = Path("/proc/cpuinfo")
+    return cpu_info.exists() and "avx512_bf16" in cpu_info.read_text()
 
 
 @contextmanager
-def mmap_large_blocks(size: int) -> Iterator[None]:
-    """Blocks of `size` bytes and more are mapped, each for itself, and given back as soon as nobody holds them.
+def mmap_large_blocks(min_bytes: int) -> Iterator[None]:
+    """Allocate blocks of at least `min_bytes` by mmap, so that each is returned to the system when it is freed.
 
-    On glibc's heap, blocks that come and go between others that stay leave holes, at times as large as a model.
+    On glibc's heap, freed blocks between blocks in use leave holes that can be as large as a model.
     """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if set_option:
-        set_option(M_MMAP_THRESHOLD, size)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        mallopt(M_MMAP_THRESHOLD, min_bytes)
     try:
         yield
     finally:
-        if set_option:
-            set_option(M_MMAP_THRESHOLD, 32 << 20)  # where glibc itself ends up
+        if mallopt:
+            mallopt(M_MMAP_THRESHOLD, DEFAULT_MMAP_THRESHOLD_BYTES)
 
 
 @cache
-def _gpus() -> tuple[int, ...]:
+def _gpu_memory() -> tuple[int, ...]:
     """Bytes of each NVIDIA GPU."""
     if not shutil.which("nvidia-smi"):
         return ()

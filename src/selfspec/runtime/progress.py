@@ -1,4 +1,4 @@
-"""What a user sees while a run goes: a rich bar with counts, rate and time left; plain lines without a terminal."""
+"""Progress display: rich bars with counts, rate and time left on a terminal; plain lines in a log file."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
-PLAIN_SECONDS = 15.0  # between two plain lines of one step
+PLAIN_LINE_SECONDS = 15.0  # minimum time between two plain lines of one step
+MIN_LOG_WIDTH = 120  # columns of a log file
 
 
 class _Bars(RichProgress):
-    """rich's bars, below a table if there is one."""
+    """rich's progress bars, below a table if there is one."""
 
     board: RenderableType | None = None
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """What is drawn anew several times a second."""
+        """Return what is redrawn several times a second."""
         return [*([self.board] if self.board else []), *super().get_renderables()]
 
 
 class Progress:
-    """The display of one run. What is said beside it stays above the table and the bars."""
+    """The display of one run. Printed lines stay above the table and the bars."""
 
     def __init__(self, console: Console | None = None, board: RenderableType | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
-        if not self.console.is_terminal:  # a log file is as wide as its tables
-            self.console.width = max(self.console.width, 120)
-        self._rich = _Bars(
+        if not self.console.is_terminal:
+            self.console.width = max(self.console.width, MIN_LOG_WIDTH)
+        self._bars = _Bars(
             SpinnerColumn(),
             TextColumn("{task.description:<24}"),
             BarColumn(bar_width=28),
@@ -52,50 +53,60 @@ class Progress:
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self._rich.board = board
+        self._bars.board = board
 
     def __enter__(self) -> Progress:
-        self._rich.start()
+        self._bars.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._rich.stop()
+        self._bars.stop()
 
     def say(self, text: str) -> None:
-        """One line that stays."""
+        """Print one line that stays."""
         self.console.print(text)
 
     @contextmanager
     def step(self, name: str, total: int | None, unit: str, done: int = 0) -> Iterator[Step]:
-        """A counted step: `total` units, of which `done` were done before."""
-        task = self._rich.add_task(name, total=total, completed=done, rate="", note="")
+        """Show a bar during the block.
+
+        Args:
+            name: Name of the step.
+            total: Number of units, if it is known.
+            unit: Name of one unit.
+            done: Number of units that were finished earlier.
+        """
+        task = self._bars.add_task(name, total=total, completed=done, rate="", note="")
         step = Step(self, task, name, total, unit, done)
         try:
             yield step
         finally:
-            self._rich.remove_task(task)
+            self._bars.remove_task(task)
 
 
 class Step:
-    """One bar."""
+    """One bar, or the plain lines of one step."""
 
     def __init__(self, display: Progress, task: TaskID, name: str, total: int | None, unit: str, done: int) -> None:
         self._display, self._task, self._name, self._total, self._unit = display, task, name, total, unit
-        self._done = self._before = done
-        self._started = self._spoke = time.monotonic()
+        self._done = self._done_at_start = done
+        self._start = self._last_line = time.monotonic()
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """`count` more units are done."""
+        """Count `count` more units as done, and show `note` beside the bar."""
         self._done += count
         now = time.monotonic()
-        rate = (self._done - self._before) / max(now - self._started, 1e-6)
-        speed = f"{rate:.1f} {self._unit}/s" if rate >= 1 else f"{1 / max(rate, 1e-6):.1f} s/{self._unit}"
-        rich = self._display._rich
-        rich.update(self._task, completed=self._done, rate=speed, note=note)
-        if rich.disable and now - self._spoke >= PLAIN_SECONDS:
-            self._spoke = now
-            left = ""
-            if self._total and rate:
-                left = f", about {max(self._total - self._done, 0) / rate:.0f} s left"
-            total = f"/{self._total}" if self._total else ""
-            self._display.say(f"  {self._name}: {self._done}{total}, {speed}{left}{', ' + note if note else ''}")
+        rate = (self._done - self._done_at_start) / max(now - self._start, 1e-6)
+        rate_text = f"{rate:.1f} {self._unit}/s" if rate >= 1 else f"{1 / max(rate, 1e-6):.1f} s/{self._unit}"
+        bars = self._display._bars
+        bars.update(self._task, completed=self._done, rate=rate_text, note=note)
+        if bars.disable and now - self._last_line >= PLAIN_LINE_SECONDS:
+            self._last_line = now
+            self._display.say(self._plain_line(rate, rate_text, note))
+
+    def _plain_line(self, rate: float, rate_text: str, note: str) -> str:
+        total = f"/{self._total}" if self._total else ""
+        remaining = ""
+        if self._total and rate:
+            remaining = f", about {max(self._total - self._done, 0) / rate:.0f} s left"
+        return f"  {self._name}: {self._done}{total}, {rate_text}{remaining}{', ' + note if note else ''}"

@@ -11,7 +11,7 @@ from typing import Any
 from filelock import SoftFileLease, Timeout
 
 from selfspec.errors import UserError
-from selfspec.runtime.store import LEASE_SECONDS
+from selfspec.runtime.leases import LEASE_SECONDS
 
 
 def list_outputs(root: Path) -> list[Path]:

@@ -10,9 +10,9 @@ from typing import Any
 from selfspec.config.schema import Config, EvaluationConfig, ModelConfig
 from selfspec.evaluation.harness import harness_identity, measure_task, task_index, task_names
 from selfspec.evaluation.lm_eval_adapter import wrap_for_harness
+from selfspec.runtime.batches import load_or_compute_rows
 from selfspec.runtime.context import StageContext
 from selfspec.runtime.stage import stage
-from selfspec.runtime.store import load_or_compute_rows
 
 
 def _identity(config: Config) -> dict[str, Any]:
