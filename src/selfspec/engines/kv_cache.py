@@ -14,7 +14,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 
 class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
-    """Keys and values of one decoder layer: [rows, heads, `size` tokens, head size], of which `filled` tokens are valid."""
+    """Keys and values of one layer: [rows, heads, `size` tokens, head size], of which `filled` tokens are valid."""
 
     def __init__(self, size: int) -> None:
         super().__init__()

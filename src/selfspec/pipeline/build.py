@@ -99,7 +99,7 @@ class _Builder:
         return rounds
 
     def _generic(self) -> Stage:
-        """The first round of the recipe from general seeds, without retrieval (the preliminary baseline of the paper)."""
+        """The first round of the recipe from general seeds, without retrieval (the paper's preliminary baseline)."""
         config = replace(self.config, domain=self.config.general, retrieval=RetrievalConfig("none"))
         examples = self._stage("examples", "examples (generic)", config, _generation_files(config))
         return self._stage("adapter", "adapter (generic)", config, _seed_file(config), {"examples": examples})
