@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import errno
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+STORE_REMEDY = "give another folder with paths.store=..., and the same command goes on from what is stored"
 
 
 class UserError(Exception):
@@ -18,3 +24,25 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """`did you mean '...'? ` with the allowed word nearest to `word`, or an empty string if none is near."""
     close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'? " if close else ""
+
+
+@contextlib.contextmanager
+def explain_disk_errors(root: Path, remedy: str = STORE_REMEDY) -> Iterator[None]:
+    """Turn a full disk or a missing permission into a `UserError` that ends with `remedy`."""
+    try:
+        yield
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else _errno_in_text(str(error))
+        if number in (errno.ENOSPC, errno.EDQUOT):
+            problem = "No space is left on the disk of"
+        elif number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            problem = "There is no permission to write to"
+        else:
+            raise
+        raise UserError(f"{problem} {getattr(error, 'filename', None) or root}; free it or {remedy}.") from error
+
+
+def _errno_in_text(message: str) -> int | None:
+    """The error number in a message of safetensors, whose error class has no `errno`."""
+    match = re.search(r"os error (\d+)", message)
+    return int(match[1]) if match else None

@@ -12,8 +12,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from selfspec.config.schema import Config
 from selfspec.config.validation import unknown_key_message
-from selfspec.errors import UserError, did_you_mean
-from selfspec.runtime.files import explain_disk_errors
+from selfspec.errors import UserError, did_you_mean, explain_disk_errors
 
 
 def error_message(error: Exception, config_folders: list[Path]) -> str:

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfspec.config.schema import Config
-from selfspec.errors import UserError
+from selfspec.errors import UserError, explain_disk_errors
 from selfspec.export.model_card import merge_comparison_text, render_card
 from selfspec.models.nf4 import check_bitsandbytes
 from selfspec.models.weights import check_weights
 from selfspec.planning.devices import GB, this_machine, with_values
 from selfspec.planning.stage_memory import memory_by_part
 from selfspec.reporting.finished_run import FinishedRun, read_finished_run
-from selfspec.runtime.files import explain_disk_errors, fsync_path, list_files, sync_folder
+from selfspec.runtime.files import fsync_path, list_files, sync_folder
 from selfspec.runtime.progress import Progress
 
 if TYPE_CHECKING:

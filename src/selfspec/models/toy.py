@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from selfspec import domains
 from selfspec.config.schema import ModelConfig
 from selfspec.prompts.chat import with_prompt_style
 
+DOMAINS = Path(__file__).parents[1] / "domains"  # whose seeds the tokenizer is trained on
 TOY_VOCABULARY_SIZE = 2048
 
 
@@ -58,7 +58,7 @@ def write_toy(model: ModelConfig, folder: Path) -> None:
 
 def _tokenizer_texts() -> list[str]:
     """Instructions and inputs of all shipped seeds."""
-    files = sorted(Path(domains.__file__).parent.glob("*/seeds.jsonl"))
+    files = sorted(DOMAINS.glob("*/seeds.jsonl"))
     rows = [json.loads(line) for path in files for line in path.read_text(encoding="utf-8").split("\n") if line]
     return [f"{row['instruction']}\n{row['input']}\n" for row in rows]
 

@@ -20,10 +20,9 @@ from typing import Any
 from filelock import SoftFileLease
 
 from selfspec.config.schema import ModelConfig
-from selfspec.errors import UserError
+from selfspec.errors import UserError, explain_disk_errors
 from selfspec.models.gguf import PHASES, convert_gguf
 from selfspec.runtime.file_version import FileVersion, file_version
-from selfspec.runtime.files import explain_disk_errors
 from selfspec.runtime.leases import LEASE_SECONDS
 from selfspec.runtime.progress import Progress
 

@@ -1,18 +1,11 @@
-"""Atomic writes, fsync, and disk errors as one sentence."""
+"""Atomic writes and fsync."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import re
 import socket
-from collections.abc import Iterator
 from pathlib import Path
-
-from selfspec.errors import UserError
-
-STORE_REMEDY = "give another folder with paths.store=..., and the same command goes on from what is stored"
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -59,25 +52,3 @@ def fsync_path(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-@contextlib.contextmanager
-def explain_disk_errors(root: Path, remedy: str = STORE_REMEDY) -> Iterator[None]:
-    """Turn a full disk or a missing permission into a `UserError` that ends with `remedy`."""
-    try:
-        yield
-    except Exception as error:
-        number = error.errno if isinstance(error, OSError) else _errno_in_text(str(error))
-        if number in (errno.ENOSPC, errno.EDQUOT):
-            problem = "No space is left on the disk of"
-        elif number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            problem = "There is no permission to write to"
-        else:
-            raise
-        raise UserError(f"{problem} {getattr(error, 'filename', None) or root}; free it or {remedy}.") from error
-
-
-def _errno_in_text(message: str) -> int | None:
-    """The error number in a message of safetensors, whose error class has no `errno`."""
-    match = re.search(r"os error (\d+)", message)
-    return int(match[1]) if match else None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import SoftFileLease, Timeout
 
-from selfspec.runtime.files import explain_disk_errors
+from selfspec.errors import explain_disk_errors
 
 LEASE_SECONDS = 120.0  # a holder on another node without a heartbeat for so long counts as dead
 

@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from selfspec.config.hashing import file_hash
-from selfspec.errors import UserError
+from selfspec.errors import UserError, explain_disk_errors
 from selfspec.runtime.files import (
-    explain_disk_errors,
     folder_state,
     fsync_path,
     list_files,
@@ -37,7 +36,7 @@ from selfspec.runtime.leases import hold_lease
 
 log = logging.getLogger("selfspec")
 
-FORMAT = 1  # of the folder layout; a store of another format is refused
+FORMAT = 2  # of the layout and of the keys; a store of another format is refused
 
 
 class Store:

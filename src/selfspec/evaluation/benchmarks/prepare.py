@@ -18,12 +18,11 @@ from selfspec.config.keys import key_values
 from selfspec.config.schema import BenchmarkConfig, EvaluationConfig, TaskType
 from selfspec.data.jsonl import write_jsonl
 from selfspec.data.records import KINDS, Question, Seed
-from selfspec.errors import UserError, did_you_mean
+from selfspec.errors import UserError, did_you_mean, explain_disk_errors
 from selfspec.evaluation.benchmarks.fields import BadRow
 from selfspec.evaluation.benchmarks.rows import ROW_FORMS, few_shot_example, questions_from_rows
 from selfspec.evaluation.benchmarks.sources import SourceMissing, SplitMissing, read_split, source_identity
 from selfspec.evaluation.primary_metrics import check_metric
-from selfspec.runtime.files import explain_disk_errors
 
 READER_VERSION = 1  # of the modules beside this one: raise it when they make other questions of the same rows
 
