@@ -187,10 +187,11 @@ def tune(case: Case, model: Any, network: Any) -> None:
     from selfspec.runtime.distributed import SINGLE_PROCESS
     from selfspec.runtime.progress import Progress
     from selfspec.runtime.signals import StopFlag
-    from selfspec.stages.adapter import _tune
+    from selfspec.stages.adapter import tune_adapter
     from selfspec.tuning.batches import EncodedExample, plan_steps
     from selfspec.tuning.module import TuningData
-    from selfspec.tuning.strategies.placement import Placement
+    from selfspec.tuning.objectives import Imitation
+    from selfspec.tuning.strategies.parallelism import Parallelism
 
     rows = [EncodedExample(tuple(range(5, 5 + p)), tuple(range(5, 5 + r))) for p, r in examples()]
     tuning, quiet = tuning_config(case), Progress(Console(quiet=True))
@@ -200,11 +201,10 @@ def tune(case: Case, model: Any, network: Any) -> None:
         config = SimpleNamespace(model=model, logger=LoggerConfig("none"), paths=paths, seed=0)
         around = {"progress": quiet, "stop": StopFlag(), "stage": SimpleNamespace(label="adapter", key="")}
         job: Any = SimpleNamespace(config=config, work=Path(place), output=Path(place), **around)
-        placement, lora = (
-            Placement(StrategyConfig("auto"), SINGLE_PROCESS),
-            LoraConfig(case.rank, 16, 0.0, ("all-linear",)),
-        )
-        _tune(job, network, placement, TuningData(rows, steps, rows[:1]), lora, tuning, 0)
+        parallelism = Parallelism(StrategyConfig("auto"), SINGLE_PROCESS)
+        lora, data = LoraConfig(case.rank, 16, 0.0, ("all-linear",)), TuningData(rows, steps, rows[:1])
+        settings: dict[str, Any] = {"lora": lora, "tuning": tuning, "trainer_options": {}, "seed": 0}
+        tune_adapter(job, network, parallelism, data, Imitation(), **settings)
 
 
 class Numbers:

@@ -41,17 +41,17 @@ class Peak(threading.Thread):
 def main() -> None:
     folder, quantization, strategy = sys.argv[1:]
     from selfspec.tuning.lora import add_adapter
-    from selfspec.tuning.strategies.placement import Placement
+    from selfspec.tuning.strategies.parallelism import Parallelism
 
     config = replace(model_config("llama-2-7b"), toy=False, path=folder, dtype="bfloat16", quantization=quantization)
     processors.allow()
     with join_process_group() as group:
-        placement, peak = Placement(StrategyConfig(strategy), group), Peak()
+        parallelism, peak = Parallelism(StrategyConfig(strategy), group), Peak()
         peak.start()
         rank8 = LoraConfig(8, 16, 0.0, ("all-linear",))
-        base, _ = placement.base(config, rank8, PathsConfig(folder, folder, folder), Progress())
+        base, _ = parallelism.load_base(config, rank8, PathsConfig(folder, folder, folder), Progress())
         add_adapter(base, rank8, 0)
-        placement.adapted()
+        parallelism.after_adapter_added()
         peak.over.set()
         peak.join()
         print(f"PEAK {group.rank} {peak.most}", flush=True)

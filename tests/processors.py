@@ -8,7 +8,7 @@ import deepspeed
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 
-from selfspec.tuning.strategies import placement
+from selfspec.tuning.strategies import parallelism
 from selfspec.tuning.strategies.deepspeed import ZeroStrategy
 
 
@@ -33,6 +33,6 @@ class OnProcessors(ZeroStrategy):
 
 def allow() -> None:
     """From now on."""
-    placement.ZeroStrategy = OnProcessors  # type: ignore[misc]
-    placement.check_strategy_device = lambda _: None
+    parallelism.ZeroStrategy = OnProcessors  # type: ignore[misc]
+    parallelism.check_strategy_device = lambda _: None
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # gloo does, and nothing is compiled

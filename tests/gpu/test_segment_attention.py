@@ -9,11 +9,8 @@ import torch
 
 from segment_rows import LENGTHS, SHAPES, check_same, rows, states, tuned
 from selfspec.tuning.loss import response_loss_sum
-from selfspec.tuning.packing import (
-    flex_segment_attention,
-    sdpa_segment_attention,
-    segmented_attention,
-)
+from selfspec.tuning.packing import segmented_attention
+from selfspec.tuning.segment_attention import flex_segment_attention, sdpa_segment_attention
 from toys import NAMES
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]

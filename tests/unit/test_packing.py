@@ -13,16 +13,11 @@ from torch.nn import functional
 from torch.nn.attention.flex_attention import flex_attention
 
 from segment_rows import LENGTHS, SHAPES, check_same, logits, rows, states, texts, tuned, whole
-from selfspec.tuning import packing
+from selfspec.tuning import segment_attention
 from selfspec.tuning.batches import EncodedExample
 from selfspec.tuning.loss import response_logits, response_loss_sum
-from selfspec.tuning.packing import (
-    SegmentMask,
-    flex_segment_attention,
-    mpt_segment_mask,
-    sdpa_segment_attention,
-    segmented_attention,
-)
+from selfspec.tuning.packing import SegmentMask, mpt_segment_mask, segmented_attention
+from selfspec.tuning.segment_attention import flex_segment_attention, sdpa_segment_attention
 from toys import NAMES, naive_loss, sharpen, shuffle_adapter, toy
 
 EXCHANGED = [name for name in NAMES if not name.startswith(("falcon", "mpt"))]
@@ -122,7 +117,7 @@ def written_out(query: Tensor, key: Tensor, value: Tensor, window: int | None, s
 @pytest.fixture
 def unfused(monkeypatch: Any) -> None:
     """Flex attention as it is, not compiled: on a CPU it then can give gradients, which torch does not offer."""
-    monkeypatch.setattr(packing, "_compiled_flex_attention", lambda: flex_attention)
+    monkeypatch.setattr(segment_attention, "_compiled_flex_attention", lambda: flex_attention)
     monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *_: None)
 
 
@@ -164,7 +159,7 @@ def test_attention_at_once_compiles() -> None:
 @pytest.mark.usefixtures("unfused")
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("mpt")])
 def test_attention_at_once_gives_the_loss_and_gradients_of_single_rows(monkeypatch: Any, name: str) -> None:
-    monkeypatch.setattr(packing, "_choose_kernel", lambda *_: flex_segment_attention)  # as on a GPU
+    monkeypatch.setattr(segment_attention, "_choose_kernel", lambda *_: flex_segment_attention)  # as on a GPU
     model = tuned(name)
     expected = torch.stack([naive_loss(model, row) for row in rows()]).sum()
     with packed(model) as mask:

@@ -27,7 +27,8 @@ from selfspec.runtime.signals import StopFlag
 from selfspec.tuning.batches import EncodedExample, OptimizerStep, encode_rows, plan_steps
 from selfspec.tuning.checkpoints import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from selfspec.tuning.module import SpecializationModule, TuningData
-from selfspec.tuning.strategies.placement import Placement
+from selfspec.tuning.objectives import Imitation
+from selfspec.tuning.strategies.parallelism import Parallelism
 from toys import experiment, naive_loss, toy, tuning_config
 from tuning_runs import StopAfter, check_same, curve, parameters, tune, work
 
@@ -125,8 +126,8 @@ def test_checkpoints_are_kept_while_a_run_goes_on(tmp_path: Path, monkeypatch: A
     saved: list[int] = []
     save = save_checkpoint
 
-    def counted(folder: Path, *state: Any) -> None:
-        save(folder, *state)
+    def counted(folder: Path, state: dict[str, Any]) -> None:
+        save(folder, state)
         saved.append(len(load_checkpoint(folder)["curve"]))  # type: ignore[index]
 
     monkeypatch.setattr("selfspec.tuning.module.save_checkpoint", counted)
@@ -203,7 +204,7 @@ def test_tuning_stops_when_the_held_out_loss_no_longer_falls(tmp_path: Path, sto
 
 def test_an_optimizer_in_8_bits_learns_and_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: Any) -> None:
     """As on a GPU; on a processor its states are not paged."""
-    monkeypatch.setattr(SpecializationModule, "_packed", lambda self, parameter: True)
+    monkeypatch.setattr(SpecializationModule, "_uses_8bit_optimizer", lambda self, parameter: True)
     settings = [*QUICK, "quantization=nf4", "lora.r=64"]  # smaller tensors' states stay in float32
     whole = tune(experiment(tmp_path / "whole", *settings))
     stopped = experiment(tmp_path / "stopped", *settings)
@@ -345,11 +346,19 @@ def factors(tmp_path: Path, steps: int, **changes: Any) -> list[float]:
     """What the learning rate is multiplied by at each step."""
     planned = [OptimizerStep(number, 0, ((0,),), 1) for number in range(steps)]
     display: Any = SimpleNamespace(advance=lambda *_: None)
-    config = tuning_config(**changes)
-    layer, alone = torch.nn.Linear(1, 1), Placement(StrategyConfig("auto"), SINGLE_PROCESS)
-    data = TuningData([], planned, [])
-    module = SpecializationModule(layer, data, config, lambda _: None, alone, tmp_path, display, StopFlag())
-    return [module.factor(step) for step in range(steps)]
+    module = SpecializationModule(
+        model=torch.nn.Linear(1, 1),
+        data=TuningData([], planned, []),
+        objective=Imitation(),
+        config=tuning_config(**changes),
+        mask=lambda _: None,
+        parallelism=Parallelism(StrategyConfig("auto"), SINGLE_PROCESS),
+        work=tmp_path,
+        display=display,
+        stop=StopFlag(),
+        hyperparameters={},
+    )
+    return [module.learning_rate_factor(step) for step in range(steps)]
 
 
 @pytest.mark.parametrize(

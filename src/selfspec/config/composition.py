@@ -20,8 +20,11 @@ def mutable_twin(cls: type) -> type:
     hints = typing.get_type_hints(cls)
     fields = []
     for item in dataclasses.fields(cls):
-        default = MISSING if item.default is dataclasses.MISSING else item.default
-        fields.append((item.name, _twin_annotation(hints[item.name]), field(default=default)))
+        if item.default_factory is dict:  # any key may be set in it, without a plus sign
+            twin = field(default_factory=lambda: DictConfig({}, flags={"struct": False}))
+        else:
+            twin = field(default=MISSING if item.default is dataclasses.MISSING else item.default)
+        fields.append((item.name, _twin_annotation(hints[item.name]), twin))
     return dataclasses.make_dataclass(cls.__name__, fields)
 
 

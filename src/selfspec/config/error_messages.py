@@ -62,5 +62,6 @@ def _config_error(error: OmegaConfBaseException) -> str:
         if dataclasses.is_dataclass(schema):
             names = [item.name for item in dataclasses.fields(schema)]
             return unknown_key_message(key, names, ".".join(above) + "." if above else "")
+        return f"{key} is not set yet; add it with +{key}=...."
     problem = " ".join(str(error.msg or error).split("full_key")[0].split())
     return f"{key}: {problem}; give another value with {key}=...."

@@ -78,6 +78,8 @@ class LoraConfig:
     target_modules: tuple[str, ...]  # [all-linear], or names of modules: [q_proj, v_proj]
     rslora: bool = False  # scale = alpha / sqrt(r) (Kalajdzievski 2023, arXiv 2312.03732), for high ranks
     dora: bool = False  # magnitude and direction apart (Liu et al. 2024, arXiv 2402.09353)
+    # Further keywords of PEFT's LoraConfig.
+    extra: dict[str, Any] = field(default_factory=dict, hash=False, metadata={"key_default": {}})
 
 
 @dataclass(frozen=True)
@@ -322,6 +324,7 @@ class Config:
     retrieval: RetrievalConfig
     rounds: RoundsConfig
     engine: EngineConfig
+    objective: dict[str, Any]  # {name: imitation}, or {_target_: package.module.Class, argument: value}
     tuning: TuningConfig
     strategy: StrategyConfig
     evaluation: EvaluationConfig
@@ -330,5 +333,7 @@ class Config:
     paths: PathsConfig
     throughput: ThroughputConfig
     seed: int
+    trainer: dict[str, Any] = field(default_factory=dict)  # options of Lightning's Trainer
+    callbacks: dict[str, dict[str, Any]] = field(default_factory=dict, metadata={"runtime": True})  # of Lightning
     plan: bool = runtime_field(False)  # show what would be done, and do nothing
     force: bool = runtime_field(False)  # go on with what this machine can't hold; typed plan.force=true

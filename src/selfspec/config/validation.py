@@ -12,7 +12,10 @@ from selfspec.config.paths import make_paths_absolute
 from selfspec.config.schema import Config
 from selfspec.data.records import KINDS
 from selfspec.errors import UserError, did_you_mean
+from selfspec.tuning.lora_settings import check_lora_extra
+from selfspec.tuning.objectives import check_objective
 from selfspec.tuning.strategies.limits import check_strategy_choice
+from selfspec.tuning.trainer_settings import check_callbacks, check_trainer_options
 
 CHOICES = {
     "tuning.schedule": ("constant", "linear", "cosine"),
@@ -105,6 +108,10 @@ def validate(config: Config, processes: int = 1) -> Config:
     """
     config = _with_evaluation_domain(make_paths_absolute(config))
     _check_values(config)
+    check_lora_extra(config.lora, config.model.quantization)
+    check_objective(config.objective)
+    check_trainer_options(config.trainer)
+    check_callbacks(config.callbacks)
     check_strategy_choice(config.strategy, config.model, config.lora, processes)
     return config
 

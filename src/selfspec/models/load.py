@@ -13,8 +13,9 @@ import torch
 
 from selfspec.config.schema import ModelConfig, PathsConfig
 from selfspec.errors import UserError
-from selfspec.models.nf4 import MMAP_BLOCK_BYTES, keep_differentiable, nf4_config, torch_linear_in_falcon
+from selfspec.models.nf4 import MMAP_BLOCK_BYTES, keep_differentiable, nf4_config
 from selfspec.models.toy import write_toy
+from selfspec.models.transformers_internals import torch_linear_in_falcon
 from selfspec.models.weights import locate_weights
 from selfspec.prompts.chat import with_prompt_style
 from selfspec.runtime.machine import mmap_large_blocks
@@ -45,6 +46,11 @@ def load_base(model: ModelConfig, paths: PathsConfig, progress: Progress) -> tup
     """(model, tokenizer) of the frozen base, in evaluation mode; the last one loaded is kept for the next stage."""
     folder = None if model.toy else locate_weights(model, Path(paths.cache), progress)
     return _load_cached(_HashableConfig(model), folder)
+
+
+def forget_base() -> None:
+    """Drop the base that is kept for the next stage, because its weights were changed."""
+    _load_cached.cache_clear()
 
 
 def load_network(model: ModelConfig, folder: Path, **placed: Any) -> Any:
