@@ -1,4 +1,4 @@
-"""What Lightning contributes: objectives, hyperparameters, callbacks and options of the Trainer, through the real stage."""
+"""Objectives, hyperparameters, callbacks and options of Lightning's Trainer, through the real stage."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_settings_that_cannot_work_are_refused_before_any_work(override: str, me
 
 
 def test_an_option_that_lightning_refuses_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="Lightning refuses the settings of trainer or callbacks.*profiler"):
+    with pytest.raises(UserError, match=r"Lightning refuses the settings of trainer or callbacks.*profiler"):
         tune(experiment(tmp_path, *QUICK, "trainer.profiler=fastest"))
 
 
@@ -134,7 +134,7 @@ def test_callbacks_of_lightning_and_of_ones_own_run_and_count_steps_on_after_a_s
 
 
 def test_a_callback_that_needs_a_logger_is_refused_without_one(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="Lightning refuses the settings of trainer or callbacks.*no logger"):
+    with pytest.raises(UserError, match=r"Lightning refuses the settings of trainer or callbacks.*no logger"):
         tune(experiment(tmp_path, *QUICK, "callbacks=lr_monitor"))
 
 

@@ -1,4 +1,4 @@
-"""`lora.extra`: keywords of PEFT's LoraConfig are checked before any work; adapters of every initialization are LoRAs."""
+"""`lora.extra`: keywords of PEFT's LoraConfig are checked before any work; every adapter is saved as a plain LoRA."""
 
 from __future__ import annotations
 
@@ -68,8 +68,12 @@ def test_further_keywords_change_the_adapters_key_and_none_leaves_it() -> None:
 @pytest.mark.parametrize("name", ["pissa", "olora", "pissa_niter_4"])
 @torch.no_grad()
 def test_an_initialization_that_changes_the_base_is_saved_as_a_plain_lora_for_the_unchanged_base(
-    tmp_path: Path, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    hub_requests: list[str] = []
+    monkeypatch.setattr(
+        "peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda *names: hub_requests.append(names)
+    )
     lora, ids = replace(RANK4, extra={"init_lora_weights": name}), torch.arange(3, 30)[None]
     check_lora_extra(lora, "none")
     base, _ = toy("llama-2-7b")
@@ -78,9 +82,8 @@ def test_an_initialization_that_changes_the_base_is_saved_as_a_plain_lora_for_th
     torch.testing.assert_close(model(ids).logits, expected, rtol=1e-4, atol=1e-4)  # W = W_res + scale B0 A0
     initial = initial_weights(model, lora)
     assert initial
-    for _, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            parameter += 0.05 * torch.randn_like(parameter)  # in place of training
+    for parameter in (parameter for parameter in model.parameters() if parameter.requires_grad):
+        parameter.add_(torch.randn_like(parameter), alpha=0.05)  # in place of training
     tuned = model(ids).logits
     assert (tuned - expected).abs().max() > 0.1
     save_adapter(model, model_config("llama-2-7b"), tmp_path / "adapter", initial)
@@ -89,6 +92,7 @@ def test_an_initialization_that_changes_the_base_is_saved_as_a_plain_lora_for_th
     torch.testing.assert_close(plain(ids).logits, tuned, rtol=1e-4, atol=1e-4)
     saved = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (saved["r"], saved["lora_alpha"], saved["init_lora_weights"]) == (8, 16, True)
+    assert saved["base_model_name_or_path"] == "llama-2-7b (toy)" and not hub_requests
 
 
 @pytest.mark.parametrize("name", ["pissa", "olora", "gaussian", "orthogonal"])

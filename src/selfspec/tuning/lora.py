@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,13 +91,23 @@ def save_adapter(model: Any, config: ModelConfig, folder: Path, initial: dict[st
     """
     settings = model.peft_config["default"]
     toy = f"{config.name} ({'toy' if config.toy else weights_identity(config)})"
-    settings.base_model_name_or_path = toy if config.toy or config.path else config.hub or config.name
+    base_name = toy if config.toy or config.path else config.hub or config.name
     settings.target_modules = sorted(settings.target_modules)  # a set has no order
-    # PEFT's default for save_embedding_layers sends a request to the hub.
-    if initial is None:
-        model.save_pretrained(folder, save_embedding_layers=False)
+    if initial is not None:
+        _save_difference(model, folder, initial)
+        settings = PeftLora.from_pretrained(folder)
+        settings.base_model_name_or_path = base_name
+        settings.save_pretrained(folder)
         return
-    with TemporaryDirectory(prefix="selfspec-adapter-") as temporary:
+    settings.base_model_name_or_path = base_name
+    model.save_pretrained(folder, save_embedding_layers=False)  # PEFT's default sends a request to the hub
+
+
+def _save_difference(model: Any, folder: Path, initial: dict[str, Tensor]) -> None:
+    """Write scale (B A - B0 A0) as a plain LoRA, without the base's name: PEFT would send a request to the hub for it."""
+    model.peft_config["default"].base_model_name_or_path = ""
+    with TemporaryDirectory(prefix="selfspec-adapter-") as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # PEFT recommends this conversion while it runs it
         path = Path(temporary) / "initial"
         model.save_pretrained(path, save_embedding_layers=False, state_dict=initial)
         model.save_pretrained(folder, save_embedding_layers=False, path_initial_model_for_weight_conversion=str(path))
