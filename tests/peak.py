@@ -1,4 +1,4 @@
-"""Run by torchrun: loads the base of a folder as a strategy does; each process prints the memory that this took.
+"""Run by torchrun: loads the base of a folder with a strategy; each process prints its peak memory.
 
 torchrun --nproc-per-node 2 tests/peak.py FOLDER none|nf4 STRATEGY
 """
@@ -21,13 +21,13 @@ STATUS = Path("/proc/self/status")
 
 
 def anonymous() -> int:
-    """Bytes of this process that stand in no file: mapped weights are the file's."""
+    """Anonymous memory of this process in bytes; mapped weight files do not count."""
     found = re.search(r"RssAnon:\s+(\d+) kB", STATUS.read_text())
     return int(found[1]) << 10 if found else 0
 
 
 class Peak(threading.Thread):
-    """Looks again and again until it is told to stop."""
+    """Samples memory until `over` is set."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)

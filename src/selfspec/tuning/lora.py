@@ -104,7 +104,7 @@ def save_adapter(model: Any, config: ModelConfig, folder: Path, initial: dict[st
 
 
 def _save_difference(model: Any, folder: Path, initial: dict[str, Tensor]) -> None:
-    """Write scale (B A - B0 A0) as a plain LoRA, without the base's name: PEFT would send a request to the hub for it."""
+    """Write scale (B A - B0 A0) as a plain LoRA, without the name of the base, which PEFT would look up on the hub."""
     model.peft_config["default"].base_model_name_or_path = ""
     with TemporaryDirectory(prefix="selfspec-adapter-") as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # PEFT recommends this conversion while it runs it
