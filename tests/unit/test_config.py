@@ -43,7 +43,9 @@ def test_every_option_composes_and_opens_with_what_it_is(choice: str) -> None:
 def test_any_combination_composes_or_is_refused_with_what_to_choose(choices: dict[str, str]) -> None:
     overrides = [chosen(group, option) for group, option in choices.items()]
     parted, four_bits = choices["strategy"], choices["quantization"] == "nf4"
-    if (parted.startswith("deepspeed_zero3") and four_bits) or (parted == "fsdp" and choices["lora"] == "dora"):
+    zero3 = parted.startswith("deepspeed_zero3")
+    refused = {"dora": parted == "fsdp", "pissa": parted == "fsdp" or zero3 or four_bits}.get(choices["lora"], False)
+    if refused or (zero3 and four_bits):
         with pytest.raises(UserError, match="choose "):
             composed(*overrides)
         return

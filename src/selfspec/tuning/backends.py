@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 import torch
@@ -94,6 +94,6 @@ class DDPBackend:
         """See `TrainingBackend`."""
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], config: TuningConfig) -> Tensor:
+def clip_gradients(parameters: Collection[nn.Parameter], config: TuningConfig) -> Tensor:
     """Clip gradients in place as `config` says; returns their norm before. (DeepSpeed's engine clips by itself.)"""
     return torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)

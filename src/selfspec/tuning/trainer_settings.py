@@ -31,6 +31,7 @@ REPLACEMENTS = {
         ("limit_train_batches", "overfit_batches", "fast_dev_run", "max_time"), "data_size or tuning.epochs"
     ),
 }
+PRECISIONS = ("32-true", "bf16-mixed")
 FIXED_OPTIONS = (
     "plugins",
     "use_distributed_sampler",
@@ -60,10 +61,10 @@ def check_trainer_options(options: Mapping[str, Any]) -> None:
             raise UserError(
                 f"trainer.{name} is no option of Lightning's Trainer; {did_you_mean(name, keywords)}leave it out."
             )
-    if str(options.get("precision")) in ("16", "16-mixed"):
+    if options.get("precision", PRECISIONS[0]) not in PRECISIONS:  # others convert the base, or scale losses
         raise UserError(
-            f"trainer.precision={options['precision']} scales losses, which tuning does not support; "
-            "choose bf16-mixed or model.dtype."
+            f"trainer.precision={options['precision']} is none of {', '.join(PRECISIONS)}; "
+            "choose one, or set the type of all weights by model.dtype."
         )
 
 

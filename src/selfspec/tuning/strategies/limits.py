@@ -22,8 +22,8 @@ def check_strategy_choice(strategy: StrategyConfig, model: ModelConfig, lora: Lo
         _check_whole_weights(lora, strategy.name)
         if model.quantization == "nf4":
             raise UserError(
-                f"quantization=nf4 packs several weights into a number, which strategy={strategy.name} can't part "
-                "among processes; choose strategy=fsdp or strategy=deepspeed_zero2."
+                f"strategy={strategy.name} can't partition the packed weights of quantization=nf4; "
+                "choose strategy=fsdp or strategy=deepspeed_zero2."
             )
 
 
@@ -35,8 +35,8 @@ def check_shardable_adapter(lora: LoraConfig) -> None:
     """
     if lora.dora:
         raise UserError(
-            "lora=dora measures the base's weights, of which strategy=fsdp (auto, on several devices) gives no process "
-            "a whole one; choose strategy=ddp or lora=r8."
+            "lora=dora needs whole weights of the base, which strategy=fsdp (or auto, on several devices) shards; "
+            "choose strategy=ddp or lora=r8."
         )
     _check_whole_weights(lora, "fsdp")
 
@@ -70,10 +70,10 @@ def check_strategy_device(strategy: StrategyConfig) -> None:
     if strategy.name.startswith("deepspeed") and not gpu_count():
         raise UserError(
             f"strategy={strategy.name} needs GPUs, and this machine has none; choose strategy=fsdp or strategy=ddp, "
-            "which run on processors too."
+            "which run on CPUs too."
         )
     if strategy.cpu_offload and not gpu_count():
         raise UserError(
-            "strategy.cpu_offload=true keeps the base in the machine's memory and not on a GPU, and this machine has "
-            "none; leave it out."
+            "strategy.cpu_offload=true keeps the base in the machine's memory instead of a GPU's, and this machine has "
+            "no GPU; leave it out."
         )

@@ -59,8 +59,9 @@ class Parallelism:
                 f"{required[1]} processes of strategy={required[0]}" if required else "a strategy without DeepSpeed"
             )
             raise UserError(
-                f"The checkpoint in {work} was written by {origin}, and DeepSpeed's parts of an optimizer fit only as "
-                "many processes of the same strategy; start it again as it began, or delete that folder to begin anew."
+                f"The checkpoint in {work} was written by {origin}, and DeepSpeed can restore an optimizer "
+                "only with as many processes of the same strategy; start it again as it began, or delete that folder to "
+                "begin anew."
             )
 
     def build_backend(self, module: Any) -> TrainingBackend:
