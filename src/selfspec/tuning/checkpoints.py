@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from selfspec.runtime.files import write_atomic
 
 CHECKPOINT_NAME = "checkpoint.pt"
-SHARD_FOLDER = "deepspeed"  # beside it, one folder a checkpoint: what each process writes by itself
+SHARD_FOLDER = "deepspeed"  # beside it: folders step-N, in which each process writes its part of the optimizer
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -36,7 +36,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomic(folder / CHECKPOINT_NAME, buffer.getvalue())
-    for shards in (folder / SHARD_FOLDER).glob("*"):
+    for shards in (folder / SHARD_FOLDER).glob("step-*"):  # DeepSpeed puts scripts beside them
         if shards.name != state.get("shards"):
             shutil.rmtree(shards)
 

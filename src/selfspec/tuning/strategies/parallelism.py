@@ -59,9 +59,8 @@ class Parallelism:
                 f"{required[1]} processes of strategy={required[0]}" if required else "a strategy without DeepSpeed"
             )
             raise UserError(
-                f"The checkpoint in {work} was written by {origin}, and DeepSpeed can restore an optimizer "
-                "only with as many processes of the same strategy; start it again as it began, or delete that folder to "
-                "begin anew."
+                f"The checkpoint in {work} was written by {origin}; DeepSpeed can restore an optimizer only with as "
+                "many processes of the same strategy; start it again as it began, or delete that folder to begin anew."
             )
 
     def build_backend(self, module: Any) -> TrainingBackend:
