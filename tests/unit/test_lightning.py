@@ -114,9 +114,7 @@ def test_options_of_the_trainer_are_passed_on_and_are_in_the_adapters_key(tmp_pa
     assert 0 < max(differences) < 0.01
 
 
-def test_callbacks_of_lightning_and_of_ones_own_run_and_count_steps_on_after_a_stop(
-    tmp_path: Path, usual: Path
-) -> None:
+def test_callbacks_of_lightning_and_of_ones_own_run_and_resume_at_the_next_step(tmp_path: Path, usual: Path) -> None:
     record = tmp_path / "steps.txt"
     own = f"callbacks.mine={{_target_: test_lightning.RecordSteps, path: {record}}}"
     config = experiment(tmp_path, *QUICK, "logger=csv", "callbacks=[lr_monitor,device_stats]", own)

@@ -135,6 +135,16 @@ def test_checkpoints_are_saved_during_training(tmp_path: Path, monkeypatch: Any)
     assert saved == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_new_checkpoint_deletes_the_shards_of_earlier_ones_only(tmp_path: Path) -> None:
+    shards = tmp_path / "deepspeed"
+    for name in ("step-1", "step-2"):
+        (shards / name).mkdir(parents=True)
+    (shards / "zero_to_fp32.py").touch()  # DeepSpeed writes it
+    save_checkpoint(tmp_path, {"shards": "step-2"})
+    assert sorted(path.name for path in shards.iterdir()) == ["step-2", "zero_to_fp32.py"]
+    assert load_checkpoint(tmp_path) == {"shards": "step-2"}
+
+
 def test_the_adapter_loads_in_plain_peft_and_equals_the_tuned_model(uninterrupted: Any) -> None:
     config, adapter = uninterrupted
     base, tokenizer = toy("llama-2-7b")
