@@ -23,18 +23,19 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 def default_weights() -> Path:
     """The folder of the model's safetensors, converted first if necessary."""
-    config = _default_config()
+    config = default_config()
     return locate_weights(config.model, Path(config.paths.cache), Progress())
 
 
 def load_default() -> tuple[Config, list[Seed], Any, Any]:
     """(config, seeds without the held-out ones, model, tokenizer)."""
-    config = _default_config()
+    config = default_config()
     seeds, _ = split_seeds(read_seeds(Path(config.domain.seeds), config.domain.tasks))
     return (config, seeds, *load_base(config.model, config.paths, Progress()))
 
 
-def _default_config() -> Config:
+def default_config() -> Config:
+    """The config of the default experiment."""
     register_schema()
     register_resolvers(PROJECT)
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):

@@ -199,29 +199,33 @@ def run_case(case: Case, folder: Path) -> None:
 
 
 def tune(case: Case, model: Any, network: Any) -> None:
+    from default_model import default_config
     from rich.console import Console
 
     from selfspec.config.schema import LoggerConfig, LoraConfig, StrategyConfig
     from selfspec.runtime.distributed import SINGLE_PROCESS
     from selfspec.runtime.progress import Progress
     from selfspec.runtime.signals import StopFlag
-    from selfspec.stages.adapter import _tune
+    from selfspec.stages.adapter import tune_adapter
     from selfspec.tuning.batches import EncodedExample, plan_steps
     from selfspec.tuning.module import TuningData
-    from selfspec.tuning.strategies.placement import Placement
+    from selfspec.tuning.objectives import Imitation
+    from selfspec.tuning.strategies.parallelism import Parallelism
 
     rows = [EncodedExample(tuple(range(5, 5 + p)), tuple(range(5, 5 + r))) for p, r in tuning_row_lengths()]
     tuning, quiet = tuning_config(case), Progress(Console(quiet=True))
     steps = plan_steps([(len(row), len(row.response)) for row in rows], tuning, 0)
     with tempfile.TemporaryDirectory() as folder:
         paths = SimpleNamespace(output=folder)
-        config = SimpleNamespace(model=model, logger=LoggerConfig("none"), paths=paths, seed=0)
-        stage = SimpleNamespace(label="adapter", key="")
-        job: Any = SimpleNamespace(config=config, work=Path(folder), output=Path(folder), stage=stage)
-        job.progress, job.stop = quiet, StopFlag()
-        placement = Placement(StrategyConfig("auto"), SINGLE_PROCESS)
-        lora = LoraConfig(case.lora_r, 16, 0.0, ("all-linear",))
-        _tune(job, network, placement, TuningData(rows, steps, rows[:1]), lora, tuning, 0)
+        config = SimpleNamespace(model=model, logger=LoggerConfig("none"), paths=paths, callbacks={})
+        stage = SimpleNamespace(label="adapter", key="", config=default_config())
+        context: Any = SimpleNamespace(config=config, work=Path(folder), output=Path(folder), stage=stage)
+        context.progress, context.stop = quiet, StopFlag()
+        parallelism = Parallelism(StrategyConfig("auto"), SINGLE_PROCESS)
+        lora, data = LoraConfig(case.lora_r, 16, 0.0, ("all-linear",)), TuningData(rows, steps, rows[:1])
+        tune_adapter(
+            context, network, parallelism, data, Imitation(), lora=lora, tuning=tuning, trainer_options={}, seed=0
+        )
 
 
 class NumberTokenizer:

@@ -1,10 +1,10 @@
-"""Run by torchrun: tunes the seeds-only adapter of one config after the other, all processes together.
+"""Run by torchrun: all processes together tune the seeds-only adapters of several configs, one after the other.
 
     torchrun --nproc-per-node 2 tests/pair.py CELLS.json
 
-CELLS.json: a list of {"folder": ..., "overrides": [...], "stop_after": null or a number of steps}; "torn": true if
-somebody was killed there while saving DeepSpeed's next checkpoint. What went wrong in a cell goes into its folder as
-`error.txt`.
+CELLS.json: a list of {"folder": ..., "overrides": [...], "stop_after": null or a number of steps}. With "torn": true,
+an incomplete DeepSpeed checkpoint is written first, as by a process killed while saving. Errors of a cell are written
+to `error-RANK.txt` in its folder.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from tuning_runs import StopAfter
 
 def tune(cell: dict[str, Any], group: ProcessGroup) -> None:
     config = experiment(Path(cell["folder"]), *cell["overrides"])
-    wanted = build_pipeline(config).adapters["seeds_only"]
+    stage = build_pipeline(config).adapters["seeds_only"]
     stop = StopAfter(cell["stop_after"]) if cell["stop_after"] else StopFlag()
     stop.process_group = group
-    with stop.installed() as listening:
-        run_stage(wanted, config, Store(Path(config.paths.store)), Progress(), listening)
+    with stop.installed() as flag:
+        run_stage(stage, config, Store(Path(config.paths.store)), Progress(), flag)
 
 
-def tear(folder: Path) -> None:
-    """Half of a checkpoint lies beside the whole one."""
+def write_torn_checkpoint(folder: Path) -> None:
+    """Write the next checkpoint incompletely, beside the complete one."""
     (saved,) = folder.glob("store/work/*/deepspeed/step-*")
     following = saved.with_name(f"step-{int(saved.name[5:]) + 1}")
     following.mkdir()
@@ -49,7 +49,7 @@ def main() -> None:
     with join_process_group() as group:
         for cell in json.loads(Path(sys.argv[1]).read_text()):
             if group.is_first and cell.get("torn"):
-                tear(Path(cell["folder"]))
+                write_torn_checkpoint(Path(cell["folder"]))
             try:
                 tune(cell, group)
             except Interrupted:

@@ -1,4 +1,4 @@
-"""Run by torchrun: loads the base of a folder as a strategy does; each process prints the memory that this took.
+"""Run by torchrun: loads the base of a folder with a strategy; each process prints its peak memory.
 
 torchrun --nproc-per-node 2 tests/peak.py FOLDER none|nf4 STRATEGY
 """
@@ -21,13 +21,13 @@ STATUS = Path("/proc/self/status")
 
 
 def anonymous() -> int:
-    """Bytes of this process that stand in no file: mapped weights are the file's."""
+    """Anonymous memory of this process in bytes; mapped weight files do not count."""
     found = re.search(r"RssAnon:\s+(\d+) kB", STATUS.read_text())
     return int(found[1]) << 10 if found else 0
 
 
 class Peak(threading.Thread):
-    """Looks again and again until it is told to stop."""
+    """Samples memory until `over` is set."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -41,17 +41,17 @@ class Peak(threading.Thread):
 def main() -> None:
     folder, quantization, strategy = sys.argv[1:]
     from selfspec.tuning.lora import add_adapter
-    from selfspec.tuning.strategies.placement import Placement
+    from selfspec.tuning.strategies.parallelism import Parallelism
 
     config = replace(model_config("llama-2-7b"), toy=False, path=folder, dtype="bfloat16", quantization=quantization)
     processors.allow()
     with join_process_group() as group:
-        placement, peak = Placement(StrategyConfig(strategy), group), Peak()
+        parallelism, peak = Parallelism(StrategyConfig(strategy), group), Peak()
         peak.start()
         rank8 = LoraConfig(8, 16, 0.0, ("all-linear",))
-        base, _ = placement.base(config, rank8, PathsConfig(folder, folder, folder), Progress())
+        base, _ = parallelism.load_base(config, rank8, PathsConfig(folder, folder, folder), Progress())
         add_adapter(base, rank8, 0)
-        placement.adapted()
+        parallelism.after_adapter_added()
         peak.over.set()
         peak.join()
         print(f"PEAK {group.rank} {peak.most}", flush=True)

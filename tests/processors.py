@@ -1,4 +1,4 @@
-"""DeepSpeed on processors: Lightning's strategy for it wants GPUs, and these tests have none."""
+"""DeepSpeed on CPUs, for tests: Lightning's strategy requires GPUs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import deepspeed
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 
-from selfspec.tuning.strategies import placement
+from selfspec.tuning.strategies import parallelism
 from selfspec.tuning.strategies.deepspeed import ZeroStrategy
 
 
-class OnProcessors(ZeroStrategy):
-    """As the product's, without what asks for a GPU; toys' parameters are so small that stage 3 would part none."""
+class CPUZeroStrategy(ZeroStrategy):
+    """`ZeroStrategy` without its need for GPUs; stage 3 partitions the small parameters of toy models too."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -32,7 +32,7 @@ class OnProcessors(ZeroStrategy):
 
 
 def allow() -> None:
-    """From now on."""
-    placement.ZeroStrategy = OnProcessors  # type: ignore[misc]
-    placement.check_strategy_device = lambda _: None
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # gloo does, and nothing is compiled
+    """Let DeepSpeed strategies run on CPUs from now on."""
+    parallelism.ZeroStrategy = CPUZeroStrategy  # type: ignore[misc]
+    parallelism.check_strategy_device = lambda _: None
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # use gloo, so that nothing is compiled

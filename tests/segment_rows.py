@@ -1,4 +1,4 @@
-"""Packed rows of toys, and attention states, for tests on CPUs and GPUs."""
+"""Examples, adapted toy models and attention states, shared by tests on CPUs and GPUs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 from selfspec.tuning.batches import EncodedExample
 from toys import sharpen, shuffle_adapter, toy
 
-WINDOW = 8  # of Gemma's and Mistral's sliding attention: most rows are longer
+WINDOW = 8  # sliding window of Gemma and Mistral; most rows are longer
 
 
-LENGTHS = (26, 3, 8, 41, 150)  # of segments; together more than one block of flex attention
+LENGTHS = (26, 3, 8, 41, 150)  # of segments; their sum exceeds one block of flex attention
 
 
 SHAPES = [(4, 4, None, None), (4, 2, WINDOW, 0.3), (6, 1, 200, None)]  # heads, key heads, window, scaling
@@ -23,9 +23,9 @@ SHAPES = [(4, 4, None, None), (4, 2, WINDOW, 0.3), (6, 1, 200, None)]  # heads, 
 
 def rows() -> list[EncodedExample]:
     """Rows of 3 to 41 tokens; the second is shorter than the window."""
-    draw = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     lengths = [(20, 6), (2, 1), (7, 1), (30, 11)]
-    numbers = [torch.randint(3, 2000, (sum(pair),), generator=draw).tolist() for pair in lengths]
+    numbers = [torch.randint(3, 2000, (sum(pair),), generator=rng).tolist() for pair in lengths]
     return [EncodedExample(tuple(ids[:n]), tuple(ids[n:])) for ids, (n, _) in zip(numbers, lengths, strict=True)]
 
 
@@ -35,19 +35,19 @@ def texts() -> list[tuple[int, ...]]:
 
 
 def whole(text: tuple[int, ...]) -> EncodedExample:
-    """A row that learns every place it can."""
+    """An example whose targets are all tokens but the first."""
     return EncodedExample(text[:1], text[1:])
 
 
 def logits(model: Any, text: tuple[int, ...]) -> Tensor:
-    """What predicts each token but the first, by transformers' own attention."""
+    """Logits that predict each token but the first, with transformers' own attention."""
     found: Tensor = model(input_ids=torch.tensor([text]), use_cache=False).logits[0, :-1]
     return found
 
 
 @cache
 def tuned(name: str) -> Any:
-    """A toy whose attention matters, under an adapter that changes it."""
+    """A toy model with sharp attention and an adapter that changes its output."""
     changes: dict[str, Any] = {}
     if name.startswith("gemma"):
         changes = {

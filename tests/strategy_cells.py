@@ -17,7 +17,7 @@ ARCHITECTURES = ("llama-2-7b", "falcon-40b", "mpt-30b", "qwen3-8b", "gemma-3-270
 ZERO = ("deepspeed_zero2", "deepspeed_zero3", "deepspeed_zero3_offload")
 
 
-# 6 steps, 3 an epoch; a small rate, so that Adam does not make large steps of small differences
+# 6 steps, 3 an epoch; a small learning rate, because Adam amplifies small differences
 QUICK = (
     "domain.seed_count=22",
     "tuning.epochs=2",
@@ -48,10 +48,10 @@ def adapter(folder: Path, settings: list[str]) -> Path:
 
 
 def same_steps(found: Path, expected: Path) -> None:
-    """Each step's loss and the adapter's tensors within 1e-4."""
-    mine, theirs = curve(found), curve(expected)
-    assert len(mine) == len(theirs) == 6
+    """Check that losses of all steps and the adapters' tensors agree within 1e-4."""
+    found_curve, expected_curve = curve(found), curve(expected)
+    assert len(found_curve) == len(expected_curve) == 6
     for name in ("loss", "grad_norm", "held_out_loss"):
-        values = [[point[name] for point in points if name in point] for points in (mine, theirs)]
+        values = [[point[name] for point in points if name in point] for points in (found_curve, expected_curve)]
         assert values[0] == pytest.approx(values[1], abs=1e-4), name
     check_same(found, expected, 1e-4)

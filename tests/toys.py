@@ -16,6 +16,7 @@ from selfspec.config.composition import freeze, register_schema
 from selfspec.config.resolvers import register_resolvers
 from selfspec.config.schema import Config, ModelConfig, PromptsConfig, TuningConfig
 from selfspec.config.validation import validate
+from selfspec.launch.preparation import check_parts
 from selfspec.models.toy import build_toy
 from selfspec.prompts.templates import PromptRenderer
 from selfspec.tuning.batches import EncodedExample
@@ -57,7 +58,9 @@ def experiment(folder: Path, *overrides: str) -> Config:
     register_resolvers(PROJECT)
     paths = [f"paths.{name}={folder / name}" for name in ("store", "cache", "output")]
     with initialize_config_dir(config_dir=str(CONF), version_base=None):
-        return validate(freeze(compose("config", overrides=["model.toy=true", "logger=none", *paths, *overrides])))
+        config = validate(freeze(compose("config", overrides=["model.toy=true", "logger=none", *paths, *overrides])))
+    check_parts(config)
+    return config
 
 
 def without_layer_numbers(names: Any) -> set[str]:

@@ -1,4 +1,4 @@
-"""Adapter stages of toys: run, stopped, and compared."""
+"""Run, interrupt and compare adapter stages of toy models."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ def parameters(adapter: Path) -> dict[str, torch.Tensor]:
 
 
 class StopAfter(StopFlag):
-    """A signal comes while step number `steps` (from 1) runs."""
+    """A stop flag that is set during step number `steps` (from 1)."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
-        self.left = steps
+        self.num_left = steps
 
     def raise_if_set(self, save: Callable[[], None] = lambda: None) -> None:
-        self.left -= 1
-        if self.left == 0:
+        self.num_left -= 1
+        if self.num_left == 0:
             self.signal = worker.signal.SIGTERM
         super().raise_if_set(save)
 
 
 def tune(config: Config, stop: StopFlag | None = None) -> Path:
-    """The folder of the adapter that is tuned on the seeds alone."""
-    wanted = build_pipeline(config).adapters["seeds_only"]
+    """Run the seeds-only adapter stage; returns its output folder."""
+    stage = build_pipeline(config).adapters["seeds_only"]
     store = Store(Path(config.paths.store))
-    with (stop or StopFlag()).installed() as listening:
-        run_stage(wanted, config, store, Progress(), listening)
-    return store.root / "adapter" / wanted.key
+    with (stop or StopFlag()).installed() as flag:
+        run_stage(stage, config, store, Progress(), flag)
+    return store.root / "adapter" / stage.key
 
 
 def work(config: Config) -> Path:

@@ -9,23 +9,21 @@ import torch
 
 from segment_rows import LENGTHS, SHAPES, check_same, rows, states, tuned
 from selfspec.tuning.loss import response_loss_sum
-from selfspec.tuning.packing import (
-    flex_segment_attention,
-    sdpa_segment_attention,
-    segmented_attention,
-)
+from selfspec.tuning.packing import segmented_attention
+from selfspec.tuning.segment_attention import flex_segment_attention, sdpa_segment_attention
 from toys import NAMES
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 
 
 @pytest.mark.parametrize(("heads", "key_heads", "window", "scaling"), SHAPES)
-def test_on_a_gpu_attention_at_once_is_attention_in_turn(
+def test_flex_attention_equals_sdpa_on_a_gpu(
     heads: int, key_heads: int, window: int | None, scaling: float | None
 ) -> None:
     parts = states(heads, key_heads, "cuda", dtype=torch.bfloat16)
     found, expected = (
-        way(*parts, LENGTHS, window=window, scaling=scaling) for way in (flex_segment_attention, sdpa_segment_attention)
+        kernel(*parts, LENGTHS, window=window, scaling=scaling)
+        for kernel in (flex_segment_attention, sdpa_segment_attention)
     )
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
     towards = torch.randn_like(expected)
@@ -34,7 +32,7 @@ def test_on_a_gpu_attention_at_once_is_attention_in_turn(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_on_a_gpu_packed_rows_give_the_loss_and_gradients_of_single_ones(name: str) -> None:
+def test_packed_rows_give_the_loss_and_gradients_of_single_ones_on_a_gpu(name: str) -> None:
     model = copy.deepcopy(tuned(name)).to("cuda", torch.bfloat16)
     expected = response_loss_sum(model, rows(), lambda _: None)  # transformers' own attention, row by row
     with segmented_attention(model.get_base_model()) as mask:

@@ -1,4 +1,4 @@
-"""Strategies: two processes under torchrun take the steps of one, whatever the base's architecture and number type."""
+"""Strategies: processes under torchrun take the same steps as one process, for each architecture and precision."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ STOPPED = {name: (name, "none", "llama-2-7b") for name in ("ddp", "fsdp")}
 
 
 def torchrun(cells: list[dict[str, Any]], folder: Path, processes: int = 2) -> list[str]:
-    """The command that runs all cells."""
-    for cell in cells:
-        Path(cell["folder"]).mkdir(parents=True, exist_ok=True)
+    """The command that runs all cells with `tests/pair.py`."""
+    for each in cells:
+        Path(each["folder"]).mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cells.json").write_text(json.dumps(cells))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
@@ -39,29 +39,29 @@ def torchrun(cells: list[dict[str, Any]], folder: Path, processes: int = 2) -> l
 
 
 def run(cells: list[dict[str, Any]], folder: Path, processes: int = 2) -> None:
-    """All cells, one after the other, by the same processes."""
+    """Run all cells one after the other in the same processes, and check that none failed."""
     done = subprocess.run(torchrun(cells, folder, processes), capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    for cell in cells:
-        errors = [path.read_text() for path in sorted(Path(cell["folder"]).glob("error-*.txt"))]
-        assert not errors, f"{cell['overrides']}: {errors}"
+    for each in cells:
+        errors = [path.read_text() for path in sorted(Path(each["folder"]).glob("error-*.txt"))]
+        assert not errors, f"{each['overrides']}: {errors}"
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The adapter of one process."""
+    """Tunes the adapter with one process, once for each quantization and model."""
 
     @cache
-    def made(quantization: str, model: str) -> Path:
+    def tune_alone(quantization: str, model: str) -> Path:
         folder = tmp_path_factory.mktemp("alone")
         return tune(experiment(folder, *overrides(("auto", quantization, model))))
 
-    return made
+    return tune_alone
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Adapters of two processes, which live through all cells; `... alone first` was stopped in one process before."""
+    """Folders of adapters tuned by two processes; `... alone first` was started and stopped by one process."""
     folder = tmp_path_factory.mktemp("together")
     names = [*("-".join(each) for each in FEW), *ZERO, "two alone"]
     names += [f"{strategy} {stop}" for strategy in STOPPED for stop in ("stopped", "alone later", "alone first")]
@@ -89,7 +89,7 @@ def test_two_processes_take_the_steps_of_one(each: Cell, together: dict[str, Pat
 
 @pytest.mark.parametrize("strategy", STOPPED)
 @pytest.mark.parametrize("stop", ["stopped", "alone later", "alone first"])
-def test_a_stopped_adapter_goes_on_also_in_another_number_of_processes(
+def test_a_stopped_adapter_resumes_with_the_same_or_another_number_of_processes(
     strategy: str, stop: str, together: dict[str, Path], alone: Any
 ) -> None:
     folder, settings = together[f"{strategy} {stop}"], overrides(STOPPED[strategy])
@@ -101,11 +101,13 @@ def test_a_stopped_adapter_goes_on_also_in_another_number_of_processes(
 
 
 @pytest.mark.parametrize("name", ZERO)
-def test_deepspeed_goes_on_from_what_was_published_last(name: str, together: dict[str, Path], alone: Any) -> None:
+def test_deepspeed_resumes_from_the_last_complete_checkpoint(name: str, together: dict[str, Path], alone: Any) -> None:
     same_steps(adapter(together[name], overrides((name, "none", "llama-2-7b"))), alone("none", "llama-2-7b"))
 
 
-def test_a_checkpoint_of_deepspeed_is_an_adapters_and_for_its_processes_alone(together: dict[str, Path]) -> None:
+def test_a_deepspeed_checkpoint_has_the_size_of_the_adapter_and_requires_its_processes(
+    together: dict[str, Path],
+) -> None:
     config = experiment(together["two alone"], *overrides(("auto", "none", "llama-2-7b")))
     folders = [path.name for path in (work(config) / "deepspeed").iterdir() if path.is_dir()]
     assert folders == ["step-2"]
@@ -119,7 +121,7 @@ def test_a_checkpoint_of_deepspeed_is_an_adapters_and_for_its_processes_alone(to
 
 
 @pytest.mark.slow
-def test_every_strategy_takes_every_architecture_in_4_bits_and_whole(alone: Any, tmp_path: Path) -> None:
+def test_each_strategy_tunes_each_architecture_in_4_bits_and_unquantized(alone: Any, tmp_path: Path) -> None:
     refused = [each for each in MATRIX if each[0] in ZERO[1:] and each[1] == "nf4"]
     for each in refused:
         with pytest.raises(UserError, match="choose strategy=fsdp or strategy=deepspeed_zero2"):
@@ -140,7 +142,7 @@ def test_four_processes_take_the_steps_of_one(alone: Any, tmp_path: Path) -> Non
 
 
 def kill_at_a_save(command: list[str], folder: Path, name: str) -> None:
-    """Kill all processes as soon as DeepSpeed has begun to write the checkpoint of this name."""
+    """Kill all processes as soon as DeepSpeed begins to write the checkpoint of this name."""
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as started:
         family, deadline = list[psutil.Process](), time.monotonic() + 300
         while not any(folder.glob(f"store/work/*/deepspeed/{name}")):
@@ -154,7 +156,9 @@ def kill_at_a_save(command: list[str], folder: Path, name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ZERO[:2])
-def test_killed_while_it_saves_deepspeed_goes_on_from_the_save_before(name: str, alone: Any, tmp_path: Path) -> None:
+def test_deepspeed_killed_while_saving_resumes_from_the_checkpoint_before(
+    name: str, alone: Any, tmp_path: Path
+) -> None:
     settings = overrides((name, "none", "llama-2-7b"), "tuning.checkpoint_minutes=0")
     command = torchrun([cell(tmp_path / "run", settings)], tmp_path)
     for step in (1, 2, 4):
@@ -166,7 +170,7 @@ def test_killed_while_it_saves_deepspeed_goes_on_from_the_save_before(name: str,
 
 
 def random_llama(folder: Path) -> int:
-    """A Llama of 300M random parameters with the toy's tokenizer; bytes of it in bfloat16."""
+    """Write a Llama of 300M random parameters with the toy's tokenizer; returns its bytes in bfloat16."""
     shape = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 22, "vocab_size": 8192}
     config = AutoConfig.for_model("llama", num_attention_heads=16, num_key_value_heads=16, **shape)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -176,7 +180,7 @@ def random_llama(folder: Path) -> int:
 
 
 def peaks(folder: Path, quantization: str, strategy: str) -> list[int]:
-    """Bytes that loading took in each of two processes."""
+    """Peak bytes of loading in each of two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     script = [str(PROJECT / "tests" / "peak.py"), str(folder), quantization, strategy]
     exact = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed goes back at once
@@ -185,7 +189,7 @@ def peaks(folder: Path, quantization: str, strategy: str) -> list[int]:
 
 
 @pytest.mark.slow
-def test_no_process_ever_holds_a_sharded_base_whole(tmp_path: Path) -> None:
+def test_no_process_holds_the_whole_of_a_sharded_base(tmp_path: Path) -> None:
     whole = random_llama(tmp_path)
     assert 5.5e8 < whole < 7e8
     assert min(peaks(tmp_path, "none", "ddp")) > 0.95 * whole

@@ -1,5 +1,5 @@
-"""The batch plan: each row once an epoch, in micro-batches that keep the limit, the same for the same seed; and what is
-learnt: the response with its end token, behind the prompt that evaluation uses.
+"""The batch plan has each row once an epoch, in micro-batches within the limit, and is determined by the seed; an
+encoded example is the prompt of evaluation followed by the response and the end token.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LENGTHS = st.lists(
 @settings(max_examples=60, deadline=None)
 @example([(10, 2)] * 7, 2, 6, 20, 0)  # full to the last token
 @given(LENGTHS, st.integers(1, 4), st.integers(1, 20), st.integers(1, 600), st.integers(0, 5))
-def test_a_plan_takes_each_row_once_an_epoch_and_keeps_the_limits(
+def test_a_plan_has_each_row_once_an_epoch_and_respects_the_limits(
     lengths: list[tuple[int, int]], epochs: int, batch: int, limit: int, seed: int
 ) -> None:
     config = tuning_config(epochs=epochs, batch_size=batch, micro_batch_tokens=limit)
@@ -54,7 +54,9 @@ def test_a_plan_takes_each_row_once_an_epoch_and_keeps_the_limits(
 
 @settings(max_examples=20, deadline=None)
 @given(LENGTHS, st.integers(1, 600), st.integers(0, 5))
-def test_the_limit_of_a_forward_pass_changes_no_step(lengths: list[tuple[int, int]], limit: int, seed: int) -> None:
+def test_the_limit_of_a_forward_pass_does_not_change_the_steps(
+    lengths: list[tuple[int, int]], limit: int, seed: int
+) -> None:
     def rows_of_steps(limit: int) -> list[list[int]]:
         steps = plan_steps(lengths, tuning_config(micro_batch_tokens=limit), seed)
         return [[row for micro in step.micro_batches for row in micro] for step in steps]
@@ -67,25 +69,25 @@ def order(epoch: int, seed: int) -> list[int]:
     return [row for step in steps if step.epoch == epoch for micro in step.micro_batches for row in micro]
 
 
-def test_every_epoch_and_every_seed_has_an_order_of_its_own() -> None:
+def test_each_epoch_and_each_seed_shuffles_differently() -> None:
     orders = [order(epoch, seed) for epoch in range(3) for seed in range(3)]
     assert all(sorted(found) == list(range(50)) != found for found in orders)
     assert len({tuple(found) for found in orders}) == 9
 
 
 @pytest.mark.parametrize(("rows", "size"), [(1, 8), (64, 8), (500, 8), (501, 32), (5000, 32)])
-def test_small_sets_have_a_batch_of_8_and_larger_ones_of_32(rows: int, size: int) -> None:
+def test_the_default_batch_size_is_8_for_small_sets_and_32_for_larger_ones(rows: int, size: int) -> None:
     steps = plan_steps([(10, 2)] * rows, tuning_config(epochs=1), seed=0)
     assert max(step.rows for step in steps) == min(size, rows)
     assert len(steps) == -(-rows // size)
 
 
-def test_a_given_batch_size_goes_before_the_default() -> None:
+def test_a_given_batch_size_replaces_the_default() -> None:
     assert {step.rows for step in plan_steps([(10, 2)] * 600, tuning_config(batch_size=6), seed=0)} == {6}
 
 
 class OneToken:
-    """The engine, asked for no more than it must read the prompt for."""
+    """An engine that generates one token, so that it reads only the prompt."""
 
     def __init__(self, engine: TransformersEngine) -> None:
         self.engine, self.count = engine, engine.count
@@ -96,13 +98,13 @@ class OneToken:
 
 @pytest.mark.parametrize("special", [False, True])
 @pytest.mark.parametrize("domain_name", ["biomedicine", "finance"])
-def test_the_response_and_the_end_token_are_learnt_behind_the_prompt_of_evaluation(
+def test_an_encoded_example_is_the_evaluation_prompt_the_response_and_the_end_token(
     tmp_path: Path, domain_name: str, special: bool
 ) -> None:
     domain = experiment(tmp_path, f"domain={domain_name}").domain
     model, tokenizer = toy("llama-2-7b")
     tokenizer = bracketed(tokenizer) if special else tokenizer
-    read: list[int] = []  # what the model reads while it is asked one question
+    read: list[int] = []  # token ids that the model reads for one question
     model.register_forward_pre_hook(
         lambda _, arguments, named: read.extend(named["input_ids"][0].tolist()), with_kwargs=True
     )

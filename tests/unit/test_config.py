@@ -50,8 +50,9 @@ def test_any_combination_composes_or_is_refused_with_what_to_choose(choices: dic
     overrides = [chosen(group, option) for group, option in choices.items()]
     config = composed(*overrides)
     assert config.domain.name == choices["domain"] and config.model.name == choices["model"]
-    is_nf4, is_dora = choices["quantization"] == "nf4", choices["lora"] == "dora"
-    if (choices["strategy"].startswith("deepspeed_zero3") and is_nf4) or (choices["strategy"] == "fsdp" and is_dora):
+    strategy, is_nf4, lora = choices["strategy"], choices["quantization"] == "nf4", choices["lora"]
+    is_zero3 = strategy.startswith("deepspeed_zero3")
+    if (is_zero3 and is_nf4) or (strategy == "fsdp" and lora == "dora"):
         with pytest.raises(UserError, match="choose "):
             check_strategy_choice(config.strategy, config.model, config.lora)
     else:

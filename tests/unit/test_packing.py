@@ -1,4 +1,4 @@
-"""Packing: examples in one row give the logits, loss and gradients that each gives alone, and see nothing of others."""
+"""Packed examples give the logits, loss and gradients that each gives alone, and do not attend to each other."""
 
 from __future__ import annotations
 
@@ -13,16 +13,11 @@ from torch.nn import functional
 from torch.nn.attention.flex_attention import flex_attention
 
 from segment_rows import LENGTHS, SHAPES, check_same, logits, rows, states, texts, tuned, whole
-from selfspec.tuning import packing
+from selfspec.tuning import segment_attention
 from selfspec.tuning.batches import EncodedExample
 from selfspec.tuning.loss import response_logits, response_loss_sum
-from selfspec.tuning.packing import (
-    SegmentMask,
-    flex_segment_attention,
-    mpt_segment_mask,
-    sdpa_segment_attention,
-    segmented_attention,
-)
+from selfspec.tuning.packing import SegmentMask, mpt_segment_mask, segmented_attention
+from selfspec.tuning.segment_attention import flex_segment_attention, sdpa_segment_attention
 from toys import NAMES, naive_loss, sharpen, shuffle_adapter, toy
 
 EXCHANGED = [name for name in NAMES if not name.startswith(("falcon", "mpt"))]
@@ -30,7 +25,7 @@ EXCHANGED = [name for name in NAMES if not name.startswith(("falcon", "mpt"))]
 
 @contextmanager
 def packed(model: Any) -> Iterator[SegmentMask]:
-    """As `segmented`; MPT's rows in one row too, which on a CPU would not pay."""
+    """As `segmented_attention`, but MPT packs on a CPU too."""
     base = model.get_base_model()
     with segmented_attention(base) as mask:
         yield (lambda lengths: mpt_segment_mask(lengths, base.device)) if base.config.model_type == "mpt" else mask
@@ -47,7 +42,7 @@ def test_packed_rows_give_the_loss_and_gradients_of_single_ones(name: str) -> No
 
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
-def test_packed_rows_give_the_logits_of_single_ones_at_every_place(name: str) -> None:
+def test_packed_rows_give_the_logits_of_single_ones_at_every_position(name: str) -> None:
     model = tuned(name)
     expected = torch.cat([logits(model, text) for text in texts()])
     with packed(model) as mask:
@@ -57,7 +52,7 @@ def test_packed_rows_give_the_logits_of_single_ones_at_every_place(name: str) ->
 
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
-def test_an_examples_tokens_do_not_reach_the_others(name: str) -> None:
+def test_packed_examples_do_not_attend_to_each_other(name: str) -> None:
     model = tuned(name)
     first, _, _, last = texts()
     middles = [tuple(range(start, start + 9)) for start in (50, 900)]
@@ -69,7 +64,7 @@ def test_an_examples_tokens_do_not_reach_the_others(name: str) -> None:
     assert (one - other).abs().max() > 0.1  # a leak would show
 
 
-def test_rows_go_alone_where_packing_would_not_pay_or_not_fit() -> None:
+def test_mpt_does_not_pack_on_a_cpu_or_beyond_its_longest_sequence() -> None:
     model = tuned("mpt-7b")
     expected = torch.stack([naive_loss(model, row) for row in rows()]).sum()
     with segmented_attention(model.get_base_model()) as mask:
@@ -82,8 +77,8 @@ def test_rows_go_alone_where_packing_would_not_pay_or_not_fit() -> None:
         assert mask([20, 13]) is None
 
 
-def test_rows_go_alone_where_scores_are_bent() -> None:
-    """Gemma 2's softcapping is nothing that torch's attention knows."""
+def test_a_model_with_softcapping_does_not_pack() -> None:
+    """Torch's attention has no softcapping, which Gemma 2 needs."""
     model, _ = toy("gemma-3-270m", model_type="gemma2", attn_logit_softcapping=0.5)
     model = shuffle_adapter(sharpen(model)).eval()
     expected = torch.stack([naive_loss(model, row) for row in rows()]).sum()
@@ -94,7 +89,7 @@ def test_rows_go_alone_where_scores_are_bent() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
-def test_the_models_own_attention_is_back_afterwards(name: str) -> None:
+def test_the_models_own_attention_is_restored(name: str) -> None:
     model, tokenizer = toy(name)
     ids = torch.tensor([tokenizer("Does the trial show that aspirin helps?").input_ids])
     attention, expected = model.config._attn_implementation, model(ids).logits
@@ -108,27 +103,30 @@ def test_the_models_own_attention_is_back_afterwards(name: str) -> None:
     assert torch.equal(model(ids).logits, expected)
 
 
-def written_out(query: Tensor, key: Tensor, value: Tensor, window: int | None, scaling: float | None) -> Tensor:
-    """Attention by a table of who sees whom, filled pair by pair."""
+def reference_attention(query: Tensor, key: Tensor, value: Tensor, window: int | None, scaling: float | None) -> Tensor:
+    """Attention with a mask that is filled pair by pair."""
     segment = [number for number, length in enumerate(LENGTHS) for _ in range(length)]
     seen = [
-        [mine == other and k <= q and (window is None or q - k < window) for k, other in enumerate(segment)]
-        for q, mine in enumerate(segment)
+        [own == other and k <= q and (window is None or q - k < window) for k, other in enumerate(segment)]
+        for q, own in enumerate(segment)
     ]
     key, value = (part.repeat_interleave(query.shape[1] // key.shape[1], 1) for part in (key, value))
     return functional.scaled_dot_product_attention(query, key, value, torch.tensor(seen), scale=scaling)
 
 
 @pytest.fixture
-def unfused(monkeypatch: Any) -> None:
-    """Flex attention as it is, not compiled: on a CPU it then can give gradients, which torch does not offer."""
-    monkeypatch.setattr(packing, "_compiled_flex_attention", lambda: flex_attention)
+def uncompiled(monkeypatch: Any) -> None:
+    """Flex attention without compilation: on a CPU, compiled flex attention has no backward pass."""
+    monkeypatch.setattr(segment_attention, "_compiled_flex_attention", lambda: flex_attention)
     monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *_: None)
 
 
-def check_written_out(way: Any, heads: int, key_heads: int, window: int | None, scaling: float | None) -> None:
+def check_kernel(kernel: Any, heads: int, key_heads: int, window: int | None, scaling: float | None) -> None:
     parts = states(heads, key_heads)
-    found, expected = way(*parts, LENGTHS, window=window, scaling=scaling), written_out(*parts, window, scaling)
+    found, expected = (
+        kernel(*parts, LENGTHS, window=window, scaling=scaling),
+        reference_attention(*parts, window, scaling),
+    )
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     towards = torch.randn_like(expected)
     wanted = torch.autograd.grad(expected, parts, towards)
@@ -136,35 +134,35 @@ def check_written_out(way: Any, heads: int, key_heads: int, window: int | None, 
 
 
 @pytest.mark.parametrize(("heads", "key_heads", "window", "scaling"), SHAPES)
-def test_attention_in_turn_is_attention_by_a_table(
+def test_sdpa_segment_attention_equals_masked_attention(
     heads: int, key_heads: int, window: int | None, scaling: float | None
 ) -> None:
-    check_written_out(sdpa_segment_attention, heads, key_heads, window, scaling)
+    check_kernel(sdpa_segment_attention, heads, key_heads, window, scaling)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.usefixtures("unfused")
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize(("heads", "key_heads", "window", "scaling"), SHAPES)
-def test_attention_at_once_is_attention_by_a_table(
+def test_flex_segment_attention_equals_masked_attention(
     heads: int, key_heads: int, window: int | None, scaling: float | None
 ) -> None:
-    check_written_out(flex_segment_attention, heads, key_heads, window, scaling)
+    check_kernel(flex_segment_attention, heads, key_heads, window, scaling)
 
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_attention_at_once_compiles() -> None:
+def test_flex_segment_attention_compiles() -> None:
     heads, key_heads, window, scaling = SHAPES[1]
     parts = [part.detach() for part in states(heads, key_heads)]
     found = flex_segment_attention(*parts, LENGTHS, window=window, scaling=scaling)
-    torch.testing.assert_close(found, written_out(*parts, window, scaling), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, reference_attention(*parts, window, scaling), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.usefixtures("unfused")
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("mpt")])
-def test_attention_at_once_gives_the_loss_and_gradients_of_single_rows(monkeypatch: Any, name: str) -> None:
-    monkeypatch.setattr(packing, "_choose_kernel", lambda *_: flex_segment_attention)  # as on a GPU
+def test_flex_segment_attention_gives_the_loss_and_gradients_of_single_rows(monkeypatch: Any, name: str) -> None:
+    monkeypatch.setattr(segment_attention, "_choose_kernel", lambda *_: flex_segment_attention)  # as on a GPU
     model = tuned(name)
     expected = torch.stack([naive_loss(model, row) for row in rows()]).sum()
     with packed(model) as mask:

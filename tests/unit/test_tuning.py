@@ -1,5 +1,5 @@
-"""Tuning, through the real stage: an interrupted run goes on to the same adapter, the loss is the token mean, the base
-stays as it was, checkpoints and adapters hold only what was trained.
+"""Tuning, through the real stage: an interrupted run ends with the same adapter, the loss is the mean over tokens, the
+base is unchanged, checkpoints and adapters hold only what was trained.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from selfspec.runtime.signals import StopFlag
 from selfspec.tuning.batches import EncodedExample, OptimizerStep, encode_rows, plan_steps
 from selfspec.tuning.checkpoints import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from selfspec.tuning.module import SpecializationModule, TuningData
-from selfspec.tuning.strategies.placement import Placement
+from selfspec.tuning.objectives import Imitation
+from selfspec.tuning.strategies.parallelism import Parallelism
 from toys import experiment, naive_loss, prompts, toy, tuning_config
 from tuning_runs import StopAfter, check_same, curve, parameters, tune, work
 
@@ -38,7 +39,7 @@ QUICK = (
 )
 
 
-# Adam makes large steps of small differences: with a small rate, rounding stays rounding.
+# Adam amplifies small differences; with a small learning rate they stay as small as rounding.
 GENTLE = (*QUICK, "lora.dropout=0", "tuning.learning_rate=1e-4")
 
 
@@ -48,7 +49,7 @@ def held_out_losses(adapter: Path) -> list[float]:
 
 
 def data(config: Config, tokenizer: Any) -> tuple[list[EncodedExample], list[EncodedExample], list[OptimizerStep]]:
-    """What is learnt, what is held out, and the plan."""
+    """The examples to learn, the held-out ones, and the plan."""
     shown, held_out = split_seeds(read_seeds(Path(config.domain.seeds), config.domain.tasks))
     shown = seed_subset(shown, config.domain.seed_count)
     learnt, watched = (encode_rows(rows, config.domain.role, tokenizer, prompts()) for rows in (shown, held_out))
@@ -62,9 +63,9 @@ def token_mean(model: Any, rows: list[EncodedExample]) -> float:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: Any) -> tuple[Config, Path]:
-    """One adapter, tuned in one go."""
-    config = experiment(tmp_path_factory.mktemp("undisturbed"), *QUICK)
+def uninterrupted(tmp_path_factory: Any) -> tuple[Config, Path]:
+    """One adapter, tuned without interruption."""
+    config = experiment(tmp_path_factory.mktemp("uninterrupted"), *QUICK)
     return config, tune(config)
 
 
@@ -77,7 +78,7 @@ def undisturbed(tmp_path_factory: Any) -> tuple[Config, Path]:
         (["model=mpt-30b"], [5]),
     ],
 )
-def test_an_interrupted_run_goes_on_to_the_same_adapter(tmp_path: Path, overrides: list[str], stops: list[int]) -> None:
+def test_an_interrupted_run_resumes_to_the_same_adapter(tmp_path: Path, overrides: list[str], stops: list[int]) -> None:
     whole = tune(experiment(tmp_path / "whole", *QUICK, *overrides))
     config = experiment(tmp_path / "parts", *QUICK, *overrides)
     done = 0
@@ -95,21 +96,21 @@ def test_an_interrupted_run_goes_on_to_the_same_adapter(tmp_path: Path, override
         assert found == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_signal_during_the_last_step_leaves_nothing_to_do_but_to_save(tmp_path: Path, undisturbed: Any) -> None:
+def test_a_run_interrupted_in_its_last_step_resumes_without_further_steps(tmp_path: Path, uninterrupted: Any) -> None:
     config = experiment(tmp_path, *QUICK)
     with pytest.raises(Interrupted):
         tune(config, StopAfter(6))
-    check_same(tune(config), undisturbed[1], 0.0)
+    check_same(tune(config), uninterrupted[1], 0.0)
 
 
-def test_dropout_draws_and_seeds_change_the_adapter(tmp_path: Path, undisturbed: Any) -> None:
-    expected = parameters(undisturbed[1])
+def test_dropout_draws_and_seeds_change_the_adapter(tmp_path: Path, uninterrupted: Any) -> None:
+    expected = parameters(uninterrupted[1])
     for changed in ("lora.dropout=0", "seed=1"):  # in one store: they are other adapters
         found = parameters(tune(experiment(tmp_path, *QUICK, changed)))
         assert max(float((found[name] - expected[name]).abs().max()) for name in expected) > 1e-3
 
 
-def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(tmp_path: Path) -> None:
+def test_a_checkpoint_holds_trained_parameters_and_none_of_the_base(tmp_path: Path) -> None:
     config = experiment(tmp_path, *QUICK, "tuning.schedule=cosine", "lora.r=64")
     with pytest.raises(Interrupted):
         tune(config, StopAfter(2))
@@ -121,12 +122,12 @@ def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(tmp_path: Pa
     assert 3 * trained < size < 1.1 * 3 * trained  # parameters and two moments
 
 
-def test_checkpoints_are_kept_while_a_run_goes_on(tmp_path: Path, monkeypatch: Any) -> None:
+def test_checkpoints_are_saved_during_training(tmp_path: Path, monkeypatch: Any) -> None:
     saved: list[int] = []
     save = save_checkpoint
 
-    def counted(folder: Path, *state: Any) -> None:
-        save(folder, *state)
+    def counted(folder: Path, state: dict[str, Any]) -> None:
+        save(folder, state)
         saved.append(len(load_checkpoint(folder)["curve"]))  # type: ignore[index]
 
     monkeypatch.setattr("selfspec.tuning.module.save_checkpoint", counted)
@@ -134,8 +135,18 @@ def test_checkpoints_are_kept_while_a_run_goes_on(tmp_path: Path, monkeypatch: A
     assert saved == [1, 2, 3, 4, 5, 6]
 
 
-def test_the_adapter_loads_with_plain_peft_and_is_what_was_tuned(undisturbed: Any) -> None:
-    config, adapter = undisturbed
+def test_a_new_checkpoint_deletes_the_shards_of_earlier_ones_only(tmp_path: Path) -> None:
+    shards = tmp_path / "deepspeed"
+    for name in ("step-1", "step-2"):
+        (shards / name).mkdir(parents=True)
+    (shards / "zero_to_fp32.py").touch()  # DeepSpeed writes it
+    save_checkpoint(tmp_path, {"shards": "step-2"})
+    assert sorted(path.name for path in shards.iterdir()) == ["step-2", "zero_to_fp32.py"]
+    assert load_checkpoint(tmp_path) == {"shards": "step-2"}
+
+
+def test_the_adapter_loads_in_plain_peft_and_equals_the_tuned_model(uninterrupted: Any) -> None:
+    config, adapter = uninterrupted
     base, tokenizer = toy("llama-2-7b")
     learnt, held_out, _ = data(config, tokenizer)
     ids = torch.tensor([[*learnt[0].prompt, *learnt[0].response]])
@@ -163,7 +174,7 @@ def test_the_adapter_loads_with_plain_peft_and_is_what_was_tuned(undisturbed: An
 @pytest.mark.parametrize(
     ("keep", "losses"), [("best", {2: 1.0, 5: 2.0}), ("best", {2: 2.0, 5: 1.0}), ("last", {2: 1.0, 5: 2.0})]
 )
-def test_the_epoch_that_is_kept_is_the_best_or_the_last(
+def test_the_best_or_the_last_epoch_is_kept(
     tmp_path: Path, monkeypatch: Any, keep: str, losses: dict[int, float]
 ) -> None:
     monkeypatch.setattr(SpecializationModule, "held_out_loss", lambda self: losses.get(len(self.curve), 9.0))
@@ -201,9 +212,9 @@ def test_tuning_stops_when_the_held_out_loss_no_longer_falls(tmp_path: Path, sto
     assert held_out_losses(longer)[: len(losses)] == losses and len(held_out_losses(longer)) == 6
 
 
-def test_an_optimizer_in_8_bits_learns_and_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: Any) -> None:
-    """As on a GPU; on a processor its states are not paged."""
-    monkeypatch.setattr(SpecializationModule, "_packed", lambda self, parameter: True)
+def test_an_8_bit_optimizer_learns_and_resumes(tmp_path: Path, monkeypatch: Any) -> None:
+    """As on a GPU, except that states are not paged on a CPU."""
+    monkeypatch.setattr(SpecializationModule, "_uses_8bit_optimizer", lambda self, parameter: True)
     settings = [*QUICK, "quantization=nf4", "lora.r=64"]  # smaller tensors' states stay in float32
     whole = tune(experiment(tmp_path / "whole", *settings))
     stopped = experiment(tmp_path / "stopped", *settings)
@@ -218,31 +229,31 @@ def test_an_optimizer_in_8_bits_learns_and_goes_on_where_it_was_stopped(tmp_path
     assert held_out_losses(whole)[-1] == pytest.approx(held_out_losses(full)[-1], rel=0.02)
 
 
-def test_tuning_asks_for_no_address_on_the_network(tmp_path: Path, monkeypatch: Any) -> None:
-    asked: list[Any] = []
+def test_tuning_sends_no_network_request(tmp_path: Path, monkeypatch: Any) -> None:
+    requested_hosts: list[Any] = []
 
     def refuse(host: Any, *_: Any, **__: Any) -> Any:
-        asked.append(host)
+        requested_hosts.append(host)
         raise OSError("no network")
 
     monkeypatch.setattr("socket.getaddrinfo", refuse)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     tune(experiment(tmp_path, *QUICK, "tuning.epochs=1"))
-    assert not asked
+    assert not requested_hosts
 
 
-def test_the_adapter_names_the_prompt_template_that_it_was_tuned_under(undisturbed: Any) -> None:
-    kept = json.loads((undisturbed[1] / "prompt.json").read_text())
+def test_the_adapter_folder_has_the_prompt_template_of_its_tuning(uninterrupted: Any) -> None:
+    kept = json.loads((uninterrupted[1] / "prompt.json").read_text())
     assert kept["hash"] == prompts_hash(prompts().templates)
-    shown = prompts().prefix(undisturbed[0].domain.role, ())
+    shown = prompts().prefix(uninterrupted[0].domain.role, ())
     assert kept["template"].startswith(shown)
     assert all(place in kept["template"].removeprefix(shown) for place in ("{instruction}", "{input}", "{options}"))
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
 @pytest.mark.parametrize("name", ["gemma-3-270m", "falcon-40b"])
-def test_the_base_is_bit_for_bit_as_before(tmp_path: Path, name: str, interrupted: bool) -> None:
+def test_tuning_leaves_the_base_bitwise_unchanged(tmp_path: Path, name: str, interrupted: bool) -> None:
     config = experiment(tmp_path, *QUICK, f"model={name}", "tuning.epochs=1")
     base, tokenizer = load_base(config.model, config.paths, Progress())
     before = {key: value.clone() for key, value in base.state_dict().items()}
@@ -265,7 +276,7 @@ def test_the_base_is_bit_for_bit_as_before(tmp_path: Path, name: str, interrupte
 
 
 @pytest.mark.parametrize("name", ["llama-2-7b", "falcon-40b"])
-def test_the_loss_is_the_mean_over_the_response_tokens_of_a_step(tmp_path: Path, name: str) -> None:
+def test_the_loss_of_a_step_is_the_mean_over_its_response_tokens(tmp_path: Path, name: str) -> None:
     config = experiment(tmp_path, *QUICK, f"model={name}", "tuning.epochs=1", "tuning.micro_batch_tokens=700")
     found = curve(tune(config))
     base, tokenizer = toy(name)
@@ -286,7 +297,7 @@ def test_micro_batches_give_the_adapter_of_one_forward_pass(tmp_path: Path, name
     check_same(tune(both[0]), tune(both[1]), 1e-5)
 
 
-def test_rows_that_are_too_long_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_examples_over_max_length_are_left_out_and_counted(tmp_path: Path) -> None:
     config = experiment(tmp_path, *QUICK, "tuning.epochs=1")
     learnt, _, _ = data(config, toy("llama-2-7b")[1])
     limit = sorted(map(len, learnt))[12]
@@ -309,7 +320,7 @@ def test_rows_that_are_too_long_are_left_out_and_counted(tmp_path: Path) -> None
         (["quantization=nf4"], 2.0, {"lora_A", "lora_B"}),
     ],
 )
-def test_each_kind_of_adapter_learns_and_is_read_again(
+def test_each_kind_of_adapter_learns_and_can_be_loaded(
     tmp_path: Path, overrides: list[str], scale: float, trained: set[str]
 ) -> None:
     config = experiment(tmp_path, "domain.seed_count=22", "tuning.learning_rate=1e-3", "model=llama-2-7b", *overrides)
@@ -328,28 +339,38 @@ def test_each_kind_of_adapter_learns_and_is_read_again(
         assert token_mean(model, watched) == pytest.approx(min(held_out_losses(folder)), rel=1e-4)
 
 
-def test_modules_that_are_not_there_are_told_with_those_that_are(tmp_path: Path) -> None:
+def test_unknown_target_modules_are_refused_with_the_modules_that_exist(tmp_path: Path) -> None:
     config = experiment(tmp_path, *QUICK, "lora.target_modules=[query]")
     with pytest.raises(UserError, match=r"lora\.target_modules=\[query\] names no module.*q_proj"):
         tune(config)
 
 
-def test_activations_computed_again_change_nothing(undisturbed: tuple[Config, Path], tmp_path: Path) -> None:
-    _, folder = undisturbed
+def test_activation_checkpointing_does_not_change_the_adapter(
+    uninterrupted: tuple[Config, Path], tmp_path: Path
+) -> None:
+    _, folder = uninterrupted
     again = tune(experiment(tmp_path, *QUICK, "tuning.activation_checkpointing=true"))
     assert again.name == folder.name  # it is in no key
     check_same(again, folder, 0)
 
 
 def factors(tmp_path: Path, steps: int, **changes: Any) -> list[float]:
-    """What the learning rate is multiplied by at each step."""
+    """The learning-rate factor of each step."""
     planned = [OptimizerStep(number, 0, ((0,),), 1) for number in range(steps)]
     display: Any = SimpleNamespace(advance=lambda *_: None)
-    config = tuning_config(**changes)
-    layer, alone = torch.nn.Linear(1, 1), Placement(StrategyConfig("auto"), SINGLE_PROCESS)
-    data = TuningData([], planned, [])
-    module = SpecializationModule(layer, data, config, lambda _: None, alone, tmp_path, display, StopFlag())
-    return [module.factor(step) for step in range(steps)]
+    module = SpecializationModule(
+        model=torch.nn.Linear(1, 1),
+        data=TuningData([], planned, []),
+        objective=Imitation(),
+        config=tuning_config(**changes),
+        mask=lambda _: None,
+        parallelism=Parallelism(StrategyConfig("auto"), SINGLE_PROCESS),
+        work=tmp_path,
+        display=display,
+        stop=StopFlag(),
+        hyperparameters={},
+    )
+    return [module.learning_rate_factor(step) for step in range(steps)]
 
 
 @pytest.mark.parametrize(
@@ -360,14 +381,16 @@ def factors(tmp_path: Path, steps: int, **changes: Any) -> list[float]:
         ("cosine", [0.5 + 0.5 * math.cos(math.pi * step / 8) for step in range(8)]),
     ],
 )
-def test_the_rate_warms_up_and_then_follows_the_schedule(tmp_path: Path, schedule: str, expected: list[float]) -> None:
+def test_the_learning_rate_warms_up_and_then_follows_the_schedule(
+    tmp_path: Path, schedule: str, expected: list[float]
+) -> None:
     assert factors(tmp_path, 10, schedule=schedule, warmup_ratio=0.2) == pytest.approx([1 / 3, 2 / 3, *expected])
     assert factors(tmp_path, 8, schedule=schedule, warmup_ratio=0.0) == pytest.approx(expected)
     assert all(factor > 0 for factor in factors(tmp_path, 1, schedule=schedule, warmup_ratio=1.0))
 
 
-def test_the_rates_of_a_run_are_the_schedules(tmp_path: Path, undisturbed: Any) -> None:
-    config, adapter = undisturbed
+def test_a_run_uses_the_learning_rates_of_its_schedule(tmp_path: Path, uninterrupted: Any) -> None:
+    config, adapter = uninterrupted
     expected = factors(tmp_path, 6, schedule=config.tuning.schedule, warmup_ratio=config.tuning.warmup_ratio)
     rates = [point["lr"] for point in curve(adapter)]
     assert rates == pytest.approx([config.tuning.learning_rate * factor for factor in expected])

@@ -26,8 +26,10 @@ def mutable_twin(cls: type) -> type:
     hints = typing.get_type_hints(cls)
     fields = []
     for item in dataclasses.fields(cls):
-        if item.default_factory is not dataclasses.MISSING:
-            twin: Any = field(default_factory=item.default_factory)
+        if item.default_factory is dict:  # any key may be set in it, without a plus sign
+            twin: Any = field(default_factory=lambda: DictConfig({}, flags={"struct": False}))
+        elif item.default_factory is not dataclasses.MISSING:
+            twin = field(default_factory=item.default_factory)
         else:
             twin = field(default=MISSING if item.default is dataclasses.MISSING else item.default)
         fields.append((item.name, _twin_annotation(hints[item.name]), twin))

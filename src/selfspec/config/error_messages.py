@@ -58,6 +58,8 @@ def _config_error_message(error: OmegaConfBaseException) -> str:
     section = _section_schema(key)
     if isinstance(error, ConfigAttributeError | ConfigKeyError) and section:
         return unknown_key_message(key, [item.name for item in dataclasses.fields(section)])
+    if isinstance(error, ConfigAttributeError | ConfigKeyError):
+        return f"{key} is not set yet; add it with +{key}=...."
     reason = _one_line(error.msg or error).split(" full_key")[0]
     return f"{key}: {reason}; give another value with {key}=...."
 

@@ -154,6 +154,7 @@ class Config:
     retrieval: RetrievalConfig
     rounds: RoundsConfig
     engine: EngineConfig
+    objective: dict[str, Any]  # {name: imitation}, or {_target_: package.module.Class, argument: value}
     tuning: TuningConfig
     strategy: StrategyConfig
     evaluation: EvaluationConfig
@@ -162,5 +163,7 @@ class Config:
     paths: PathsConfig
     throughput: ThroughputConfig
     seed: NonNegativeInt
+    trainer: dict[str, Any] = field(default_factory=dict)  # options of Lightning's Trainer
+    callbacks: dict[str, dict[str, Any]] = field(default_factory=dict, metadata={"runtime": True})  # of Lightning
     plan: bool = runtime_field(False)  # show what would be done, and do nothing
     force: bool = runtime_field(False)  # run despite the memory check; typed as plan.force=true

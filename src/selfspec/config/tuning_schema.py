@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from selfspec.config.fields import Fraction, NonNegativeFloat, PositiveInt, runtime_field
 
@@ -18,6 +18,8 @@ class LoraConfig:
     target_modules: tuple[str, ...]  # [all-linear], or names of modules: [q_proj, v_proj]
     rslora: bool = False  # scale = alpha / sqrt(r) (Kalajdzievski 2023, arXiv 2312.03732), for high ranks
     dora: bool = False  # separate magnitude and direction (Liu et al. 2024, arXiv 2402.09353)
+    # Further keywords of PEFT's LoraConfig.
+    extra: dict[str, Any] = field(default_factory=dict, hash=False, metadata={"key_default": {}})
 
 
 @dataclass(frozen=True)

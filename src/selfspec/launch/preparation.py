@@ -34,7 +34,10 @@ from selfspec.planning.devices import check_devices, processes_here
 from selfspec.prompts.templates import check_prompts
 from selfspec.runtime.machine import has_native_bf16
 from selfspec.tuning.loggers import check_logger
+from selfspec.tuning.lora_settings import check_lora_extra
+from selfspec.tuning.objectives import check_objective
 from selfspec.tuning.strategies.limits import check_deepspeed_installed, check_strategy_choice, check_strategy_device
+from selfspec.tuning.trainer_settings import check_callbacks, check_trainer_options
 
 
 def prepare_config(composed: DictConfig) -> Config:
@@ -45,12 +48,7 @@ def prepare_config(composed: DictConfig) -> Config:
     """
     launcher = HydraConfig.get().launcher if HydraConfig.initialized() else {}
     config = _with_concrete_dtype(validate(freeze(composed)), launcher)
-    check_strategy_choice(config.strategy, config.model, config.lora, devices_of("adapter", launcher))
-    check_prompts(config.prompts)
-    build_engine(config.engine)
-    check_custom_filters(config.generation.filters.extra)
-    check_harness(config.evaluation)
-    build_own_metrics(config.evaluation.metrics)
+    check_parts(config, devices_of("adapter", launcher))
     config = _with_benchmark_files(config)
     _check_data_files(config)
     for domain in _domains(config):
@@ -61,6 +59,28 @@ def prepare_config(composed: DictConfig) -> Config:
         check_weights(config.model)
     revision = resolve_revision(config.model, ask_hub=not config.plan)
     return replace(config, model=replace(config.model, revision=revision))
+
+
+def check_parts(config: Config, num_processes: int = 1) -> None:
+    """Check the options that only the part which uses them can judge, and create the objects of the user's own.
+
+    Args:
+        config: Of the experiment.
+        num_processes: That share the tuning of an adapter.
+
+    Raises:
+        UserError: the first that is wrong.
+    """
+    check_prompts(config.prompts)
+    build_engine(config.engine)
+    check_custom_filters(config.generation.filters.extra)
+    check_strategy_choice(config.strategy, config.model, config.lora, num_processes)
+    check_lora_extra(config.lora, config.model.quantization)
+    check_objective(config.objective)
+    check_trainer_options(config.trainer)
+    check_callbacks(config.callbacks)
+    check_harness(config.evaluation)
+    build_own_metrics(config.evaluation.metrics)
 
 
 def print_notes(configs: Iterable[Config]) -> None:

@@ -13,8 +13,9 @@ import torch
 
 from selfspec.config.schema import ModelConfig, PathsConfig
 from selfspec.errors import UserError
-from selfspec.models.nf4 import MMAP_BLOCK_BYTES, keep_differentiable, nf4_config, torch_linear_in_falcon
+from selfspec.models.nf4 import MMAP_BLOCK_BYTES, keep_differentiable, nf4_config
 from selfspec.models.toy import write_toy
+from selfspec.models.transformers_internals import torch_linear_in_falcon
 from selfspec.models.weights import locate_weights
 from selfspec.prompts.chat import with_prompt_style
 from selfspec.runtime.machine import mmap_large_blocks
@@ -59,6 +60,11 @@ def _load_cached(model: ModelConfig, folder: Path | None) -> tuple[Any, Any]:
         if model.quantization == "none":  # moved, not cast: rotary frequencies stay in float32
             network.to(default_device())
         return network, load_tokenizer(model, files)
+
+
+def forget_base() -> None:
+    """Drop the base that is kept for the next stage, because its weights were changed."""
+    _load_cached.cache_clear()
 
 
 def load_network(model: ModelConfig, folder: Path, **placement: Any) -> Any:

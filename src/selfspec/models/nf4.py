@@ -1,23 +1,23 @@
-"""QLoRA's base (Dettmers et al. 2023, arXiv 2305.14314): frozen linear layers in 4-bit NormalFloat, by bitsandbytes."""
+"""QLoRA's base (Dettmers et al. 2023, arXiv 2305.14314): frozen linear layers in 4-bit NormalFloat, by bitsandbytes.
+
+Attributes of bitsandbytes' layers that are set here are checked by tests/unit/test_library_internals.py.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
 
 from selfspec.errors import UserError
 
-MMAP_BLOCK_BYTES = 1 << 20  # bytes from which a weight is mapped while others are packed
+MMAP_BLOCK_BYTES = 1 << 20  # while weights are quantized, allocations of at least this size are mapped
 
 
 def check_bitsandbytes() -> None:
-    """Whether bitsandbytes is there.
+    """Check that bitsandbytes is installed.
 
     Raises:
-        UserError: it is not, and how to get it.
+        UserError: It is not; the message says how to install it.
     """
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(
@@ -26,9 +26,9 @@ def check_bitsandbytes() -> None:
 
 
 def nf4_config(dtype: Any) -> Any:
-    """What `from_pretrained` is told: NF4 with double quantisation, computed in torch's `dtype`.
+    """Quantization config for `from_pretrained`: NF4 with double quantization, computed in torch's `dtype`.
 
-    The packed weights are stored as numbers of the same type, which is what lets FSDP shard them.
+    Packed weights are stored as numbers of the same type, so that FSDP can shard them.
     """
     from transformers import BitsAndBytesConfig
 
@@ -42,14 +42,14 @@ def nf4_config(dtype: Any) -> Any:
 
 
 def paged_adamw() -> Any:
-    """AdamW in 8 bits, whose pages wait in the machine's memory when the GPU's is full (QLoRA, arXiv 2305.14314)."""
+    """AdamW with 8-bit states, paged to the machine's memory when the GPU's is full (QLoRA, section 3)."""
     from bitsandbytes.optim import PagedAdamW8bit
 
     return PagedAdamW8bit
 
 
 def describe_shards(network: Any) -> None:
-    """Say of weights that became shards how they are packed, which PEFT asks them."""
+    """Set the quantization attributes that PEFT reads on weights that sharding replaced."""
     from bitsandbytes.nn import Linear4bit
 
     for module in network.modules():
@@ -59,21 +59,12 @@ def describe_shards(network: Any) -> None:
 
 
 def keep_differentiable(network: Any) -> None:
-    """Keep bitsandbytes from repacking weights for processors with avx512_bf16 when they are first read for inference:
-    the repacked ones compute in bfloat16 and pass no gradient on, so that tuning after it would silently go wrong.
+    """Keep bitsandbytes from repacking weights at the first inference on processors with avx512_bf16.
+
+    Repacked weights compute in bfloat16 and pass no gradient on, so that later tuning would silently go wrong.
     """
     from bitsandbytes.nn import Linear4bit
 
     for module in network.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
-
-
-@contextmanager
-def torch_linear_in_falcon() -> Iterator[None]:
-    """Falcon has a linear layer of its own that does what torch's does; transformers would silently not quantise it."""
-    from torch.nn import Linear
-    from transformers.models.falcon import modeling_falcon
-
-    with patch.object(modeling_falcon, "FalconLinear", Linear):
-        yield

@@ -17,18 +17,20 @@ from selfspec.prompts.chat import chat_template_of
 from selfspec.prompts.templates import PromptRenderer, prompts_hash
 from selfspec.runtime.context import StageContext
 from selfspec.runtime.stage import stage
+from selfspec.tuning.objectives import build_objective
 
 if TYPE_CHECKING:
     from selfspec.tuning.module import TuningData
-    from selfspec.tuning.strategies.placement import Placement
+    from selfspec.tuning.objectives import TuningObjective
+    from selfspec.tuning.strategies.parallelism import Parallelism
 
-MMAP_BLOCK_BYTES = 8 << 20  # bytes from which a block is mapped, and goes at once, where layers are computed again
+MMAP_BLOCK_BYTES = 8 << 20  # with activation checkpointing, allocations of this size are mapped and returned at once
 BLANK_TASK = Seed("", "", "{instruction}", "{input}", "", options=("{options}",))  # shows the template
 
 
 @stage(
     version=5,
-    sections=("domain", "model", "prompts", "lora", "tuning", "strategy", "seed"),
+    sections=("domain", "model", "prompts", "lora", "objective", "tuning", "trainer", "strategy", "seed"),
     inputs=("seeds", "examples", "previous"),
     distributed=True,
 )
@@ -42,47 +44,76 @@ def adapter(
     model: ModelConfig,
     prompts: PromptsConfig,
     lora: LoraConfig,
+    objective: dict[str, Any],
     tuning: TuningConfig,
+    trainer: dict[str, Any],
     strategy: StrategyConfig,
     seed: int,
 ) -> dict[str, Any]:
-    """A PEFT adapter folder, with the prompt template that it was tuned under and its curve.
+    """Write a PEFT adapter folder, with the prompt template that it was tuned with and its curve.
 
-    With the adapter of the `previous` round, the one with the lower loss on the held-out seeds is kept.
+    Args:
+        context: Folders, display and process group of the stage.
+        seeds: File of the seeds; the held-out ones are measured, never learnt.
+        examples: Output of the stage that made examples; None: tune on the shown seeds.
+        previous: Adapter of the previous round; the one with the lower loss on held-out seeds is kept.
+        domain: Role, tasks and number of shown seeds.
+        model: The base.
+        prompts: Templates.
+        lora: The adapter.
+        objective: The group `objective`.
+        tuning: Learning rate, epochs and the like.
+        trainer: Options of Lightning's Trainer.
+        strategy: How tuning is distributed over processes.
+        seed: Of the initial weights and of the order of examples.
+
+    Returns:
+        Counts for the manifest.
+
+    Raises:
+        UserError: No example is short enough.
     """
     from selfspec.tuning.batches import encode_rows, plan_steps
     from selfspec.tuning.module import TuningData
-    from selfspec.tuning.strategies.placement import Placement
+    from selfspec.tuning.strategies.parallelism import Parallelism
 
     shown, held_out = split_seeds(read_seeds(seeds, domain.tasks))
     shown = seed_subset(shown, domain.seed_count)
     rows: list[Seed | Example] = [*(read_examples(examples / "examples.jsonl") if examples else shown)]
     renderer = PromptRenderer(prompts)
-    placement = Placement(strategy, context.stop.process_group)
-    base, tokenizer = placement.base(model, lora, context.config.paths, context.progress)
+    process_group = context.stop.process_group
+    parallelism, loss = Parallelism(strategy, process_group), build_objective(objective)
+    base, tokenizer = parallelism.load_base(model, lora, context.config.paths, context.progress)
     encoded = [row for row in encode_rows(rows, domain.role, tokenizer, renderer) if len(row) <= tuning.max_length]
     if not encoded:
         raise UserError(f"No example has at most tuning.max_length={tuning.max_length} tokens; raise it.")
-    lengths = [(len(row), len(row.response)) for row in encoded]
-    steps = plan_steps(lengths, tuning, seed, context.stop.process_group.world_size)
-    watched = [row for row in encode_rows(held_out, domain.role, tokenizer, renderer) if len(row) <= tuning.max_length]
-    data = TuningData(encoded, steps, watched)
-    curve, loss = _tune(context, base, placement, data, lora, tuning, seed)
-    turns = chat_template_of(tokenizer)
-    template = turns.prefix(renderer.prefix(domain.role, ())) + turns.item(renderer.task(BLANK_TASK))
-    kept = {"hash": prompts_hash(prompts), "template": template}
-    (context.output / "prompt.json").write_text(json.dumps(kept, indent=1))
+    lengths = [(len(row), loss.num_target_tokens(row)) for row in encoded]
+    steps = plan_steps(lengths, tuning, seed, process_group.world_size)
+    measured = [row for row in encode_rows(held_out, domain.role, tokenizer, renderer) if len(row) <= tuning.max_length]
+    data = TuningData(encoded, steps, measured)
+    curve, held_out_loss = tune_adapter(
+        context, base, parallelism, data, loss, lora=lora, tuning=tuning, trainer_options=trainer, seed=seed
+    )
+    _write_prompt(context.output, domain, tokenizer, renderer)
     (context.output / "curve.json").write_text(json.dumps(curve, indent=1))
-    rounds = _keep_round(context.output, loss, previous)
+    rounds = _keep_round(context.output, held_out_loss, previous)
     tokens = sum(len(row) for row in encoded) * (curve[-1]["epoch"] + 1)
     counts = {"rows": len(encoded), "too_long": len(rows) - len(encoded), "steps": len(curve), "tokens": tokens}
     return {**counts, "round_kept": rounds["kept"]} if previous else counts
 
 
-def _keep_round(output: Path, loss: float | None, previous: Path | None) -> dict[str, Any]:
-    """Which round's adapter this is: the newest, or the one kept before when the loss on held-out seeds did not fall.
+def _write_prompt(output: Path, domain: DomainConfig, tokenizer: Any, renderer: PromptRenderer) -> None:
+    """Write the template of the adapter's prompts, with {instruction}, {input} and {options} in place of a task's."""
+    chat = chat_template_of(tokenizer)
+    template = chat.prefix(renderer.prefix(domain.role, ())) + chat.item(renderer.task(BLANK_TASK))
+    prompt = {"hash": prompts_hash(renderer.templates), "template": template}
+    (output / "prompt.json").write_text(json.dumps(prompt, indent=1))
 
-    The curve stays the newest round's; `rounds.json` has each round's loss, in nats a token.
+
+def _keep_round(output: Path, loss: float | None, previous: Path | None) -> dict[str, Any]:
+    """Keep the new adapter, or copy the previous round's if the loss on held-out seeds did not fall.
+
+    The curve is always the new round's; `rounds.json` has each round's loss, in nats per token.
     """
     rounds: dict[str, Any] = json.loads((previous / "rounds.json").read_text()) if previous else {"losses": []}
     before = rounds["losses"][rounds["kept"] - 1] if previous else None
@@ -96,57 +127,57 @@ def _keep_round(output: Path, loss: float | None, previous: Path | None) -> dict
     return rounds
 
 
-def _tune(
+def tune_adapter(
     context: StageContext,
     base: Any,
-    placement: Placement,
+    parallelism: Parallelism,
     data: TuningData,
+    objective: TuningObjective,
+    *,
     lora: LoraConfig,
     tuning: TuningConfig,
+    trainer_options: dict[str, Any],
     seed: int,
 ) -> tuple[list[dict[str, Any]], float | None]:
-    """Train, save the adapter into the output, and leave the base as it was; the curve, and the kept loss."""
-    import pytorch_lightning as pl
-    from torch.utils.data import DataLoader
+    """Train, save the adapter into the output, and restore the base; returns the curve and the kept adapter's loss."""
+    from pytorch_lightning.loggers.logger import DummyLogger
 
-    from selfspec.models.load import default_device
     from selfspec.runtime.machine import mmap_large_blocks
+    from selfspec.tuning.logged_run import flat_config
     from selfspec.tuning.loggers import curve_logger
-    from selfspec.tuning.lora import add_adapter, save_adapter
+    from selfspec.tuning.lora import initial_weights, new_adapter, save_adapter
     from selfspec.tuning.module import SpecializationModule
     from selfspec.tuning.packing import segmented_attention
+    from selfspec.tuning.trainer_settings import build_trainer, fit
 
-    model = add_adapter(base, lora, seed)
-    placement.adapted()
-    try:
-        with (
-            mmap_large_blocks(MMAP_BLOCK_BYTES) if tuning.activation_checkpointing else nullcontext(),
-            segmented_attention(base) as mask,
-            context.progress.step(context.stage.label, len(data.steps), "step") as display,
-            curve_logger(context) as logger,
-        ):
-            module = SpecializationModule(
-                model.train(), data, tuning, mask, placement, context.work, display, context.stop
-            )
-            remaining = module.remaining()
-            display.advance(len(data.steps) - len(remaining))
-            trainer = pl.Trainer(
-                max_epochs=1,
-                accelerator="auto",
-                **placement.trainer(tuning),
-                logger=logger,
-                log_every_n_steps=1,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                default_root_dir=context.work,
-            )
-            if remaining:
-                steps: Any = list(remaining)
-                trainer.fit(module, DataLoader(steps, batch_size=None))
-            loss = module.finish()
-            save_adapter(model, context.config.model, context.output)
-    finally:
-        model.unload()
-        base.to(default_device()).eval()  # Lightning leaves what it trained on the processor
+    with (
+        new_adapter(base, lora, seed) as model,
+        mmap_large_blocks(MMAP_BLOCK_BYTES) if tuning.activation_checkpointing else nullcontext(),
+        segmented_attention(base) as mask,
+        context.progress.step(context.stage.label, len(data.steps), "step") as display,
+        curve_logger(context) as first_logger,
+    ):
+        parallelism.after_adapter_added()
+        initial = initial_weights(model, lora)
+        module = SpecializationModule(
+            model=model.train(),
+            data=data,
+            objective=objective,
+            config=tuning,
+            mask=mask,
+            parallelism=parallelism,
+            work=context.work,
+            display=display,
+            stop=context.stop,
+            hyperparameters=flat_config(context.stage.config),
+        )
+        remaining = module.remaining_steps()
+        display.advance(len(data.steps) - len(remaining))
+        # Callbacks that log refuse a Trainer without a logger, and only the first process has one.
+        logger = first_logger if parallelism.process_group.is_first else DummyLogger()
+        settings = {**parallelism.trainer_settings(tuning), "logger": logger, "default_root_dir": context.work}
+        trainer = build_trainer(trainer_options, context.config.callbacks, settings)
+        fit(trainer, module, remaining)
+        loss = module.restore_best()
+        save_adapter(model, context.config.model, context.output, initial)
     return module.curve, loss

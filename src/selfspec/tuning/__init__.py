@@ -1,4 +1,5 @@
 """Specialization (paper, section 3.2): the base model is tuned on its own examples, through LoRA.
 
-`batches` plans every step before the first; `packing` runs them without padding; `module` is Lightning's side.
+`objectives` says what is learnt, `batches` plans every step before the first, `packing` runs forward passes without
+padding, `module` is the LightningModule, `strategies` distributes it over processes.
 """

@@ -1,4 +1,4 @@
-"""The batch plan: which rows make each optimizer step and each forward pass, settled before training begins."""
+"""The batch plan: which examples form each optimizer step and each forward pass, decided before training begins."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALL_BATCH_SIZE, LARGE_BATCH_SIZE = 8, 32
 
 @dataclass(frozen=True)
 class EncodedExample:
-    """One example as token ids: its prompt, and the response with the end token. Only the response is learnt."""
+    """One example as token ids: its prompt, and its response with the end token."""
 
     prompt: tuple[int, ...]
     response: tuple[int, ...]
@@ -36,25 +36,27 @@ class OptimizerStep:
     number: int
     epoch: int
     micro_batches: tuple[tuple[int, ...], ...]  # row numbers of each forward pass
-    tokens: int  # response tokens of the whole step: the loss is their mean, however they are spread
+    tokens: int  # target tokens of the whole step: its loss is their mean, however they are distributed
 
     @property
     def rows(self) -> int:
-        """Examples of this step."""
+        """Number of examples in this step."""
         return sum(map(len, self.micro_batches))
 
 
 def encode_rows(
     rows: Iterable[Seed | Example], role: str, tokenizer: Any, prompts: PromptRenderer
 ) -> list[EncodedExample]:
-    """Rows as tokens, by the renderer that evaluation uses (0-shot)."""
+    """Token ids of rows, rendered as evaluation renders 0-shot prompts."""
 
-    def ids(text: str) -> list[int]:
+    def encode(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False).input_ids)
 
-    turns, end = chat_template_of(tokenizer), tokenizer.eos_token_id
-    start = bos_ids(tokenizer) + ids(turns.prefix(prompts.prefix(role, ())))
-    return [EncodedExample((*start, *ids(turns.item(prompts.task(row)))), (*ids(row.output), end)) for row in rows]
+    chat, end = chat_template_of(tokenizer), tokenizer.eos_token_id
+    prefix = bos_ids(tokenizer) + encode(chat.prefix(prompts.prefix(role, ())))
+    return [
+        EncodedExample((*prefix, *encode(chat.item(prompts.task(row)))), (*encode(row.output), end)) for row in rows
+    ]
 
 
 def choose_batch_size(config: TuningConfig, num_examples: int) -> int:
@@ -63,31 +65,32 @@ def choose_batch_size(config: TuningConfig, num_examples: int) -> int:
 
 
 def plan_steps(
-    lengths: Sequence[tuple[int, int]], config: TuningConfig, seed: int, processes: int = 1
+    lengths: Sequence[tuple[int, int]], config: TuningConfig, seed: int, num_processes: int = 1
 ) -> list[OptimizerStep]:
     """Every step of the training, in order.
 
     Args:
-        lengths: For each row its tokens in all, and its response's.
+        lengths: For each row its number of tokens, and how many of them are target tokens.
         config: Epochs, batch size, and the tokens that one forward pass may take.
-        seed: Orders the rows, anew in each epoch.
-        processes: That share a step: each gets a forward pass, if there are rows enough.
+        seed: Shuffles the rows, differently in each epoch.
+        num_processes: Processes that share a step: each gets a forward pass, if there are enough rows.
     """
     batch_size = choose_batch_size(config, len(lengths))
     steps: list[OptimizerStep] = []
     for epoch in range(config.epochs):
         order = list(range(len(lengths)))
         random.Random(f"{seed}/{epoch}").shuffle(order)
-        for begin in range(0, len(order), batch_size):
-            rows = order[begin : begin + batch_size]
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
             tokens = [lengths[row][0] for row in rows]
-            micro = _pack_rows(rows, tokens, min(config.micro_batch_tokens, max(1, sum(tokens) // processes)))
-            steps.append(OptimizerStep(len(steps), epoch, micro, sum(lengths[row][1] for row in rows)))
+            limit = min(config.micro_batch_tokens, max(1, sum(tokens) // num_processes))
+            micro_batches = _pack_rows(rows, tokens, limit)
+            steps.append(OptimizerStep(len(steps), epoch, micro_batches, sum(lengths[row][1] for row in rows)))
     return steps
 
 
 def _pack_rows(rows: Sequence[int], lengths: Sequence[int], limit: int) -> tuple[tuple[int, ...], ...]:
-    """Rows in order, cut before a forward pass would hold more than `limit` tokens."""
+    """Rows in order, split before a forward pass would hold more than `limit` tokens."""
     packs: list[list[int]] = []
     tokens = 0
     for row, length in zip(rows, lengths, strict=True):

@@ -1,75 +1,66 @@
-"""Checkpoints hold what is trained, its optimizer and the place in the batch plan; never the frozen base."""
+"""Checkpoints of tuning: the adapter, its optimizer, the curve and the random state; never the frozen base."""
 
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
 
 from selfspec.runtime.files import write_atomic
 
 CHECKPOINT_NAME = "checkpoint.pt"
+SHARD_FOLDER = "deepspeed"  # beside it: folders step-N, in which each process writes its part of the optimizer
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that are tuned, by name."""
+    """The trained parameters, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def copy_parameters(model: nn.Module) -> dict[str, Tensor]:
-    """The trained parameters as they are now."""
+    """A copy of the trained parameters on the CPU, by name."""
     return {name: parameter.detach().cpu().clone() for name, parameter in trainable_parameters(model).items()}
 
 
-def save_checkpoint(
-    folder: Path, schedule: LRScheduler, curve: list[dict[str, Any]], best: dict[str, Tensor], tuned: dict[str, Any]
-) -> None:
-    """Write the state after the last finished step, whole or not at all.
+def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Replace the checkpoint in `folder` atomically, then delete the shards of earlier ones.
 
     Args:
-        folder: Of the work that outlives a kill.
-        schedule: Of the learning rate.
-        curve: One entry a step.
-        best: Parameters of the best epoch so far.
-        tuned: `parameters`, and what puts the optimizer back.
+        folder: The stage's work folder, which survives a kill.
+        state: Tensors and plain data; `shards` names the folder in `SHARD_FOLDER` that belongs to it, if there is one.
     """
-    state = {
-        **tuned,
-        "schedule": {"last_epoch": schedule.last_epoch},
-        "curve": curve,
-        "best": best,
-        "random": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],  # dropout on a GPU draws from its own
-    }
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomic(folder / CHECKPOINT_NAME, buffer.getvalue())
+    for shards in (folder / SHARD_FOLDER).glob("step-*"):  # DeepSpeed puts scripts beside them
+        if shards.name != state.get("shards"):
+            shutil.rmtree(shards)
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The state that was saved, or None. Nothing but tensors and plain data is unpickled."""
+    """The state that was saved, or None. Only tensors and plain data are unpickled."""
     path = folder / CHECKPOINT_NAME
     return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
 
-def restore_parameters(state: dict[str, Any], model: nn.Module) -> None:
-    """Put the trained parameters back."""
+def restore_parameters(parameters: dict[str, Tensor], model: nn.Module) -> None:
+    """Copy `parameters` into the trained parameters of the same names."""
     with torch.no_grad():
         for name, parameter in trainable_parameters(model).items():
-            parameter.copy_(state["parameters"][name])
+            parameter.copy_(parameters[name])
 
 
-def restore_random(state: dict[str, Any]) -> None:
-    """Go on drawing where the checkpoint was written."""
-    torch.set_rng_state(state["random"][0])
-    if len(state["random"]) - 1 == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["random"][1:])
+def random_states() -> list[Tensor]:
+    """The random states of the CPU and of each GPU (dropout on a GPU draws from the GPU's own)."""
+    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
 
 
-def restore_schedule(state: dict[str, Any], schedule: LRScheduler) -> None:
-    """Put the schedule back to its step (its rate is in the optimizer's state)."""
-    schedule.last_epoch = state["schedule"]["last_epoch"]
-    schedule._last_lr = [group["lr"] for group in schedule.optimizer.param_groups]
+def restore_random_states(states: list[Tensor]) -> None:
+    """Continue the random streams of a checkpoint; those of GPUs only if there are as many GPUs as then."""
+    torch.set_rng_state(states[0])
+    if len(states) - 1 == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states[1:])

@@ -1,10 +1,20 @@
-"""The LightningModule around transformers + PEFT: one `training_step` is one optimizer step of the batch plan."""
+"""The LightningModule of tuning: one `training_step` is one optimizer step of the batch plan.
+
+Lightning places model and optimizer, runs the loop, and calls loggers, callbacks and profilers. Three things are our
+own, and so optimization is manual. The batches are planned before training, and the loss of a step is the sum over its
+forward passes divided by the target tokens of the whole step: Lightning's gradient accumulation averages the means of
+batches, which weights a token by the length of the batch it happens to be in, and it gives every process as many
+batches, which packed examples do not fill evenly. A checkpoint holds the adapter, the optimizer, the curve and the
+random state: Lightning's would hold the frozen base too, and resumes at a batch only with a loader that saves its
+position, while ours resumes at the next step of the plan, also in another number of processes. So `on_before_backward`
+and `on_after_backward` of callbacks are not called, and `trainer.callback_metrics` stays empty: `curve` has each step.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,89 +29,114 @@ from torch.optim.lr_scheduler import LambdaLR
 from selfspec.config.schema import TuningConfig
 from selfspec.errors import UserError
 from selfspec.models.nf4 import paged_adamw
-from selfspec.runtime.progress import Step as Display
+from selfspec.runtime.progress import Step as ProgressStep
 from selfspec.runtime.signals import StopFlag
 from selfspec.tuning.batches import EncodedExample, OptimizerStep
 from selfspec.tuning.checkpoints import (
     load_checkpoint,
+    random_states,
     restore_parameters,
-    restore_random,
-    restore_schedule,
+    restore_random_states,
     save_checkpoint,
     trainable_parameters,
 )
+from selfspec.tuning.lightning_internals import set_logged_step
 from selfspec.tuning.loss import response_loss_sum
+from selfspec.tuning.objectives import TuningObjective
 from selfspec.tuning.packing import SegmentMask
-from selfspec.tuning.strategies.placement import Placement
+from selfspec.tuning.strategies.parallelism import Parallelism
+
+LossSum = Callable[[Any, Sequence[EncodedExample], SegmentMask], Tensor]
 
 
 @dataclass(frozen=True)
 class TuningData:
-    """What is learnt, in which order, and the held-out seeds whose loss is watched (never learnt)."""
+    """The examples to learn, the plan of their steps, and the held-out seeds, whose loss is measured only."""
 
-    rows: Sequence[EncodedExample]
+    examples: Sequence[EncodedExample]
     steps: Sequence[OptimizerStep]
     held_out: Sequence[EncodedExample]
 
 
 class SpecializationModule(pl.LightningModule):  # type: ignore[misc]
-    """LoRA tuning of a frozen base on planned batches, with checkpoints of its own."""
+    """LoRA tuning of a frozen base on planned batches, resumable at every step.
+
+    Args:
+        model: The base with its adapter.
+        data: Examples, plan and held-out seeds.
+        objective: Loss of a forward pass.
+        config: Learning rate, epochs and the like.
+        mask: The function that `segmented_attention` yielded.
+        parallelism: How the processes share the work.
+        work: Folder of the checkpoint; it survives a kill.
+        display: Progress display.
+        stop: Flag that signals set.
+        hyperparameters: Flat plain values for `save_hyperparameters`, which every Lightning logger logs.
+
+    Raises:
+        UserError: There is a checkpoint that these processes can't restore.
+    """
 
     def __init__(
         self,
         model: Any,
         data: TuningData,
+        objective: TuningObjective,
         config: TuningConfig,
         mask: SegmentMask,
-        placement: Placement,
+        parallelism: Parallelism,
         work: Path,
-        display: Display,
+        display: ProgressStep,
         stop: StopFlag,
+        hyperparameters: Mapping[str, Any],
     ) -> None:
         super().__init__()
-        self.automatic_optimization = False  # a step's micro-batches share one denominator
-        self.model, self.data, self.config, self.mask = model, data, config, mask
-        self.placement, self.process_group = placement, placement.process_group
+        self.save_hyperparameters(dict(hyperparameters))
+        self.automatic_optimization = False
+        self.model, self.data, self.objective, self.config, self.mask = model, data, objective, config, mask
+        self.parallelism, self.process_group = parallelism, parallelism.process_group
         self.work, self.display, self.stop = work, display, stop
         if config.activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        self.curve: list[dict[str, Any]] = []  # one entry a step
-        self.best: dict[str, Tensor] = {}  # parameters after the epoch with the least loss on held-out seeds
-        self.state = load_checkpoint(work)
-        if self.state:
-            placement.check(self.state, work)
-            self.curve, self.best = list(self.state["curve"]), self.state["best"]
-            restore_parameters(self.state, model)
-        done = len(self.curve)
-        if self.process_group.all_reduce_max(done) != -self.process_group.all_reduce_max(
-            -done
-        ):  # a file system that shows the checkpoint late
-            raise UserError(f"The processes of this stage see different checkpoints in {work}; start it again.")
-        self._saved = time.monotonic()
+        self.curve: list[dict[str, Any]] = []  # one entry per step
+        self.best: dict[str, Tensor] = {}  # parameters after the epoch with the lowest loss on held-out seeds
+        self.checkpoint = load_checkpoint(work)
+        if self.checkpoint:
+            parallelism.check_checkpoint(self.checkpoint, work)
+            self.curve, self.best = list(self.checkpoint["curve"]), self.checkpoint["best"]
+            restore_parameters(self.checkpoint["parameters"], model)
+        self._check_same_checkpoint()
+        self._saved_at = time.monotonic()
 
-    def remaining(self) -> range:
-        """Numbers of the steps that no checkpoint holds."""
-        return range(len(self.curve), len(self.curve) if self.stopped() else len(self.data.steps))
+    def _check_same_checkpoint(self) -> None:
+        """A network file system can show a new checkpoint to one process later than to another."""
+        num_done, group = len(self.curve), self.process_group
+        if group.all_reduce_max(num_done) != -group.all_reduce_max(-num_done):
+            raise UserError(f"The processes of this stage see different checkpoints in {self.work}; start it again.")
 
-    def stopped(self) -> bool:
+    def remaining_steps(self) -> range:
+        """Numbers of the steps that are still to be taken."""
+        return range(len(self.curve), len(self.curve) if self.is_patience_exhausted() else len(self.data.steps))
+
+    def is_patience_exhausted(self) -> bool:
         """Whether the loss on held-out seeds has not fallen for `tuning.patience` epochs."""
         losses, patience = self.held_out_losses(), self.config.patience
         return patience is not None and len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience])
 
     def configure_optimizers(self) -> Any:
-        """AdamW on the adapter, warm-up and then the schedule."""
+        """AdamW on the adapter, with warm-up and schedule."""
         parameters = list(trainable_parameters(self.model).values())
-        kind = paged_adamw() if self._packed(parameters[0]) else AdamW
-        optimizer = kind(parameters, lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
-        return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, self.factor)}
+        optimizer_class = paged_adamw() if self._uses_8bit_optimizer(parameters[0]) else AdamW
+        optimizer = optimizer_class(parameters, lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
+        return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, self.learning_rate_factor)}
 
-    def _packed(self, parameter: Tensor) -> bool:
-        """Whether the optimizer's states are in 8 bits, as QLoRA has them: with a base in 4 bits, on a GPU."""
+    def _uses_8bit_optimizer(self, parameter: Tensor) -> bool:
+        """Whether optimizer states are in 8 bits, as in QLoRA: with a base in 4 bits, on a GPU."""
         in_4_bits = getattr(self.model, "is_loaded_in_4bit", False)
-        return in_4_bits and parameter.is_cuda and not self.placement.deepspeed
+        return in_4_bits and parameter.is_cuda and not self.parallelism.uses_deepspeed
 
-    def factor(self, step: int) -> float:
-        """What the learning rate is multiplied by at `step`."""
+    def learning_rate_factor(self, step: int) -> float:
+        """Factor of `tuning.learning_rate` at `step`."""
         total = max(len(self.data.steps), 1)
         warmup = math.ceil(self.config.warmup_ratio * total)
         if step < warmup:
@@ -112,76 +147,76 @@ class SpecializationModule(pl.LightningModule):  # type: ignore[misc]
         ]
 
     def on_train_start(self) -> None:
-        """Lightning's signal handlers make way for the flag that this loop asks; the optimizer is as it was."""
+        """Replace Lightning's signal handlers by the stop flag's, and restore optimizer and schedule."""
         self.stop.install_handlers()
-        self.gradients = self.placement.gradients(self)
-        if self.state:
-            self.gradients.restore(self.state)
-            restore_schedule(self.state, self.lr_schedulers())
-        for point in self.curve:  # a signal to the whole job ends W&B's own process too, with what it had not written
+        self.backend = self.parallelism.build_backend(self)
+        if self.checkpoint:
+            self.backend.load_state_dict(self.checkpoint)
+            self._scheduler().load_state_dict(self.checkpoint["schedule"])
+        set_logged_step(self.trainer, len(self.curve))
+        for point in self.curve:  # a signal to the whole job also ended W&B's process, with what it had not yet written
             self._log(point)
 
     def training_step(self, number: int, index: int) -> None:
-        """One optimizer step: the loss is the mean over all response tokens of the step."""
+        """One optimizer step: the loss is the mean over all target tokens of the step."""
         step = self.data.steps[number]
-        if index == 0 and self.state:  # Lightning itself has drawn numbers since the checkpoint was read
-            restore_random(self.state)
+        if index == 0 and self.checkpoint:  # not earlier: Lightning has drawn random numbers since it was read
+            restore_random_states(self.checkpoint["random"])
         before = {"held_out_loss_before": self.held_out_loss()} if number == 0 and self.data.held_out else {}
-        micro = [(rows, weight / step.tokens) for rows, weight in self._mine(step)]
-        loss = float(self.gradients.backward([partial(self._weighted, *each) for each in micro]))
+        passes = [(rows, weight / step.tokens) for rows, weight in self._own_passes(step)]
+        loss = float(self.backend.backward([partial(self._weighted_loss, *each) for each in passes]))
         if not math.isfinite(loss):
             raise UserError(
                 f"The loss of step {number} is {loss}; lower tuning.learning_rate={self.config.learning_rate}."
             )
-        schedule: Any = self.lr_schedulers()
-        rate, norm = schedule.get_last_lr()[0], self.gradients.step()
-        schedule.step()
-        point = {
-            "step": step.number,
-            "epoch": step.epoch,
-            "loss": loss,
-            "lr": rate,
-            "grad_norm": norm,
-            **before,
-        }
-        if self._ends_epoch(step) and self.data.held_out:
+        rate, norm = self._scheduler().get_last_lr()[0], self.backend.step()
+        self._scheduler().step()
+        point = {"step": step.number, "epoch": step.epoch, "loss": loss, "lr": rate, "grad_norm": norm, **before}
+        if self._is_last_of_epoch(step) and self.data.held_out:
             point["held_out_loss"] = self.held_out_loss()
-            now = self.gradients.parameters()  # by all together, though rounding may let their losses differ
-            if self.config.keep == "best" and point["held_out_loss"] < min(self.held_out_losses(), default=math.inf):
-                self.best = now
+            self._keep_if_best(point["held_out_loss"])
         self.curve.append(point)
-        if "held_out_loss" in point and self.process_group.all_reduce_max(int(self.stopped())):
+        if "held_out_loss" in point and self.process_group.all_reduce_max(int(self.is_patience_exhausted())):
             self.trainer.should_stop = True
         self._log(point)
         self.display.advance(1, f"loss {loss:.3f}")
-        self._keep()
+        self._save_if_due()
 
-    def _mine(self, step: OptimizerStep) -> list[tuple[tuple[int, ...], float]]:
+    def _scheduler(self) -> Any:
+        return self.lr_schedulers()
+
+    def _own_passes(self, step: OptimizerStep) -> list[tuple[tuple[int, ...], float]]:
         """This process's forward passes of a step, and the weight of each.
 
-        Where the processes meet in each pass all make as many: who has nothing left to learn goes through the step's
-        first rows again, with weight 0.
+        Where all processes need the same number of passes, one that has too few repeats the first with weight 0.
         """
-        world, micro = self.process_group.world_size, step.micro_batches
-        mine = [(rows, 1.0) for rows in micro[self.process_group.rank :: world]]
-        if self.placement.in_step and len(mine) < math.ceil(len(micro) / world):
-            mine.append((micro[0], 0.0))
-        return mine
+        world_size, micro_batches = self.process_group.world_size, step.micro_batches
+        passes = [(rows, 1.0) for rows in micro_batches[self.process_group.rank :: world_size]]
+        if self.parallelism.needs_equal_passes and len(passes) < math.ceil(len(micro_batches) / world_size):
+            passes.append((micro_batches[0], 0.0))
+        return passes
 
-    def forward(self, rows: Sequence[EncodedExample]) -> Tensor:
-        """Cross-entropy summed over the response tokens of `rows`."""
-        return response_loss_sum(self.model, rows, self.mask)
+    def forward(self, loss_sum: LossSum, examples: Sequence[EncodedExample]) -> Tensor:
+        """A loss, summed over the target tokens of `examples`."""
+        return loss_sum(self.model, examples, self.mask)
 
-    def _weighted(self, rows: tuple[int, ...], weight: float) -> Tensor:
-        loss: Tensor = self.trainer.model([self.data.rows[row] for row in rows])  # it may lie in DeepSpeed's engine
+    def _weighted_loss(self, rows: tuple[int, ...], weight: float) -> Tensor:
+        examples = [self.data.examples[row] for row in rows]
+        # `trainer.model` is this module, or DeepSpeed's engine around it.
+        loss: Tensor = self.trainer.model(self.objective.loss_sum, examples)
         return loss * weight
 
+    def _keep_if_best(self, held_out_loss: float) -> None:
+        parameters = self.backend.parameters()  # collective, so by all processes, though rounded losses may differ
+        if self.config.keep == "best" and held_out_loss < min(self.held_out_losses(), default=math.inf):
+            self.best = parameters
+
     def on_train_end(self) -> None:
-        """The adapter is saved as that of one process."""
-        self.gradients.finish()
+        """Make the adapter whole in each process."""
+        self.backend.finish()
 
     def _log(self, point: dict[str, Any]) -> None:
-        """At once: Lightning's own way waits for the end of a step that a signal may cut short."""
+        # Directly: Lightning's `self.log` writes after the step, which a signal may interrupt.
         if self.logger:
             self.logger.log_metrics({f"tune/{name}": float(value) for name, value in point.items()}, point["step"])
 
@@ -189,35 +224,46 @@ class SpecializationModule(pl.LightningModule):  # type: ignore[misc]
         """The loss on held-out seeds after each epoch so far."""
         return [point["held_out_loss"] for point in self.curve if "held_out_loss" in point]
 
-    def finish(self) -> float | None:
-        """Put the parameters that are kept into the model; their loss on held-out seeds."""
+    def restore_best(self) -> float | None:
+        """Put the parameters that are kept into the model; returns their loss on held-out seeds."""
         losses = self.held_out_losses()
         if not self.best:
             return losses[-1] if losses else None
-        restore_parameters({"parameters": self.best}, self.model)
+        restore_parameters(self.best, self.model)
         return min(losses)
 
     @torch.no_grad()
     def held_out_loss(self) -> float:
-        """Mean cross-entropy (nats a response token) on the held-out seeds."""
+        """Cross-entropy on held-out seeds, in nats per response token; the same measure for every objective."""
         self.model.eval()
-        total = sum(float(self.trainer.model([row])) for row in self.data.held_out)
+        total = sum(float(self.trainer.model(response_loss_sum, [example])) for example in self.data.held_out)
         self.model.train()
-        return total / sum(len(row.response) for row in self.data.held_out)
+        return total / sum(len(example.response) for example in self.data.held_out)
 
-    def _ends_epoch(self, step: OptimizerStep) -> bool:
+    def _is_last_of_epoch(self, step: OptimizerStep) -> bool:
         following = step.number + 1
         return following == len(self.data.steps) or self.data.steps[following].epoch != step.epoch
 
-    def _keep(self) -> None:
-        """Save when it is time, or when a signal asks to stop."""
+    def _save_if_due(self) -> None:
+        """Save every `tuning.checkpoint_minutes`, and when a signal asks to stop.
 
-        def save() -> None:
-            publish = partial(save_checkpoint, self.work, self.lr_schedulers(), self.curve, self.best)
-            self.gradients.save(len(self.curve), publish)
-            self._saved = time.monotonic()
+        Raises:
+            Interrupted: A signal came; the checkpoint is saved.
+        """
+        self.stop.raise_if_set(self._save)
+        is_due = time.monotonic() - self._saved_at >= self.config.checkpoint_minutes * 60
+        if self.process_group.all_reduce_max(int(is_due)):  # clocks differ, and saving may be collective
+            self._save()
 
-        self.stop.raise_if_set(save)
-        due = time.monotonic() - self._saved >= self.config.checkpoint_minutes * 60
-        if self.process_group.all_reduce_max(int(due)):  # clocks differ, and all may have to save together
-            save()
+    def _save(self) -> None:
+        state = {
+            **self.backend.state_dict(len(self.curve)),
+            "required_processes": self.parallelism.required_processes,
+            "schedule": self._scheduler().state_dict(),
+            "curve": self.curve,
+            "best": self.best,
+            "random": random_states(),
+        }
+        if self.process_group.is_first:
+            save_checkpoint(self.work, state)
+        self._saved_at = time.monotonic()

@@ -1,1 +1,1 @@
-"""Strategies: over which processes an adapter is tuned."""
+"""Strategies: how tuning is distributed over processes (DDP, FSDP2, DeepSpeed ZeRO)."""

@@ -1,4 +1,4 @@
-"""Data parallelism: each process holds the whole model and sums the gradients of the adapter once a step."""
+"""Data parallelism: each process holds the whole model, and the adapter's gradients are summed once a step."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from selfspec.tuning.checkpoints import trainable_parameters
 
 
 class AdapterDDPStrategy(DDPStrategy):  # type: ignore[misc]
-    """Each process has the whole model; the adapter's gradients meet in one exchange a step, after the last backward.
+    """DDP without torch's wrapper, for a frozen base and a small adapter.
 
-    torch's own wrapper exchanges in every backward, so it wants as many of them in each process; a step's forward
-    passes are not always as many.
+    `DistributedDataParallel` all-reduces in every backward pass, so each process must have as many. Here the forward
+    passes of a step may differ in number between processes: `DDPBackend` all-reduces once, after the last of them.
     """
 
     def configure_ddp(self) -> None:
-        """The module stays unwrapped; `gradients.Whole` sums what it has."""
+        """Leave the module unwrapped."""
 
     def model_to_device(self) -> None:
-        """The base stays where it lies, perhaps in the machine's memory; what is tuned goes where it is computed."""
+        """Move the adapter only: the frozen base is on its device, or offloaded."""
         for parameter in trainable_parameters(self.model).values():
             parameter.data = parameter.data.to(self.root_device)

@@ -1,96 +1,65 @@
-"""FSDP2: the frozen base lies sharded over the processes and is gathered layer by layer; the adapter, which is small,
-is whole in each of them. So checkpoints, the optimizer and the final adapter are those of one process.
+"""FSDP2: the frozen base is sharded over the processes and gathered layer by layer; each process holds the whole
+adapter, which is small. So checkpoints, optimizer and final adapter are the same as with one process.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
-from transformers import AutoModelForCausalLM, core_model_loading, modeling_utils
+from transformers import AutoModelForCausalLM
 from transformers.distributed import DistributedConfig
 
 from selfspec.config.schema import ModelConfig, PathsConfig, StrategyConfig
 from selfspec.models.load import default_device, load_network, load_tokenizer, model_files, read_text_config
 from selfspec.models.nf4 import describe_shards
+from selfspec.models.transformers_internals import after_each_decoder_layer, is_decoder_layer, mark_initialized
 from selfspec.models.weights import locate_weights
 from selfspec.runtime.progress import Progress
 
 
 def load_sharded_base(
-    model: ModelConfig, paths: PathsConfig, strategy: StrategyConfig, processes: int, progress: Progress
+    model: ModelConfig, paths: PathsConfig, strategy: StrategyConfig, num_processes: int, progress: Progress
 ) -> tuple[Any, Any]:
-    """(frozen base, tokenizer); no process ever holds the model.
+    """(frozen base, tokenizer); no process ever holds the whole model.
 
-    Each reads its own rows of every tensor; in 4 bits a decoder layer at a time, of which it keeps its part.
+    Each process reads its own rows of every tensor. In 4 bits it reads a whole decoder layer, and keeps its shard.
     """
     folder = None if model.toy else locate_weights(model, Path(paths.cache), progress)
-    with model_files(model, folder) as place:
-        made = _load_nf4 if model.quantization == "nf4" else _load_unquantized
-        return made(model, place, strategy, processes), load_tokenizer(model, place)
+    with model_files(model, folder) as files:
+        load = _load_nf4 if model.quantization == "nf4" else _load_unquantized
+        return load(model, files, strategy, num_processes), load_tokenizer(model, files)
 
 
-def _load_unquantized(model: ModelConfig, folder: Path, strategy: StrategyConfig, processes: int) -> Any:
+def _load_unquantized(model: ModelConfig, folder: Path, strategy: StrategyConfig, num_processes: int) -> Any:
     layers = dict.fromkeys(_layer_patterns(read_text_config(model, folder)), "free_full_weight")
-    plan = DistributedConfig(fsdp_size=processes, fsdp_plan=layers, fsdp_cpu_offload=strategy.cpu_offload)
+    plan = DistributedConfig(fsdp_size=num_processes, fsdp_plan=layers, fsdp_cpu_offload=strategy.cpu_offload)
     return load_network(model, folder, distributed_config=plan)
 
 
-def _load_nf4(model: ModelConfig, folder: Path, strategy: StrategyConfig, processes: int) -> Any:
-    mesh = init_device_mesh(default_device().type, (processes,))
+def _load_nf4(model: ModelConfig, folder: Path, strategy: StrategyConfig, num_processes: int) -> Any:
+    mesh = init_device_mesh(default_device().type, (num_processes,))
     offload = CPUOffloadPolicy() if strategy.cpu_offload else OffloadPolicy()
 
-    def part(module: nn.Module) -> None:
+    def shard(module: nn.Module) -> None:
         fully_shard(module.requires_grad_(False), mesh=mesh, offload_policy=offload)
-        for parameter in module.parameters():
-            parameter._is_hf_initialized = True  # type: ignore[attr-defined]  # else transformers draws it anew
+        mark_initialized(module)
 
-    with _after_each_layer(part):
-        made = load_network(model, folder)
-    part(made)
-    describe_shards(made)
-    return made
-
-
-@contextmanager
-def _after_each_layer(do: Callable[[nn.Module], None]) -> Iterator[None]:
-    """While transformers reads a model: what is done with a decoder layer as soon as all of its weights are there.
-
-    It reads them in the order of their names, packs each, and sets it by this one function. Before, it would reserve a
-    GPU's memory for the whole model.
-    """
-    read_one = core_model_loading.set_param_for_module
-
-    def read_and_look(model: Any, name: str, *more: Any) -> None:
-        read_one(model, name, *more)
-        path = name.split(".")
-        around = (model.get_submodule(".".join(path[:depth])) for depth in range(1, len(path)))
-        for layer in around:
-            if _is_layer(layer, model) and not any(parameter.is_meta for parameter in layer.parameters()):
-                do(layer)
-
-    with (
-        patch.object(core_model_loading, "set_param_for_module", read_and_look),
-        patch.object(modeling_utils, "caching_allocator_warmup", lambda *_: None),
-    ):
-        yield
+    with after_each_decoder_layer(shard):
+        base = load_network(model, folder)
+    shard(base)
+    describe_shards(base)
+    return base
 
 
 def _layer_patterns(config: Any) -> set[str]:
-    """`model.layers.*`: the decoder layers of a model, of which no weight is read."""
+    """Names of a model's decoder layers as patterns (`model.layers.*`), without reading its weights."""
     with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(config)
-    layers = (name for name, module in empty.named_modules() if _is_layer(module, empty))
+        model = AutoModelForCausalLM.from_config(config)
+    layers = (name for name, module in model.named_modules() if is_decoder_layer(module, model))
     return {re.sub(r"\.\d+(?=\.|$)", ".*", name) for name in layers}
-
-
-def _is_layer(module: nn.Module, model: Any) -> bool:
-    return type(module).__name__ in model._no_split_modules  # transformers' names of what must stay on one device

@@ -1,4 +1,4 @@
-"""What a strategy can't take, told before any work: nothing heavy is imported, since the door asks."""
+"""Checks of a strategy before any work. Nothing heavy is imported, because validation calls them."""
 
 from __future__ import annotations
 
@@ -7,41 +7,53 @@ import importlib.util
 from selfspec.config.schema import LoraConfig, ModelConfig, StrategyConfig
 from selfspec.errors import UserError
 from selfspec.runtime.machine import gpu_count
+from selfspec.tuning.lora_settings import changes_base_weights
 
 
 def check_strategy_choice(strategy: StrategyConfig, model: ModelConfig, lora: LoraConfig, processes: int = 1) -> None:
-    """Refuse a base or an adapter that a strategy can't lay over several processes, as far as they are known.
+    """Check that a strategy can distribute this base and this adapter over `processes`, as far as they are known.
 
     Raises:
-        UserError: what to choose instead.
+        UserError: It can't; the message says what to choose.
     """
     if strategy.name == "fsdp" or (strategy.name == "auto" and processes > 1):
         check_shardable_adapter(lora)
-    if strategy.name.startswith("deepspeed_zero3") and model.quantization == "nf4":
-        raise UserError(
-            f"quantization=nf4 packs several weights into a number, which strategy={strategy.name} can't part among "
-            "processes; choose strategy=fsdp or strategy=deepspeed_zero2."
-        )
+    if strategy.name.startswith("deepspeed_zero3"):
+        _check_whole_weights(lora, strategy.name)
+        if model.quantization == "nf4":
+            raise UserError(
+                f"strategy={strategy.name} can't partition the packed weights of quantization=nf4; "
+                "choose strategy=fsdp or strategy=deepspeed_zero2."
+            )
 
 
 def check_shardable_adapter(lora: LoraConfig) -> None:
-    """Refuse an adapter whose first weights need whole ones of the base where these lie in parts.
+    """Check that the adapter can be initialized on a base that is sharded by FSDP.
 
     Raises:
-        UserError: what to choose instead.
+        UserError: Its initialization needs whole weights of the base.
     """
     if lora.dora:
         raise UserError(
-            "lora=dora measures the base's weights, of which strategy=fsdp (auto, on several devices) gives no process "
-            "a whole one; choose strategy=ddp or lora=r8."
+            "lora=dora needs whole weights of the base, which strategy=fsdp (or auto, on several devices) shards; "
+            "choose strategy=ddp or lora=r8."
+        )
+    _check_whole_weights(lora, "fsdp")
+
+
+def _check_whole_weights(lora: LoraConfig, strategy_name: str) -> None:
+    if changes_base_weights(lora):
+        raise UserError(
+            f"lora.extra.init_lora_weights={lora.extra['init_lora_weights']} needs whole weights of the base, which "
+            f"strategy={strategy_name} shards; choose strategy=ddp or another initialization."
         )
 
 
 def check_deepspeed_installed(strategy: StrategyConfig) -> None:
-    """Whether DeepSpeed is there, for a strategy that is DeepSpeed's.
+    """Check that DeepSpeed is installed, if the strategy uses it.
 
     Raises:
-        UserError: it is not, and how to get it.
+        UserError: It is not; the message says how to install it.
     """
     if strategy.name.startswith("deepspeed") and importlib.util.find_spec("deepspeed") is None:
         raise UserError(
@@ -50,18 +62,18 @@ def check_deepspeed_installed(strategy: StrategyConfig) -> None:
 
 
 def check_strategy_device(strategy: StrategyConfig) -> None:
-    """Refuse what needs a GPU on a machine without one: Lightning's DeepSpeed, and shards that wait in its memory.
+    """Check that this machine has a GPU, if the strategy needs one: DeepSpeed, and shards offloaded to the CPU.
 
     Raises:
-        UserError: what to choose instead.
+        UserError: It has none; the message says what to choose.
     """
     if strategy.name.startswith("deepspeed") and not gpu_count():
         raise UserError(
             f"strategy={strategy.name} needs GPUs, and this machine has none; choose strategy=fsdp or strategy=ddp, "
-            "which run on processors too."
+            "which run on CPUs too."
         )
     if strategy.cpu_offload and not gpu_count():
         raise UserError(
-            "strategy.cpu_offload=true keeps the base in the machine's memory and not on a GPU, and this machine has "
-            "none; leave it out."
+            "strategy.cpu_offload=true keeps the base in the machine's memory instead of a GPU's, and this machine has "
+            "no GPU; leave it out."
         )
