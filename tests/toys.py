@@ -113,4 +113,6 @@ def composed(*overrides: str) -> Config:
     register_schema()
     register_resolvers(PROJECT)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return validate(freeze(compose("config", [*overrides, "paths.output=/tmp/selfspec"])))
+        config = validate(freeze(compose("config", [*overrides, "paths.output=/tmp/selfspec"])))
+    check_parts(config)
+    return config

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_kill import same
+from test_kill import check_same_outputs
 
 from conftest import PROJECT, places
 
@@ -44,7 +44,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_three_kills_of_a_run_on_gemma_change_nothing(calm: Path, tmp_path: Path) -> None:
     chance, hard = random.Random(3), tmp_path / "hard"
-    for begun in ("work/*/batch-*.jsonl", "work/*/checkpoint.pt", "adapter/*/manifest.json"):  # writes, tunes, answers
+    for begun in ("work/**/batch-*.jsonl", "work/*/checkpoint.pt", "adapter/*/manifest.json"):  # writes, tunes, answers
         process = started(hard)
         while not list((hard / "store").glob(begun)):
             assert process.poll() is None
@@ -53,7 +53,7 @@ def test_three_kills_of_a_run_on_gemma_change_nothing(calm: Path, tmp_path: Path
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     assert started(tmp_path / "hard").wait() == 0
-    same(calm, tmp_path / "hard")
+    check_same_outputs(calm, tmp_path / "hard")
 
     report = json.loads((tmp_path / "hard" / "run" / "results.json").read_text())
     replies = [row["value"] for row in report["scores"] if row["measure"] == "token_f1" and row["task"] == "all"]

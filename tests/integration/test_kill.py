@@ -70,12 +70,12 @@ def check_same_outputs(expected: Path, actual: Path) -> None:
 def test_a_run_stopped_by_sigterm_resumes_with_the_same_command(warm: Warm, tmp_path: Path) -> None:
     def stop(pid: int) -> None:
         work = tmp_path / "store" / "work"
-        while not list(work.glob("*/batch-*.jsonl")):
+        while not list(work.glob("**/batch-*.jsonl")):
             time.sleep(0.01)
         os.kill(pid, signal.SIGTERM)
 
     ended = warm(*COMMAND, *places(tmp_path), kill=stop)
     assert ended.code == 128 + signal.SIGTERM
     assert "the same command continues from it" in ended.text and "Traceback" not in ended.text
-    assert list((tmp_path / "store" / "work").glob("*/batch-*.jsonl"))
+    assert list((tmp_path / "store" / "work").glob("**/batch-*.jsonl"))
     assert warm(*COMMAND, *places(tmp_path)).code == 0

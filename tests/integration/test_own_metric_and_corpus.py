@@ -58,7 +58,7 @@ def test_an_own_metric_is_in_the_table_the_page_and_wandb(finished: tuple[Path, 
     assert ended.text.count("  brevity ") == 2  # at 0 and at 5 shots
     assert "<td>brevity</td>" in (folder / "run" / "report.html").read_text()
     runs = [wandb_file.read(path) for path in (folder / "run").rglob("run-*.wandb")]
-    names = {name for run in runs for row in run.history for name in row}
+    names = {name for run in runs for name in run.summary}
     assert "specialized/5-shot/brevity" in names
 
 
@@ -69,7 +69,7 @@ def test_an_own_corpus_is_indexed_and_identified_by_its_arguments_and_source(
     manifest = json.loads((folder / "store" / "index" / report["keys"]["index"] / "manifest.json").read_text())
     assert manifest["counts"] == {"documents": 30, "passages": 30}
     source = file_hash(Path(own_evaluation.__file__))
-    assert manifest["slice"]["corpus"] == {"_target_": "own_evaluation.Notes", "count": 30, "source": source}
+    assert manifest["values"]["corpus"] == {"_target_": "own_evaluation.Notes", "count": 30, "source": source}
     rows = read_rows(folder / "store" / "examples" / report["keys"]["examples"] / "examples.jsonl")
     assert {name.partition(":")[0] for row in rows for name in row["documents"]} <= {"note"}
 

@@ -111,7 +111,7 @@ def test_a_stopped_sweep_resumes_with_the_same_command(warm: Warm, tmp_path: Pat
     places = [f"paths.store={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/sweep"]
 
     def stop(pid: int) -> None:
-        while not list((tmp_path / "store" / "work").glob("*/batch-*.jsonl")):
+        while not list((tmp_path / "store" / "work").glob("**/batch-*.jsonl")):
             time.sleep(0.01)
         os.kill(pid, signal.SIGTERM)
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from selfspec.pipeline.keys import key_values
 
+from selfspec.config.keys import key_values
 from selfspec.config.schema import FiltersConfig
 from selfspec.data.records import Draft, Seed
 from selfspec.errors import UserError

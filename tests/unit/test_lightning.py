@@ -124,7 +124,7 @@ def test_callbacks_of_lightning_and_of_ones_own_run_and_resume_at_the_next_step(
     assert adapter.name == usual.name  # callbacks are in no key
     check_same(adapter, usual, 1e-6)
     assert [int(line) for line in record.read_text().split()] == [1, 2]  # the first was interrupted before its end
-    (metrics,) = Path(config.paths.output).glob("curves/*/metrics.csv")
+    (metrics,) = Path(config.paths.output).glob("csv/*/metrics.csv")
     with metrics.open() as file:
         rows = list(csv.DictReader(file))
     rates = {int(row["step"]): float(row["lr-AdamW"]) for row in rows if row.get("lr-AdamW")}

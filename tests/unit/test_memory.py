@@ -34,7 +34,7 @@ from selfspec.planning.devices import (
 from selfspec.planning.lengths import seed_lengths
 from selfspec.planning.memory import TEMPORARY_WEIGHTS
 from selfspec.planning.stage_memory import STAGE_KINDS, Device, memory_by_part
-from selfspec.stages import RESOURCE_KIND, STAGES
+from selfspec.stages.registry import RESOURCE_KIND, STAGES
 from selfspec.tuning.strategies.limits import check_strategy_choice
 from toys import composed
 

@@ -129,7 +129,7 @@ def test_chat_template_is_kept_for_prompt_chat_only_and_must_exist_then(tmp_path
             tokenizer = load_tokenizer(model_config("llama-2-7b", prompt=style), folder)
         assert bool(tokenizer.chat_template) == (style == "chat")
     tokenizer.chat_template = "{{ bos_token }}"
-    with pytest.raises(UserError, match="leaves out what the user says"):
+    with pytest.raises(UserError, match="leaves out the user's message"):
         chat_template_of(tokenizer)
     with (
         model_files(model_config("llama-2-7b"), None) as folder,

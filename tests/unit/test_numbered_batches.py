@@ -35,7 +35,9 @@ def stage_rows(folder: Path, stage: str) -> dict[str, bytes]:
 
 
 def count_finished_batches(folder: Path) -> int:
-    return len(list(folder.glob("store/work/*/batch-*.jsonl"))) + len(list(folder.glob("store/responses/*/rows.jsonl")))
+    return len(list(folder.glob("store/work/**/batch-*.jsonl"))) + len(
+        list(folder.glob("store/responses/*/rows.jsonl"))
+    )
 
 
 def start_and_stop(folder: Path, num_batches: int) -> None:
@@ -63,4 +65,4 @@ def test_two_processes_write_the_bytes_of_one_also_after_a_stop(warm: Warm, tmp_
     assert len(replies[0] & replies[1]) == 1  # the base model's; the specialized models differ in the last digits
     (single_adapter,), (double_adapter,) = ([*folder.glob("store/adapter/*")] for folder in (single, double))
     check_same(single_adapter, double_adapter, 1e-4)
-    assert not list((double / "store" / "work").glob("*/batch-*"))
+    assert not list((double / "store" / "work").glob("**/batch-*"))

@@ -15,7 +15,7 @@ import pytest
 
 import selfspec
 from selfspec.generation.pools import POOLS
-from selfspec.stages import STAGES
+from selfspec.stages.registry import STAGES
 
 SOURCES = Path(selfspec.__file__).parent
 RECORD = Path(__file__).parent / "stage_versions.json"

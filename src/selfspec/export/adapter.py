@@ -80,8 +80,8 @@ def _check_merge_memory(config: Config) -> None:
     needed = memory_by_part(with_values(config, {"model.quantization": "none"}), "scores", device)["weights"]
     if needed > device.memory_bytes and not config.model.toy:
         raise UserError(
-            f"Merging holds all of {config.model.name}, {needed / GB:.1f} GB, and this machine has "
-            f"{device.memory_bytes / GB:.1f} GB; merge on a larger one, or take the adapter, without --merge."
+            f"Merging loads all of {config.model.name}, {needed / GB:.1f} GB, and this machine has "
+            f"{device.memory_bytes / GB:.1f} GB; merge on a larger machine, or export the adapter, without --merge."
         )
 
 

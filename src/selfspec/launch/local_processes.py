@@ -15,7 +15,7 @@ from selfspec.pipeline.graph import Node
 from selfspec.runtime.code_snapshot import snapshot_environment
 from selfspec.runtime.machine import gpu_count
 from selfspec.runtime.signals import StopFlag
-from selfspec.stages import DISTRIBUTED
+from selfspec.stages.registry import DISTRIBUTED
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 60.0  # for a stage to save its work after SIGTERM

@@ -24,7 +24,7 @@ from selfspec.planning.devices import (
 from selfspec.planning.memory import MAPPED_FILE, TEMPORARY_WEIGHTS, total_bytes
 from selfspec.planning.parameters import model_shape
 from selfspec.planning.stage_memory import STAGE_KINDS, Device, memory_by_part
-from selfspec.stages import RESOURCE_KIND
+from selfspec.stages.registry import RESOURCE_KIND
 
 # Rows of the memory table, in their order.
 PART_ORDER = [

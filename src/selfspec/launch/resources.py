@@ -14,7 +14,7 @@ from typing import Any
 
 from selfspec.errors import UserError
 from selfspec.planning.devices import processes_here
-from selfspec.stages import DISTRIBUTED, RESOURCE_KIND
+from selfspec.stages.registry import DISTRIBUTED, RESOURCE_KIND
 
 SIGNAL_SECONDS = 120  # before its time limit, SLURM sends a stage the signal to save and to requeue
 

@@ -30,7 +30,7 @@ from selfspec.runtime.code_snapshot import snapshot_environment
 from selfspec.runtime.files import write_atomic
 from selfspec.runtime.signals import StopFlag
 from selfspec.runtime.store import Store
-from selfspec.stages import RESOURCE_KIND
+from selfspec.stages.registry import RESOURCE_KIND
 
 log = logging.getLogger("selfspec")
 

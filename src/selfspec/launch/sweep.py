@@ -125,7 +125,8 @@ class Sweep:
                 self._run_job(job)
 
     def _run_job(self, job: SweepJob) -> None:
-        self.returns[job.number] = run_task_function(self.launcher, job.composed)
+        task = partial(run_task, outcomes=self.launcher.outcomes)
+        self.returns[job.number] = run_task_function(self.launcher, job.composed, task)
         self._configure_log()
         varied = [text for text in job.overrides if any(text not in other.overrides for other in self.jobs)]
         self.progress.say(f"  [bold]job {job.number}[/] {' '.join(varied)}  [dim]{job.folder.name}[/]")

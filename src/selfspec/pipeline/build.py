@@ -16,7 +16,7 @@ from selfspec.config.keys import key_values
 from selfspec.config.schema import Config, RetrievalConfig
 from selfspec.models.weights import weights_identity
 from selfspec.runtime.stage import Stage
-from selfspec.stages import STAGES
+from selfspec.stages.registry import STAGES
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from selfspec.planning.memory import total_bytes
 from selfspec.planning.stage_memory import STAGE_KINDS, Device, memory_by_part
 from selfspec.runtime.machine import has_native_bf16, memory_capacity
 from selfspec.runtime.stage import Stage
-from selfspec.stages import RESOURCE_KIND
+from selfspec.stages.registry import RESOURCE_KIND
 from selfspec.tuning.strategies.limits import check_strategy_choice
 
 GB = 1e9

@@ -70,7 +70,7 @@ def _label(kept: int) -> str:
 def _config(path: Path) -> Config:
     try:
         return freeze(OmegaConf.create(path.read_text(encoding="utf-8")))  # type: ignore[arg-type]
-    except DaciteError as error:
+    except (DaciteError, UserError) as error:
         raise UserError(f"{path} was written by another version of selfspec ({error}); run that one.") from error
 
 
