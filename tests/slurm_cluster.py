@@ -54,6 +54,16 @@ class Cluster:
                     return f"{script.name.partition('_')[0]}_{spec.parent.name}"
         return ""
 
+    def resume(self, node: str) -> None:
+        """Bring a node back that was set down; one that registers again meanwhile is back without the command."""
+
+        def is_back() -> bool:
+            command = ["scontrol", "update", f"nodename={node}", "state=resume"]
+            subprocess.run(command, env={**os.environ, **self.env}, capture_output=True, check=False)
+            return "down" not in self("sinfo", "-h", "-n", node, "-o", "%T")
+
+        wait_for(is_back)
+
 
 def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
     """Wait until the condition holds."""

@@ -303,7 +303,7 @@ def test_a_sweep_of_24_jobs_completes_after_all_kinds_of_failures(warm: Warm, sl
         node = slurm("squeue", "-h", "-j", wait_until_running(adapters[3]), "-o", "%N")
         slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
         os.kill(pid, signal.SIGKILL)
-        slurm("scontrol", "update", f"nodename={node}", "state=resume")
+        slurm.resume(node)
         preempting = ["--partition=high", "--nodes=4", "--exclusive", "--mem=2500M", "--output=/dev/null"]
         slurm("sbatch", *preempting, "--wrap=sleep 1")
 
