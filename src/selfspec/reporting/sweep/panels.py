@@ -1,4 +1,4 @@
-"""The layout that all figures of a sweep share: panels, axes, and colours that are legible on white and on black."""
+"""The layout of all figures of a sweep: panels, axes, and colours that are legible on white and on black."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Plot = dict[str, Any]  # a trace, a layout, or a figure of both, as plotly.js ta
 
 
 def arrange_panels(panels: Mapping[str, Sequence[Plot]], height: int, x: Plot, y: Plot, shared: str = "") -> Plot:
-    """Make a figure of panels in two columns, each with its title if there are several; each name is in the legend once.
+    """Make a figure of panels in two columns, with titles if there are several; the legend has each name once.
 
     Args:
         panels: Traces by title.

@@ -100,10 +100,11 @@ def _summarize(sweep: SweepState, table: Table) -> list[str]:
 def _describe_costs(sweep: SweepState) -> str:
     """A sentence on the costs of the stages, compared with those of separate jobs."""
     num_done = sum(stage.state == "done" for stage in sweep.stages)
+    num_separate = sum(job.num_stages for job in sweep.jobs)
     return (
-        f"{len(sweep.jobs)} jobs need {len(sweep.stages)} stages, of which {num_done} are done; separate jobs would need "
-        f"{sum(job.num_stages for job in sweep.jobs)} stage runs. The stages took {_duration(sweep.seconds_used)}; "
-        f"sharing the finished ones saved {_duration(sweep.seconds_saved)}."
+        f"{len(sweep.jobs)} jobs need {len(sweep.stages)} stages, of which {num_done} are done; separate jobs would "
+        f"need {num_separate} stage runs. The stages took {_duration(sweep.seconds_used)}; sharing the finished ones "
+        f"saved {_duration(sweep.seconds_saved)}."
     )
 
 
