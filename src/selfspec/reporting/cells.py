@@ -8,7 +8,7 @@ from typing import Any
 MODEL_NAMES = {"base": "base", "seeds_only": "seeds only", "generic": "generic", "specialized": "specialized"}
 
 
-OFF_DOMAIN_MEASURES = (  # that are shown where no full table is needed
+OFF_DOMAIN_MEASURES = (  # a short table, also for the questions without overlap
     "token_f1",
     "primary_metric",
     "compliant",

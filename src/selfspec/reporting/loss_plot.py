@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-LEFT, TOP, WIDTH, HEIGHT = 40, 25, 410, 180  # of the plotting area, in pixels
+LEFT, TOP, WIDTH, HEIGHT = 40, 45, 410, 160  # of the plotting area, in pixels; report.html.j2 draws its axes
 
 
 def plot_loss(name: str, curve: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

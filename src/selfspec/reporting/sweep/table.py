@@ -177,8 +177,8 @@ def _distinguishing_overrides(jobs: Sequence[JobState]) -> dict[int, str]:
         job.number: [text for text in job.overrides if text.lstrip("+").split("=")[0] not in CHOICE_OVERRIDES]
         for job in jobs
     }
-    shown = {(*(job.choices.get(name) for name in CHOICES), *overrides[job.number]) for job in jobs}
-    if len(shown) < len({job.overrides for job in jobs}):  # choices are not enough: two adapters of one rank, say
+    visible = {(*(job.choices.get(name) for name in CHOICES), *overrides[job.number]) for job in jobs}
+    if len(visible) < len({job.overrides for job in jobs}):  # choices are not enough: two adapters of one rank, say
         overrides = {job.number: [text for text in job.overrides if not text.startswith("seed=")] for job in jobs}
     common = set.intersection(*(set(texts) for texts in overrides.values())) if overrides else set()
     return {number: " ".join(text for text in texts if text not in common) for number, texts in overrides.items()}
