@@ -42,37 +42,48 @@ def render_page(
         rows: Generated rows with their verdicts.
         curves: For each adapter, one entry a step.
     """
+    accepted = [row for row in rows if not any(row.verdicts.values())]
+    accepted_sample = round_robin(accepted, MAX_SAMPLE_ROWS)
+    dropped_sample = _sample_dropped([row for row in rows if any(row.verdicts.values())])
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            models=list(dict.fromkeys(row["model"] for row in report["scores"])),
+            baselines=BASELINES,
+            model_names=MODEL_NAMES,
+            measures=report["measures"],
+            off_domain_measures=OFF_DOMAIN_MEASURES,
+            shot_counts=sorted({row["shots"] for row in report["scores"]}),
+            has_draws=any(len(row.get("draws", ())) > 1 for row in report["scores"]),
+            harness=harness_html(report["harness"]) if report.get("harness") else "",
+            curves=[plot_loss(MODEL_NAMES.get(name, name), curve) for name, curve in curves.items() if curve],
+            funnel=funnel_rows(report["funnel"]),
+            coverage=count_coverage(accepted),
+            samples={
+                f"{len(accepted_sample)} accepted examples": accepted_sample,
+                f"{len(dropped_sample)} dropped rows": dropped_sample,
+            },
+        )
+    )
+
+
+def _environment() -> Environment:
+    """Jinja with the functions that the template calls."""
     environment = Environment(
         loader=PackageLoader("selfspec", "reporting"),
         autoescape=select_autoescape(default=True),
         trim_blocks=True,
     )
-    accepted = [row for row in rows if not any(row.verdicts.values())]
-    accepted_sample = round_robin(accepted, MAX_SAMPLE_ROWS)
-    dropped_sample = _sample_dropped([row for row in rows if any(row.verdicts.values())])
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        models=list(dict.fromkeys(row["model"] for row in report["scores"])),
-        baselines=BASELINES,
-        model_names=MODEL_NAMES,
-        measures=report["measures"],
-        off_domain_measures=OFF_DOMAIN_MEASURES,
-        shot_counts=sorted({row["shots"] for row in report["scores"]}),
-        has_draws=any(len(row.get("draws", ())) > 1 for row in report["scores"]),
-        harness=harness_html(report["harness"]) if report.get("harness") else "",
-        curves=[plot_loss(MODEL_NAMES.get(name, name), curve) for name, curve in curves.items() if curve],
-        funnel=funnel_rows(report["funnel"]),
-        coverage=count_coverage(accepted),
-        samples={
-            f"{len(accepted_sample)} accepted examples": accepted_sample,
-            f"{len(dropped_sample)} dropped rows": dropped_sample,
-        },
+    environment.globals.update(
         find_score=find_score,
         excludes_zero=excludes_zero,
         format_number=format_number,
         format_score=_format_score,
         format_verdict=_format_verdict,
     )
+    return environment
 
 
 def _sample_dropped(dropped: Sequence[Example]) -> list[Example]:
