@@ -80,7 +80,7 @@ def _adapter_label(round_number: int) -> str:
 def _read_config(path: Path) -> Config:
     try:
         return freeze(OmegaConf.create(path.read_text(encoding="utf-8")))  # type: ignore[arg-type]
-    except DaciteError as error:
+    except (DaciteError, UserError) as error:
         raise UserError(f"{path} was written by another version of selfspec ({error}); use that version.") from error
 
 
