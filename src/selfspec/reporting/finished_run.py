@@ -81,7 +81,7 @@ def _read_config(path: Path) -> Config:
     try:
         return freeze(OmegaConf.create(path.read_text(encoding="utf-8")))  # type: ignore[arg-type]
     except (DaciteError, UserError) as error:
-        raise UserError(f"{path} was written by another version of selfspec ({error}); use that version.") from error
+        raise UserError(f"{path} was written by another version of selfspec ({error}); run that one.") from error
 
 
 def _read_split(config: Config, manifest: Mapping[str, Any]) -> tuple[tuple[Seed, ...], tuple[Seed, ...]]:
