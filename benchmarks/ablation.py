@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from selfspec.reporting.cells import find_score
 from selfspec.reporting.results import MEASURES
-from selfspec.reporting.tables import find_score
 
 SCORE_COLUMNS = ("domain", "variant", "suite", "model", "shots", "measure", "value", "low", "high")
 DIFFERENCE_COLUMNS = ("minus_base", "from", "to")

@@ -226,7 +226,7 @@ def remove_a_seed(run: Path) -> None:
         (remove_results, "is not finished"),
         (change_a_stage_key, "is not finished"),
         (rename_a_config_key, "another version of selfspec"),
-        (name_a_missing_store, "is not whole"),
+        (name_a_missing_store, "is damaged"),
         (remove_a_seed, "changed since the run"),
         (lambda run: run.with_name("out").mkdir(), "exists already"),
     ],
@@ -315,7 +315,7 @@ def test_the_card_has_the_numbers_of_the_results(run: FinishedRun) -> None:
             ), row
             num_values += 1
     assert num_values == 2 * (3 * 8 + 2 * 7)  # shots, models and measures, differences of all measures but one
-    assert all(f"- {line}\n" in text for line in run.report["reading"])
+    assert all(f"- {line}\n" in text for line in run.report["notes"])
 
 
 def test_the_card_describes_data_settings_and_licence(run: FinishedRun) -> None:

@@ -82,8 +82,8 @@ def test_the_difference_of_a_model_from_itself_is_exactly_zero() -> None:
     overall = [cell for cell in report["scores"] if cell["task"] == "all"]
     assert {cell["measure"] for cell in overall} == set(MEASURES)
     assert all(cell["low"] < cell["high"] for cell in overall)
-    assert {gap["measure"] for gap in report["differences"]} == set(MEASURES) - {"commonest"}
-    assert {(gap["value"], gap["low"], gap["high"]) for gap in report["differences"]} == {(0.0, 0.0, 0.0)}
+    assert {row["measure"] for row in report["differences"]} == set(MEASURES) - {"most_frequent"}
+    assert {(row["value"], row["low"], row["high"]) for row in report["differences"]} == {(0.0, 0.0, 0.0)}
 
 
 CAUSES = ("a", "b", "c")
@@ -93,8 +93,8 @@ REPLIES_BY_DRAW = ["aabbc?", "abbbca", "ccbba?"]  # of the shots
 def answer_row(question: Question, draw: int, reply: str) -> dict[str, Any]:
     """A row of the stage `scores`."""
     logprobs = [-1.0, -2.0, -3.0] if question.options else []
-    place = {"id": question.id, "task_type": question.task_type, "shots": 5, "draw": draw}
-    return {**place, "reply": reply, "finished": True, "option_logprobs": logprobs}
+    columns = {"id": question.id, "task_type": question.task_type, "shots": 5, "draw": draw}
+    return {**columns, "reply": reply, "finished": True, "option_logprobs": logprobs}
 
 
 def macro(gold: list[str], replies: list[str]) -> float:
@@ -145,7 +145,7 @@ def test_a_further_draw_with_the_same_replies_changes_nothing() -> None:
         [answer_row(q, draw, str(n % 4)) for draw in range(count) for n, q in enumerate(questions)] for count in (1, 3)
     )
     same = compute_results({"base": one, "specialized": three}, questions, 100)
-    assert max(abs(gap[side]) for gap in same["differences"] for side in ("value", "low", "high")) < 1e-12
+    assert max(abs(row[side]) for row in same["differences"] for side in ("value", "low", "high")) < 1e-12
 
 
 def simulate_labels(rng: np.random.Generator, count: int) -> tuple[list[str], list[list[str]]]:
@@ -242,7 +242,7 @@ def test_an_own_metric_is_the_mean_of_its_values_and_undefined_replies_are_left_
     assert set(cells) == {"figure", "all"} and cells["figure"]["value"] == pytest.approx(0.2)
     assert cells["figure"]["low"] < 0.2 < cells["figure"]["high"]
     assert report["measures"] == {**MEASURES, "digit": "digit"}
-    assert {gap["value"] for gap in report["differences"] if gap["measure"] == "digit"} == {0.0}
+    assert {row["value"] for row in report["differences"] if row["measure"] == "digit"} == {0.0}
 
 
 def test_models_are_compared_on_the_tasks_where_both_have_a_value() -> None:
@@ -255,8 +255,8 @@ def test_models_are_compared_on_the_tasks_where_both_have_a_value() -> None:
     values = {"yes": 0.75, "no": 0.25, "": None}
     own = {"given": ReportedMetric("given", _mean_of_replies("given", lambda _, reply: values[reply]))}
     report = compute_results({"base": base, "specialized": tuned}, questions, 100, own_metrics=own)
-    gaps = {gap["task"]: gap["value"] for gap in report["differences"] if gap["measure"] == "given"}
-    assert gaps == {"one": -0.5, "all": -0.5}
+    differences = {row["task"]: row["value"] for row in report["differences"] if row["measure"] == "given"}
+    assert differences == {"one": -0.5, "all": -0.5}
 
 
 @pytest.mark.parametrize("result", [1.5, -0.1, float("nan"), "much"])

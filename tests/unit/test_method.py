@@ -303,17 +303,18 @@ def test_a_question_is_asked_once_without_shots_and_as_often_as_shots_are_drawn_
 
 def test_a_question_that_a_seed_gives_away_is_told_and_scores_stand_without_it(own: Run) -> None:
     told = own.results["overlap"]
-    assert told["questions"] == 3 and told["touched"] == ["mine-2"]
+    assert told["questions"] == 3 and told["overlapping"] == ["mine-2"]
     assert told["counts"]["seeds"] == {"8": 1, "13": 1}
     assert told["counts"]["examples"] == {"8": 0, "13": 0}
-    clean = told["clean"]
-    assert {row["task"] for row in clean["scores"]} == {"dose", "yesno_question", "all"}
-    assert clean["lines"]["yesno_question"]["count"] == 1 and own.results["lines"]["yesno_question"]["count"] == 2
+    others = told["without_overlapping"]
+    assert {row["task"] for row in others["scores"]} == {"dose", "yesno_question", "all"}
+    assert others["closed_labels"]["yesno_question"]["count"] == 1
+    assert own.results["closed_labels"]["yesno_question"]["count"] == 2
 
 
 def test_without_overlap_nothing_is_scored_twice(first: Run) -> None:
     told = first.results["overlap"]
-    assert (told["questions"], told["touched"]) == (2, []) and "clean" not in told
+    assert (told["questions"], told["overlapping"]) == (2, []) and "without_overlapping" not in told
 
 
 def test_a_row_that_has_words_of_a_users_question_is_dropped(runs: Runs, first: Run, tmp_path: Path) -> None:

@@ -185,5 +185,5 @@ REPORTED_METRICS: Mapping[str, ReportedMetric] = {  # in the order of the tables
     "label_accuracy": ReportedMetric("label accuracy", _mean_of_judgements(lambda judgement: judgement.label_correct)),
     "option_accuracy": ReportedMetric("option accuracy", _option_accuracy),
     "option_auc": ReportedMetric("option AUC", _option_auc),
-    "commonest": ReportedMetric("commonest answer", _commonest_share),
+    "most_frequent": ReportedMetric("most frequent answer", _commonest_share),
 }

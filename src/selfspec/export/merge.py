@@ -80,7 +80,7 @@ def rounding_tolerance(dtype: torch.dtype) -> float:
 
 def _comparison_rows(run: FinishedRun, tokenizer: Any) -> list[EncodedExample]:
     """A few shown seeds with the first tokens of their answers."""
-    rows, prompts = round_robin(run.shown, COMPARED_ROWS), PromptRenderer(run.config.prompts)
+    rows, prompts = round_robin(run.shown_seeds, COMPARED_ROWS), PromptRenderer(run.config.prompts)
     encoded = encode_rows(rows, run.config.domain.role, tokenizer, prompts)
     return [EncodedExample(row.prompt, row.response[:COMPARED_TOKENS]) for row in encoded]
 

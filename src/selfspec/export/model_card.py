@@ -14,10 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from selfspec.config.schema import Config, GenerationConfig
 from selfspec.export.licences import find_licence
+from selfspec.reporting.cells import MODEL_NAMES, OFF_DOMAIN_MEASURES, find_score, format_cell, funnel_rows
 from selfspec.reporting.finished_run import FinishedRun
 from selfspec.reporting.harness_table import harness_markdown
 from selfspec.reporting.markdown import markdown_table
-from selfspec.reporting.tables import NAMES, OFF_DOMAIN_MEASURES, find_score, format_cell, funnel_rows
 
 if TYPE_CHECKING:
     from selfspec.export.merge import MergeComparison
@@ -87,7 +87,7 @@ def _setting_rows(run: FinishedRun) -> Iterator[tuple[str, str]]:
     """(step, settings) for each step that made the model."""
     config, counts = run.config, run.manifest["counts"]
     yield "base", f"{config.model.name}, weights `{run.manifest['values']['weights']}`"
-    split = f"{len(run.shown)} shown to the model, {len(run.held_out)} held out"
+    split = f"{len(run.shown_seeds)} shown to the model, {len(run.held_out_seeds)} held out"
     yield "seeds", f"{split}; {Path(config.domain.seeds).name}, sha256 `{run.manifest['inputs']['seeds']}`"
     yield from _generation_rows(config.generation)
     if config.retrieval.name != "none":
@@ -153,7 +153,7 @@ def _score_tables(report: Mapping[str, Any], measures: Iterable[str]) -> str:
     """A table for each number of shots: value of each model, difference of the specialized one from the others."""
     scores = report["scores"]
     models = list(dict.fromkeys(row["model"] for row in scores))
-    names = [NAMES.get(model, model) for model in models]
+    names = [MODEL_NAMES.get(model, model) for model in models]
     heads = ["measure", *names, *(f"{names[-1]} - {name}" for name in names[:-1])]
     measures = [measure for measure in measures if find_score(scores, measure=measure, task="all")]
     tables = []

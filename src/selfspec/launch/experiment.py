@@ -93,7 +93,7 @@ def run_experiment(config: Config, folder: Path, outcomes: Outcomes) -> float | 
             return None
         report = build_report(config, stages, store, title)
         _write_json(folder / "results.json", report)
-        write_page(config, stages, store, report, folder)
+        write_page(stages, store, report, folder)
         if made:  # a run that found everything stored has nothing new to log
             log_result(config, report, stages, store)
         progress.console.print(results_table(report))

@@ -1,1 +1,1 @@
-"""What is told of a run: the display while it goes, tables, the page, W&B."""
+"""What a user sees of runs and sweeps: live tables, terminal tables, report pages, logged results."""

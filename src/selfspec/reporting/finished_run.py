@@ -1,4 +1,4 @@
-"""A finished run as it lies on the disk: its config and results, and the adapter that it kept."""
+"""A finished run as read from its folder: config, results, and the adapter of the specialized model."""
 
 from __future__ import annotations
 
@@ -25,36 +25,46 @@ RUN_FOLDER_HINT = "outputs/<date>/<time>-..., or a job's folder in a sweep's"
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """One run. What it kept is of one round: the last that lowered the loss on the held-out seeds."""
+    """One run. Its adapter is that of the kept round: the last that lowered the loss on the held-out seeds.
+
+    Attributes:
+        config: The run's config.
+        report: What `results.json` holds.
+        adapter: Folder of the adapter in the store, in PEFT's format.
+        manifest: Manifest of the stage that made the adapter.
+        template: The response prompt that the adapter was tuned with.
+        shown_seeds: Seeds that were shown in context.
+        held_out_seeds: Seeds that were in no prompt.
+    """
 
     config: Config
-    report: Mapping[str, Any]  # results.json
-    adapter: Path  # PEFT's folder, in the store
-    manifest: Mapping[str, Any]  # of the stage that made it
-    template: str  # the prompt under which it was tuned
-    shown: tuple[Seed, ...]
-    held_out: tuple[Seed, ...]
+    report: Mapping[str, Any]
+    adapter: Path
+    manifest: Mapping[str, Any]
+    template: str
+    shown_seeds: tuple[Seed, ...]
+    held_out_seeds: tuple[Seed, ...]
 
 
 def read_finished_run(folder: Path) -> FinishedRun:
-    """The run that ended in `folder`.
+    """Read the finished run in `folder`.
 
     Raises:
-        UserError: it holds no run, or one that is not finished, or whose adapter or seeds are no longer there.
+        UserError: the folder holds no run, the run is not finished, or its adapter or seeds are gone or changed.
     """
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} holds no run (no config.yaml); give the folder of one: {RUN_FOLDER_HINT}.")
     stages, report = _read_object(folder / "stages.json"), _read_object(folder / "results.json")
-    if not stages or report.get("keys") != {label: place.rpartition("/")[2] for label, place in stages.items()}:
+    if not stages or report.get("keys") != {label: path.rpartition("/")[2] for label, path in stages.items()}:
         raise UserError(
-            f"The run in {folder} is not finished; start its command again, and it goes on from what is stored."
+            f"The run in {folder} is not finished; start its command again, and it continues from what is stored."
         )
-    config = _config(folder / "config.yaml")
-    adapter = Path(config.paths.store) / stages[_label(report["rounds"]["kept"])]
+    config = _read_config(folder / "config.yaml")
+    adapter = Path(config.paths.store) / stages[_adapter_label(report["rounds"]["kept"])]
     if problem := find_damage(adapter):
         raise UserError(
-            f"The run's adapter {adapter} is not whole ({problem}); start the run's command again, and only what is "
-            "missing is made."
+            f"The run's adapter {adapter} is damaged ({problem}); start the run's command again, which makes only what "
+            "is missing."
         )
     manifest = _read_object(adapter / "manifest.json")
     shown, held_out = _read_split(config, manifest)
@@ -62,12 +72,12 @@ def read_finished_run(folder: Path) -> FinishedRun:
     return FinishedRun(config, report, adapter, manifest, template, shown, held_out)
 
 
-def _label(kept: int) -> str:
-    """What the stage of a round's adapter is called."""
-    return "adapter (specialized)" if kept == 1 else f"adapter (round {kept})"
+def _adapter_label(round_number: int) -> str:
+    """Label of the stage that tunes the adapter of a round."""
+    return "adapter (specialized)" if round_number == 1 else f"adapter (round {round_number})"
 
 
-def _config(path: Path) -> Config:
+def _read_config(path: Path) -> Config:
     try:
         return freeze(OmegaConf.create(path.read_text(encoding="utf-8")))  # type: ignore[arg-type]
     except (DaciteError, UserError) as error:
@@ -75,18 +85,20 @@ def _config(path: Path) -> Config:
 
 
 def _read_split(config: Config, manifest: Mapping[str, Any]) -> tuple[tuple[Seed, ...], tuple[Seed, ...]]:
-    """(shown, held out), as the adapter's run split them."""
+    """The shown and the held-out seeds, as split by the run."""
     path = Path(config.domain.seeds)
     shown, held_out = split_seeds(read_seeds(path, config.domain.tasks))
     if file_hash(path) != manifest["inputs"]["seeds"]:
-        raise UserError(f"{path} changed since the run; a model card tells of its seeds, so put the file back first.")
+        raise UserError(
+            f"{path} changed since the run, and the model card describes its seeds; restore the file first."
+        )
     return tuple(seed_subset(shown, config.domain.seed_count)), tuple(held_out)
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object, empty where none can be read."""
+    """The JSON object in a file; empty if the file holds none or can't be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

@@ -11,8 +11,8 @@ from selfspec.config.hashing import digest
 from selfspec.config.schema import Config
 from selfspec.data.jsonl import read_jsonl
 from selfspec.pipeline.build import Pipeline
+from selfspec.reporting.cells import funnel_rows
 from selfspec.reporting.report import kept_round, output_folder
-from selfspec.reporting.tables import funnel_rows
 from selfspec.runtime.stage import Stage
 from selfspec.runtime.store import Store
 from selfspec.tuning.logged_run import LoggedRun, config_key, flat_config, join_name

@@ -1,4 +1,4 @@
-"""Tables of GitHub's Markdown."""
+"""Tables in GitHub's Markdown."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """One table."""
+    """Format a table; values become text, in which nothing ends the cell or opens a tag."""
     lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(_cell(value) for value in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(_escape(value) for value in line)} |" for line in lines)
 
 
-def _cell(value: Any) -> str:
-    """One line, in which nothing ends the cell or begins a tag."""
+def _escape(value: Any) -> str:
     return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")

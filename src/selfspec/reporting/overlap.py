@@ -1,4 +1,4 @@
-"""Overlap of what a model was tuned on with the questions it was asked, and its scores without those questions."""
+"""Overlap between evaluation questions and the texts that a model has seen, and the scores without those questions."""
 
 from __future__ import annotations
 
@@ -11,33 +11,37 @@ from selfspec.reporting.results import Answers, compute_results
 
 
 def overlap_report(
-    seen: Mapping[str, Sequence[str]],
+    seen_texts: Mapping[str, Sequence[str]],
     questions: Sequence[Question],
     answers: Mapping[str, Answers],
     resamples: int,
     metrics: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
-    """How many questions share 8 or 13 words in a row with what was seen; scores of the others, if any do.
+    """Count the questions that share 8 or 13 consecutive words with the seen texts, and score the others.
 
     Args:
-        seen: Texts by where they are from: seeds, examples.
-        questions: That were asked.
-        answers: Of each model.
-        resamples: Of the bootstrap.
-        metrics: As `results` takes them.
+        seen_texts: Texts in prompts or training data, by source: seeds, examples, passages.
+        questions: The questions that were answered.
+        answers: Rows of the stage `scores`, by model.
+        resamples: Number of bootstrap resamples.
+        metrics: As in `compute_results`.
+
+    Returns:
+        `questions`, their number; `overlapping`, ids of those that overlap; `counts`, their number by source and
+        length; `without_overlapping`, the results on the others, if some questions overlap and some do not.
     """
     texts = [(question.id, question.input or question.instruction) for question in questions]
-    counts: dict[str, dict[str, int]] = {}
-    touched: set[str] = set()
-    for name, some in seen.items():
-        for words in sorted(NGRAM_SIZES):
-            found = Contamination(texts, words).overlapping(some)
-            counts.setdefault(name, {})[str(words)] = len(found)
-            touched |= found
-    clean = [question for question in questions if question.id not in touched]
-    told: dict[str, Any] = {"questions": len(questions), "touched": sorted(touched), "counts": counts}
-    if touched and clean:
-        ids = {question.id for question in clean}
-        kept = {model: [row for row in rows if row["id"] in ids] for model, rows in answers.items()}
-        told["clean"] = compute_results(kept, clean, resamples, metrics)
-    return told
+    counts: dict[str, dict[str, int]] = {source: {} for source in seen_texts}
+    overlapping: set[str] = set()
+    for num_words in sorted(NGRAM_SIZES):
+        contamination = Contamination(texts, num_words)
+        for source, seen in seen_texts.items():
+            ids = contamination.overlapping(seen)
+            counts[source][str(num_words)] = len(ids)
+            overlapping |= ids
+    report: dict[str, Any] = {"questions": len(questions), "overlapping": sorted(overlapping), "counts": counts}
+    others = {question.id: question for question in questions if question.id not in overlapping}
+    if overlapping and others:
+        other_answers = {model: [row for row in rows if row["id"] in others] for model, rows in answers.items()}
+        report["without_overlapping"] = compute_results(other_answers, list(others.values()), resamples, metrics)
+    return report

@@ -1,4 +1,4 @@
-"""The results of a run, from stored replies: every measure by model, shots and task, and differences in pairs."""
+"""The results of a run, from stored replies: each measure by model, shots and task, and paired differences."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from selfspec.evaluation.reported_metrics import REPORTED_METRICS, ReportedMetri
 MEASURES = {name: metric.heading for name, metric in REPORTED_METRICS.items()}  # name -> heading in tables
 
 
-OwnMetrics = Mapping[str, ReportedMetric]
+UNCOMPARED_MEASURES = ("most_frequent",)  # neither higher nor lower is better
 
 
-PAIRS = (
+COMPARED_MODELS = (  # differences are the first minus the second
     ("specialized", "base"),
     ("specialized", "seeds_only"),
     ("specialized", "generic"),
@@ -36,25 +36,28 @@ PAIRS = (
 )
 
 
+OwnMetrics = Mapping[str, ReportedMetric]  # by name
+
+
 Answers = Sequence[Mapping[str, Any]]  # rows of a stage `scores`
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One model at one number of shots: values of all draws, by measure and task."""
+class ModelScores:
+    """The scores of one model at one number of shots.
+
+    Attributes:
+        by_task: measure -> task -> values [1 + resamples], each the mean over the draws of few-shot examples.
+        by_draw: measure -> a list for each task: the value at each draw of few-shot examples.
+    """
 
     by_task: Mapping[str, Mapping[str, Array]]
-    by_draw: Mapping[str, Sequence[Sequence[float]]]  # of each measure: a task's value at each draw of the shots
+    by_draw: Mapping[str, Sequence[Sequence[float]]]
 
     @property
     def measures(self) -> list[str]:
-        """Those of all reports, then what else the field reports of a task."""
+        """Names of the measures: those of every report, then those of single tasks."""
         return list(dict.fromkeys([*MEASURES, *self.by_task]))
-
-    def overall(self, measure: str) -> Array | None:
-        """The mean over the tasks in which the measure has a meaning."""
-        tasks = self.by_task.get(measure)
-        return mean_over_tasks(tasks) if tasks else None
 
 
 def compute_results(
@@ -64,74 +67,80 @@ def compute_results(
     metrics: Mapping[str, Sequence[str]] = MappingProxyType({}),
     own_metrics: OwnMetrics = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Everything a report says of scores, as plain data.
+    """Compute all scores of a report, as plain data.
 
     Args:
-        answers: Rows of the stage `scores` of each model.
+        answers: Rows of the stage `scores`, by model.
         questions: The evaluation set.
-        resamples: Of the bootstrap.
-        metrics: By task type, the primary metric and what else the field reports; without it the kind decides.
+        resamples: Number of bootstrap resamples.
+        metrics: By task type, the primary metric and those that the field reports beside it; the default for a task
+            type is the primary metric of its kind of question.
         own_metrics: The user's metrics, by name.
+
+    Returns:
+        `measures`, name -> heading; `scores` and `differences`, one row for each model (or pair of models), number of
+        shots, measure and task, where the task "all" is the mean over tasks; `closed_labels`, what guessing scores;
+        `metrics`, the names by task type.
     """
     metrics = {
         question.task_type: metrics.get(question.task_type, (DEFAULT_METRICS[question.kind],)) for question in questions
     }
-    asked = {question.id: question for question in questions}
-    shots = sorted({row["shots"] for rows in answers.values() for row in rows})
-    scored = {
-        (model, k): score_model([row for row in rows if row["shots"] == k], asked, resamples, metrics, own_metrics)
-        for model, rows in answers.items()
-        for k in shots
-    }
-    cells = []
-    for (model, k), mine in scored.items():
-        for measure in mine.measures:
-            cells += _cells({"model": model, "shots": k, "measure": measure}, mine, measure)
-    differences = []
-    for one, other in PAIRS:
-        for k in shots:
-            if (one, k) in scored and (other, k) in scored:
-                differences += _differences(one, other, k, scored[one, k], scored[other, k])
+    scores = _score_models(answers, questions, resamples, metrics, own_metrics)
     answered = {row["id"] for rows in answers.values() for row in rows}
     questions = [question for question in questions if question.id in answered]
     return {
         "measures": {**MEASURES, **{name: metric.heading for name, metric in own_metrics.items()}},
-        "scores": cells,
-        "differences": differences,
-        "lines": _lines(questions),
+        "scores": [row for (model, shots), values in scores.items() for row in _score_rows(model, shots, values)],
+        "differences": _compare_models(scores),
+        "closed_labels": _guessing_scores(questions),
         "metrics": {question.task_type: list(metrics[question.task_type]) for question in questions},
     }
 
 
 def score_model(
     rows: Answers,
-    asked: Mapping[str, Question],
+    questions: Mapping[str, Question],
     resamples: int,
     metrics: Mapping[str, Sequence[str]],
     own_metrics: OwnMetrics = MappingProxyType({}),
-) -> Scored:
-    """Every measure of one model at one number of shots, for all bootstrap samples: the mean over draws of shots."""
+) -> ModelScores:
+    """Score the answers of one model at one number of shots.
+
+    All draws of few-shot examples are scored on the same resamples of the questions.
+
+    Args:
+        rows: Rows of the stage `scores`.
+        questions: The questions, by id.
+        resamples: Number of bootstrap resamples.
+        metrics: By task type, the primary metric and those that the field reports beside it.
+        own_metrics: The user's metrics, by name.
+    """
     by_task: dict[str, dict[str, Array]] = {}
     by_draw: dict[str, list[list[float]]] = {}
     for task in dict.fromkeys(row["task_type"] for row in rows):
-        mine = sorted((row for row in rows if row["task_type"] == task), key=lambda row: str(row["id"]))
-        draws = [[row for row in mine if row["draw"] == draw] for draw in sorted({row["draw"] for row in mine})]
-        drawn = bootstrap_draws(len(draws[0]), resamples, task)  # the same questions of each draw
-        measured = [
-            task_measures(_task_replies(some, [asked[row["id"]] for row in some], metrics[task]), own_metrics)
-            for some in draws
+        draws = _split_draws([row for row in rows if row["task_type"] == task])
+        num_questions = len(draws[0])
+        sampled = bootstrap_draws(num_questions, resamples, task)
+        measures_by_draw = [
+            task_measures(_judge_replies(draw, [questions[row["id"]] for row in draw], metrics[task]), own_metrics)
+            for draw in draws
         ]
-        for measure in measured[0]:
-            if not all(measure in each for each in measured):  # no reply of a draw has a value
+        for measure in measures_by_draw[0]:
+            if not all(measure in measures for measures in measures_by_draw):  # no reply of a draw has a value
                 continue
-            values = [each[measure](drawn) for each in measured]
-            by_task.setdefault(measure, {})[task] = widen(np.mean(values, axis=0), len(draws[0]))
+            values = [measures[measure](sampled) for measures in measures_by_draw]
+            by_task.setdefault(measure, {})[task] = widen(np.mean(values, axis=0), num_questions)
             by_draw.setdefault(measure, []).append([float(value[0]) for value in values])
-    return Scored(by_task, by_draw)
+    return ModelScores(by_task, by_draw)
 
 
-def _task_replies(rows: Answers, questions: Sequence[Question], metrics: Sequence[str]) -> TaskReplies:
-    """The stored replies to the questions of one task, judged."""
+def _split_draws(rows: Answers) -> list[Answers]:
+    """The rows of each draw of few-shot examples, with the questions in one order."""
+    rows = sorted(rows, key=lambda row: str(row["id"]))
+    return [[row for row in rows if row["draw"] == draw] for draw in sorted({row["draw"] for row in rows})]
+
+
+def _judge_replies(rows: Answers, questions: Sequence[Question], metrics: Sequence[str]) -> TaskReplies:
     pairs = list(zip(questions, rows, strict=True))
     return TaskReplies(
         questions,
@@ -145,53 +154,78 @@ def _task_replies(rows: Answers, questions: Sequence[Question], metrics: Sequenc
     )
 
 
-def _cells(place: Mapping[str, Any], scored: Scored, measure: str) -> list[dict[str, Any]]:
-    tasks = scored.by_task.get(measure, {})
-    cells = [{**place, "task": task, **_within(values)} for task, values in tasks.items()]
-    overall = scored.overall(measure)
-    if overall is not None:
-        draws = [float(value) for value in np.mean(scored.by_draw[measure], axis=0)]
-        cells.append({**place, "task": "all", **_within(overall), "draws": draws})
-    return cells
+def _score_models(
+    answers: Mapping[str, Answers],
+    questions: Sequence[Question],
+    resamples: int,
+    metrics: Mapping[str, Sequence[str]],
+    own_metrics: OwnMetrics,
+) -> dict[tuple[str, int], ModelScores]:
+    """The scores by model and number of shots."""
+    by_id = {question.id: question for question in questions}
+    shot_counts = sorted({row["shots"] for rows in answers.values() for row in rows})
+    return {
+        (model, shots): score_model(
+            [row for row in rows if row["shots"] == shots], by_id, resamples, metrics, own_metrics
+        )
+        for model, rows in answers.items()
+        for shots in shot_counts
+    }
 
 
-def _within(values: Array) -> dict[str, float]:
-    """A value and its interval, which stays in [0, 1] as every measure does."""
-    found = percentile_interval(values)
-    return {"value": found.value, "low": max(found.low, 0.0), "high": min(found.high, 1.0)}
+def _score_rows(model: str, shots: int, scores: ModelScores) -> list[dict[str, Any]]:
+    rows = []
+    for measure in scores.measures:
+        columns = {"model": model, "shots": shots, "measure": measure}
+        if by_task := scores.by_task.get(measure):
+            rows += [{**columns, "task": task, **_clipped_interval(values)} for task, values in by_task.items()]
+            draws = [float(value) for value in np.mean(scores.by_draw[measure], axis=0)]
+            rows.append({**columns, "task": "all", **_clipped_interval(mean_over_tasks(by_task)), "draws": draws})
+    return rows
 
 
-def _differences(one: str, other: str, shots: int, mine: Scored, theirs: Scored) -> list[dict[str, Any]]:
-    """`one` minus `other`, question by question the same draws."""
-    found = []
-    for measure in mine.measures:
-        if measure == "commonest":
-            continue
-        place = {"model": one, "minus": other, "shots": shots, "measure": measure}
-        one_by_task, other_by_task = mine.by_task.get(measure, {}), theirs.by_task.get(measure, {})
-        tasks = [task for task in one_by_task if task in other_by_task]
-        gaps = {task: one_by_task[task] - other_by_task[task] for task in tasks}
+def _clipped_interval(values: Array) -> dict[str, float]:
+    """A value and its interval, clipped to the range of every measure, [0, 1]."""
+    interval = percentile_interval(values)
+    return {"value": interval.value, "low": max(interval.low, 0.0), "high": min(interval.high, 1.0)}
+
+
+def _compare_models(scores: Mapping[tuple[str, int], ModelScores]) -> list[dict[str, Any]]:
+    """The rows of differences of all pairs of models that have scores."""
+    rows = []
+    for model, other in COMPARED_MODELS:
+        for shots in sorted({shots for _, shots in scores}):
+            if (model, shots) in scores and (other, shots) in scores:
+                columns = {"model": model, "minus": other, "shots": shots}
+                rows += [{**columns, **row} for row in _difference_rows(scores[model, shots], scores[other, shots])]
+    return rows
+
+
+def _difference_rows(scores: ModelScores, other: ModelScores) -> list[dict[str, Any]]:
+    """Paired differences: each resample has the same questions for both models."""
+    rows = []
+    for measure in (name for name in scores.measures if name not in UNCOMPARED_MEASURES):
+        by_task, other_by_task = scores.by_task.get(measure, {}), other.by_task.get(measure, {})
+        tasks = [task for task in by_task if task in other_by_task]
+        differences = {task: by_task[task] - other_by_task[task] for task in tasks}
         if tasks:
-            overalls = [
-                mean_over_tasks({task: values[task] for task in tasks}) for values in (one_by_task, other_by_task)
-            ]
-            gaps["all"] = overalls[0] - overalls[1]
-        found += [{**place, "task": task, **asdict(percentile_interval(gap))} for task, gap in gaps.items()]
-    return found
+            means = [mean_over_tasks({task: values[task] for task in tasks}) for values in (by_task, other_by_task)]
+            differences["all"] = means[0] - means[1]
+        for task, values in differences.items():
+            rows.append({"measure": measure, "task": task, **asdict(percentile_interval(values))})
+    return rows
 
 
-def _lines(questions: Sequence[Question]) -> dict[str, dict[str, float]]:
-    """For tasks with closed labels: what guessing gives, and what always saying the commonest answer gives."""
-    lines = {}
+def _guessing_scores(questions: Sequence[Question]) -> dict[str, dict[str, float]]:
+    """For each task with closed labels: accuracy of guessing and of always giving the most frequent answer."""
+    questions = [question for question in questions if question.kind == "label"]
+    scores = {}
     for task in dict.fromkeys(question.task_type for question in questions):
-        mine = [question for question in questions if question.task_type == task]
-        if mine[0].kind != "label":
-            continue
-        gold = [question.answers[0] for question in mine]
-        chance = sum(1 / len(question.options) for question in mine) / len(mine)
-        lines[task] = {
-            "chance": chance,
-            "commonest": max(gold.count(a) for a in gold) / len(gold),
-            "count": len(mine),
+        of_task = [question for question in questions if question.task_type == task]
+        references = [question.answers[0] for question in of_task]
+        scores[task] = {
+            "chance": sum(1 / len(question.options) for question in of_task) / len(of_task),
+            "most_frequent": max(references.count(answer) for answer in references) / len(references),
+            "count": len(of_task),
         }
-    return lines
+    return scores

@@ -1,1 +1,1 @@
-"""The report of a sweep."""
+"""The report of a sweep: HTML, Markdown and CSV."""

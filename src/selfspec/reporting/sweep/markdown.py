@@ -1,4 +1,4 @@
-"""A sweep's report as Markdown, for an issue or a paper's draft: the main table, and what failed."""
+"""A sweep's report as Markdown, for an issue or a paper's draft: the main table, and the jobs without results."""
 
 from __future__ import annotations
 
@@ -7,40 +7,44 @@ from typing import Any
 
 from selfspec.reporting.markdown import markdown_table
 from selfspec.reporting.sweep.state import JobState
-from selfspec.reporting.sweep.table import GAPS, HEADS, TITLES, Table, row_sentences
+from selfspec.reporting.sweep.table import CHOICES, DIFFERENCES, TITLES, Row, Table, format_interval
+
+INTERVALS = "In brackets: 95% bootstrap interval over questions; differences are paired."
 
 
-def sweep_markdown(title: str, said: Sequence[str], table: Table, others: Sequence[JobState], costs: str) -> str:
-    """The whole file.
+def sweep_markdown(
+    title: str, summary: Sequence[str], common_draws: str, table: Table, undone: Sequence[JobState], costs: str
+) -> str:
+    """Write the whole file.
 
     Args:
-        title: Of the page.
-        said: Sentences on how far the sweep is and what all of its jobs share.
-        table: The main table; here a table a measure.
-        others: Jobs that are not done.
-        costs: What the stages cost, in a sentence.
+        title: Title of the report.
+        summary: Sentences on the progress of the sweep and on what all jobs have in common.
+        common_draws: The sentence on common random numbers.
+        table: The main table; the file has one table for each measure.
+        undone: Jobs that are not done.
+        costs: A sentence on the costs of the stages.
     """
-    heads = [*_heads(table), "shots", *(TITLES[name] for name in table.columns)]
-    note = "In brackets: 95% bootstrap interval over questions; differences are paired."
-    parts = [f"# {title}", " ".join(said), note]
-    for measure in table.measures:
-        rows = [
-            [*_chosen(row.job, table), row.shots, *(row_sentences(row.cells.get(n), n in GAPS) for n in table.columns)]
-            for row in table.rows
-            if row.measure == measure
-        ]
-        name = table.measures[measure]
-        parts += [f"## {name[0].upper()}{name[1:]}", markdown_table(heads, rows)]
-    if others:
-        why = [[*_chosen(job, table), job.state, job.message, job.log] for job in others]
-        parts += ["## Failed and missing", markdown_table([*_heads(table), "state", "why", "log"], why)]
+    heads = [*_choice_heads(table), "shots", *(TITLES[column] for column in table.columns)]
+    parts = [f"# {title}", " ".join(summary), f"{INTERVALS} {common_draws}"]
+    for measure, heading in table.measures.items():
+        rows = [_score_cells(row, table) for row in table.rows if row.measure == measure]
+        parts += [f"## {heading[0].upper()}{heading[1:]}", markdown_table(heads, rows)]
+    if undone:
+        reasons = [[*_choice_cells(job, table), job.state, job.message, job.log] for job in undone]
+        parts += ["## Jobs without results", markdown_table([*_choice_heads(table), "state", "reason", "log"], reasons)]
     return "\n\n".join([*parts, "## Stages", costs]) + "\n"
 
 
-def _heads(table: Table) -> list[str]:
-    return ["job", *(HEADS[name] for name in table.varying), *(["overrides"] if table.differ else [])]
+def _choice_heads(table: Table) -> list[str]:
+    return ["job", *(CHOICES[name] for name in table.varying), *(["overrides"] if table.has_overrides else [])]
 
 
-def _chosen(job: JobState, table: Table) -> list[Any]:
-    other = [table.other[job.number]] if table.differ else []
-    return [job.number, *(job.choices[name] for name in table.varying), *other]
+def _choice_cells(job: JobState, table: Table) -> list[Any]:
+    overrides = [table.overrides[job.number]] if table.has_overrides else []
+    return [job.number, *(job.choices[name] for name in table.varying), *overrides]
+
+
+def _score_cells(row: Row, table: Table) -> list[Any]:
+    values = [format_interval(row.cells.get(column), column in DIFFERENCES) for column in table.columns]
+    return [*_choice_cells(row.job, table), row.shots, *values]

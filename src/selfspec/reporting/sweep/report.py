@@ -1,4 +1,4 @@
-"""A sweep's report, drawn from `sweep.json`, the jobs' results and the store, at any time, also half way.
+"""Write a sweep's report from `sweep.json`, the jobs' results and the store, at any time, also before the sweep ends.
 
 selfspec report multirun/2026-01-31/12-00-00
 """
@@ -14,39 +14,52 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
+from selfspec.reporting.sweep.figures import draw_figures
 from selfspec.reporting.sweep.markdown import sweep_markdown
 from selfspec.reporting.sweep.state import SweepState, read_sweep
-from selfspec.reporting.sweep.table import GAPS, HEADS, TITLES, Table, format_estimate, over_seeds, table_of
+from selfspec.reporting.sweep.table import (
+    CHOICES,
+    DIFFERENCES,
+    TITLES,
+    Table,
+    average_over_seeds,
+    build_table,
+    format_estimate,
+)
 from selfspec.runtime.files import write_atomic
 
-UNDONE = ("failed", "cancelled", "running", "waiting", "missing")  # states of jobs
+UNDONE_STATES = ("failed", "cancelled", "running", "waiting", "missing")  # of jobs
+
+
+COMMON_DRAWS = (
+    "Jobs with the same seed share their random draws wherever they can (common random numbers), so two such jobs "
+    "differ in their settings, not in their draws."
+)
 
 
 def write_sweep_report(folder: Path) -> None:
-    """`report.html`, `report.md` and `report.csv` beside `sweep.json`.
+    """Write `report.html`, `report.md` and `report.csv` beside `sweep.json`.
 
     Raises:
         UserError: the folder is not one of a sweep.
     """
     sweep = read_sweep(folder)
-    table = table_of(sweep.jobs)
+    table = build_table(sweep.jobs)
     title = f"Sweep {' / '.join(sweep.folder.parts[-2:])}"
-    others = [job for job in sweep.jobs if job.state != "done"]
-    said, costs = _summary_lines(sweep, table), _costs(sweep)
-    pages = {
+    undone = [job for job in sweep.jobs if job.state != "done"]
+    summary, costs = _summarize(sweep, table), _describe_costs(sweep)
+    files = {
         "report.csv": _csv(sweep),
-        "report.md": sweep_markdown(title, said, table, others, costs),
-        "report.html": _page(sweep, table, title=title, said=said, others=others, costs=costs),
+        "report.md": sweep_markdown(title, summary, COMMON_DRAWS, table, undone, costs),
+        "report.html": _page(sweep, table, title=title, summary=summary, undone=undone, costs=costs),
     }
-    for name, page in pages.items():
-        write_atomic(sweep.folder / name, page.encode())
+    for name, text in files.items():
+        write_atomic(sweep.folder / name, text.encode())
 
 
 def _page(sweep: SweepState, table: Table, **facts: Any) -> str:
-    """The page, with plotly's code inside: it opens from disk with no network."""
+    """The page with plotly's code in it, so it opens from disk and needs no network."""
     from plotly.offline import get_plotlyjs
-
-    from selfspec.reporting.sweep.figures import draw_figures
 
     environment = Environment(
         loader=PackageLoader("selfspec", "reporting/sweep"),
@@ -54,61 +67,61 @@ def _page(sweep: SweepState, table: Table, **facts: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["shown"] = format_estimate
+    environment.filters["format_estimate"] = format_estimate
     return environment.get_template("sweep.html.j2").render(
         facts,
+        common_draws=COMMON_DRAWS,
         sweep=sweep,
         table=table,
-        seeds=over_seeds(table),
+        seed_rows=average_over_seeds(table),
         chances={job.choices["domain"]: job.chance for job in sweep.jobs if job.chance is not None},
-        drawn=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        heads=HEADS,
+        time=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        heads=CHOICES,
         measures=table.measures,
         titles=TITLES,
-        gaps=[name for name in GAPS if name in table.columns],
+        differences=[name for name in DIFFERENCES if name in table.columns],
         figures=draw_figures(table, sweep.stages),
-        plotly=Markup(get_plotlyjs()),  # ours to trust, and no text of a user
+        plotly=Markup(get_plotlyjs()),  # plotly's own code, with no text of a user
     )
 
 
-def _summary_lines(sweep: SweepState, table: Table) -> list[str]:
-    """How far the sweep is, and what all of its jobs share."""
+def _summarize(sweep: SweepState, table: Table) -> list[str]:
+    """Sentences on the progress of the sweep and on what all jobs have in common."""
     states = [job.state for job in sweep.jobs]
-    counts = [f"{states.count(state)} {state}" for state in UNDONE if state in states]
-    said = [", ".join([f"{states.count('done')} of {len(states)} jobs done", *counts]) + "."]
+    counts = [f"{states.count(state)} {state}" for state in UNDONE_STATES if state in states]
+    summary = [", ".join([f"{states.count('done')} of {len(states)} jobs done", *counts]) + "."]
     if table.fixed:
-        said.append(f"All jobs: {', '.join(f'{HEADS[name]} {value}' for name, value in table.fixed.items())}.")
+        summary.append(f"All jobs: {', '.join(f'{CHOICES[name]} {value}' for name, value in table.fixed.items())}.")
     if len(table.shots) == 1:
-        said.append(f"All scores: {table.shots[0]} shots.")
-    return said
+        summary.append(f"All scores: {table.shots[0]} shots.")
+    return summary
 
 
-def _costs(sweep: SweepState) -> str:
-    """What the stages cost, beside what the jobs would cost one by one."""
-    done = sum(stage.state == "done" for stage in sweep.stages)
+def _describe_costs(sweep: SweepState) -> str:
+    """A sentence on the costs of the stages, compared with those of separate jobs."""
+    num_done = sum(stage.state == "done" for stage in sweep.stages)
+    num_separate = sum(job.num_stages for job in sweep.jobs)
     return (
-        f"{len(sweep.jobs)} jobs need {len(sweep.stages)} stages, of which {done} are done; as separate jobs that "
-        f"would be {sum(job.runs for job in sweep.jobs)} stage runs. {_time(sweep.used)} used, {_time(sweep.saved)} "
-        "saved by sharing those that are done."
+        f"{len(sweep.jobs)} jobs need {len(sweep.stages)} stages, of which {num_done} are done; separate jobs would "
+        f"need {num_separate} stage runs. The stages took {_duration(sweep.seconds_used)}; sharing the finished ones "
+        f"saved {_duration(sweep.seconds_saved)}."
     )
 
 
 def _csv(sweep: SweepState) -> str:
-    """Every number: a line a job, model (or difference of two), shots, task and measure."""
+    """Every number: a line for each job, model (or difference of two models), number of shots, task and measure."""
     file = io.StringIO()
     writer = csv.writer(file)
-    writer.writerow(["job", "overrides", *HEADS, "scored_model", "shots", "task", "measure", "value", "low", "high"])
+    writer.writerow(["job", "overrides", *CHOICES, "scored_model", "shots", "task", "measure", "value", "low", "high"])
     for job in sweep.jobs:
-        chosen = [job.number, " ".join(job.overrides), *(job.choices.get(name) for name in HEADS)]
-        for (model, shots, measure, task), found in job.estimates.items():
-            writer.writerow([*chosen, model, shots, task, measure, found.value, found.low, found.high])
+        choices = [job.number, " ".join(job.overrides), *(job.choices.get(name) for name in CHOICES)]
+        for (model, shots, measure, task), estimate in job.estimates.items():
+            writer.writerow([*choices, model, shots, task, measure, estimate.value, estimate.low, estimate.high])
     return file.getvalue()
 
 
-def _time(seconds: float | None) -> str:
+def _duration(seconds: float) -> str:
     """`12.3 s`, `4.5 min`, `1.25 h`."""
-    if seconds is None:
-        return ""
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:,.2f} h"
