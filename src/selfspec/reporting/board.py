@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
@@ -15,6 +16,8 @@ from selfspec.pipeline.graph import Graph, Node
 STATE_COLORS = {"done": "green", "stored": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
 STATE_MARKS = {"done": "[green]✓[/]", "stored": "[green]✓[/]", "failed": "[red]✗[/]", "cancelled": "[yellow]-[/]"}
 SHOWN_STATES = ("running", "failed", "queued", "waiting", "cancelled")  # in their order; finished stages have a line
+COLUMNS = ("stage", "variant", "state", "node", "elapsed", "job", "log")  # a column without values is not shown
+MIN_WIDTHS = {"state": len("waiting"), "elapsed": len("0:00:00")}  # in a narrow terminal, the others are cut
 MIN_LINES_ABOVE = 12  # lines of the terminal that stay free for messages above the table
 MIN_ROWS = 3
 
@@ -31,15 +34,18 @@ class Board:
         unfinished = [node for node in self.nodes.values() if node.state in SHOWN_STATES]
         unfinished.sort(key=lambda node: SHOWN_STATES.index(node.state))
         table = Table(box=None, header_style="bold", pad_edge=False)
-        for head in ("stage", "variant", "state", "node", "elapsed", "job", "log"):
-            table.add_column(head, justify="right" if head == "elapsed" else "left", no_wrap=head != "log")
-        for node in unfinished[:max_rows]:
-            table.add_row(*self._row(node))
+        rows = [self._row(node) for node in unfinished[:max_rows]]
+        filled = [column for column in range(len(COLUMNS)) if any(row[column] for row in rows)]
+        for head in (COLUMNS[column] for column in filled):
+            side: Literal["left", "right"] = "right" if head == "elapsed" else "left"
+            table.add_column(head, justify=side, no_wrap=head != "log", min_width=MIN_WIDTHS.get(head))
+        for row in rows:
+            table.add_row(*(row[column] for column in filled))
         yield table
         hidden = f", {len(unfinished) - max_rows} more rows" if len(unfinished) > max_rows else ""
         yield Text(f"{len(self.nodes)} stages: {count_states(self.nodes.values())}{hidden}", style="dim")
 
-    def _row(self, node: Node) -> Iterable[str]:
+    def _row(self, node: Node) -> Sequence[str]:
         log = node.log.removeprefix(f"{self.folder}/")
         state = f"[{STATE_COLORS.get(node.state, 'dim')}]{node.state}[/]"
         elapsed = clock_text(node.elapsed) if node.started else ""
