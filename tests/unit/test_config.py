@@ -10,13 +10,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import cloudpickle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import PROJECT
+from selfspec.config.composition import mutable_twin
 from selfspec.config.keys import key_values
-from selfspec.config.schema import Config, ModelConfig
+from selfspec.config.schema import Config, LoraConfig, ModelConfig
 from selfspec.config.validation import check_values
 from selfspec.errors import UserError
 from selfspec.generation.pools import pool_keys
@@ -226,3 +228,12 @@ def test_a_value_outside_what_its_field_allows_is_refused(key: str, value: Any, 
 
 def test_null_is_allowed_where_a_field_is_optional() -> None:
     check_values({"tuning": {"patience": None}, "evaluation": {"limit": None, "domain": None}}, Config)
+
+
+def test_a_pickled_schema_keeps_its_defaults() -> None:
+    """Launchers that run jobs in other processes pickle the schema by value."""
+    pickled = cloudpickle.dumps(mutable_twin(LoraConfig))
+    read = "import pickle, sys; from omegaconf import OmegaConf; "
+    read += "print(OmegaConf.structured(pickle.load(sys.stdin.buffer)).extra)"
+    printed = subprocess.run([sys.executable, "-c", read], input=pickled, capture_output=True, check=False)
+    assert printed.stdout.decode().strip() == "{}", printed.stderr.decode()

@@ -26,13 +26,10 @@ def mutable_twin(cls: type) -> type:
     hints = typing.get_type_hints(cls)
     fields = []
     for item in dataclasses.fields(cls):
+        default = MISSING if item.default is dataclasses.MISSING else item.default
         if item.default_factory is dict:  # any key may be set in it, without a plus sign
-            twin: Any = field(default_factory=lambda: DictConfig({}, flags={"struct": False}))
-        elif item.default_factory is not dataclasses.MISSING:
-            twin = field(default_factory=item.default_factory)
-        else:
-            twin = field(default=MISSING if item.default is dataclasses.MISSING else item.default)
-        fields.append((item.name, _twin_annotation(hints[item.name]), twin))
+            default = DictConfig({}, flags={"struct": False})  # no factory: OmegaConf loses a pickled one
+        fields.append((item.name, _twin_annotation(hints[item.name]), field(default=default)))
     return dataclasses.make_dataclass(cls.__name__, fields)
 
 
