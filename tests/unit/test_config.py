@@ -21,7 +21,7 @@ from selfspec.config.keys import key_values
 from selfspec.config.schema import Config, LoraConfig, ModelConfig
 from selfspec.config.validation import check_values
 from selfspec.errors import UserError
-from selfspec.generation.pools import pool_keys
+from selfspec.generation.pools import RESPONSES, pool_keys
 from selfspec.pipeline.build import build_pipeline
 from toys import CONF, composed
 
@@ -237,3 +237,11 @@ def test_a_pickled_schema_keeps_its_defaults() -> None:
     read += "print(OmegaConf.structured(pickle.load(sys.stdin.buffer)).extra)"
     printed = subprocess.run([sys.executable, "-c", read], input=pickled, capture_output=True, check=False)
     assert printed.stdout.decode().strip() == "{}", printed.stderr.decode()
+
+
+def test_a_new_filter_that_is_off_keeps_every_pools_key() -> None:
+    values, inputs = {"generation": {"filters": {"form": False}}}, {"against": "0"}
+    with_new = replace(RESPONSES, values=(*RESPONSES.values, "generation.filters.new"), inputs=("against", "new"))
+    assert with_new.key(values, inputs, "") == RESPONSES.key(values, inputs, "")
+    switched_on = {"generation": {"filters": {"form": False, "new": True}}}
+    assert with_new.key(switched_on, inputs, "") != RESPONSES.key(values, inputs, "")

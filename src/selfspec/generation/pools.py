@@ -43,8 +43,8 @@ class PoolDefinition:
 
     def key(self, values: Mapping[str, Any], inputs: Mapping[str, str], previous: str) -> str:
         """The pool's key, from the values and inputs of a stage and the key of the pool before."""
-        own = {name: _value(values, name) for name in self.values}
-        own_inputs = {name: inputs.get(name) for name in self.inputs}
+        own = {name: value for name in self.values if (value := _value(values, name)) is not None}
+        own_inputs = {name: inputs[name] for name in self.inputs if name in inputs}
         return digest({"pool": self.name, "version": self.version, "previous": previous, **own, **own_inputs})
 
 
@@ -55,6 +55,14 @@ def _value(values: Mapping[str, Any], name: str) -> Any:
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
 
+
+def _switches(filters: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"generation.filters.{name}" for name in filters)
+
+
+# Votes are of the candidates that pass the filters before `self_consistency`, judgements of those that reach `judge`.
+ANSWER_FILTERS = filter_names("answer")
+VOTING, JUDGING = ANSWER_FILTERS.index("self_consistency"), ANSWER_FILTERS.index("judge")
 
 INSTRUCTIONS = PoolDefinition(
     "instructions",
@@ -69,14 +77,14 @@ RESPONSES = PoolDefinition(
     "responses",
     version=3,
     values=(
-        *(f"generation.filters.{name}" for name in filter_names("task")),
+        *_switches(filter_names("task")),
         *("generation.filters.novelty_threshold", "generation.filters.extra", "generation.contamination"),
         *("generation.responses", "rounds", "retrieval"),
     ),
     inputs=("against", "index", "adapter"),
 )
-VOTES = PoolDefinition("votes", version=5, values=("generation.filters.answer", "generation.self_consistency"))
-JUDGEMENTS = PoolDefinition("judgements", version=4, values=("generation.filters.self_consistency", "generation.judge"))
+VOTES = PoolDefinition("votes", 5, (*_switches(ANSWER_FILTERS[:VOTING]), "generation.self_consistency"))
+JUDGEMENTS = PoolDefinition("judgements", 4, (*_switches(ANSWER_FILTERS[VOTING:JUDGING]), "generation.judge"))
 POOLS = (INSTRUCTIONS, RESPONSES, VOTES, JUDGEMENTS)  # in the order in which a candidate passes them
 
 

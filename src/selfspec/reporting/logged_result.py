@@ -15,7 +15,7 @@ from selfspec.reporting.cells import funnel_rows
 from selfspec.reporting.report import kept_round, output_folder
 from selfspec.runtime.stage import Stage
 from selfspec.runtime.store import Store
-from selfspec.tuning.logged_run import LoggedRun, config_key, flat_config, join_name
+from selfspec.tuning.logged_run import LoggedRun, config_key, flat_config, join_name, tune_run
 from selfspec.tuning.loggers import has_logger, log_failure, open_logger, uses_wandb
 
 MAX_ROWS = 20  # generated rows in W&B's table
@@ -93,10 +93,10 @@ def tune_links(run: Any, config: Config, pipeline: Pipeline) -> dict[str, str]:
     links = {}
     for stage in pipeline.stages:
         if stage.name == "adapter":
-            label = config_key(stage.label)
-            links[f"tune_runs.{label}"] = "/".join([*project, stage.key])
+            label, run_id = config_key(stage.label), tune_run(config, stage).id
+            links[f"tune_runs.{label}"] = "/".join([*project, run_id])
             if config.logger.mode == "online":
-                links[f"tune_urls.{label}"] = f"{run.project_url}/runs/{stage.key}"
+                links[f"tune_urls.{label}"] = f"{run.project_url}/runs/{run_id}"
     return links
 
 
