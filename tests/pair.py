@@ -22,12 +22,12 @@ from selfspec.runtime.distributed import ProcessGroup, join_process_group
 from selfspec.runtime.progress import Progress
 from selfspec.runtime.signals import StopFlag
 from selfspec.runtime.store import Store
-from toys import experiment
+from toys import toy_experiment
 from tuning_runs import StopAfter
 
 
 def tune(cell: dict[str, Any], group: ProcessGroup) -> None:
-    config = experiment(Path(cell["folder"]), *cell["overrides"])
+    config = toy_experiment(Path(cell["folder"]), *cell["overrides"])
     stage = build_pipeline(config).adapters["seeds_only"]
     stop = StopAfter(cell["stop_after"]) if cell["stop_after"] else StopFlag()
     stop.process_group = group

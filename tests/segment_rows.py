@@ -10,14 +10,10 @@ import torch
 from torch import Tensor
 
 from selfspec.tuning.batches import EncodedExample
-from toys import sharpen, shuffle_adapter, toy
+from toys import scale_linear_weights, toy, with_random_adapter
 
 WINDOW = 8  # sliding window of Gemma and Mistral; most rows are longer
-
-
 LENGTHS = (26, 3, 8, 41, 150)  # of segments; their sum exceeds one block of flex attention
-
-
 SHAPES = [(4, 4, None, None), (4, 2, WINDOW, 0.3), (6, 1, 200, None)]  # heads, key heads, window, scaling
 
 
@@ -57,7 +53,7 @@ def tuned(name: str) -> Any:
     if name.startswith("mistral"):
         changes = {"sliding_window": WINDOW}
     model, _ = toy(name, **changes)
-    return shuffle_adapter(sharpen(model)).eval()
+    return with_random_adapter(scale_linear_weights(model)).eval()
 
 
 def gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:

@@ -8,14 +8,11 @@ from typing import Any
 import pytest
 
 from selfspec.pipeline.build import build_pipeline
-from toys import experiment
+from toys import toy_experiment
 from tuning_runs import check_same, curve
 
 ARCHITECTURES = ("llama-2-7b", "falcon-40b", "mpt-30b", "qwen3-8b", "gemma-3-270m")
-
-
 ZERO = ("deepspeed_zero2", "deepspeed_zero3", "deepspeed_zero3_offload")
-
 
 # 6 steps, 3 an epoch; a small learning rate, because Adam amplifies small differences
 QUICK = (
@@ -26,10 +23,7 @@ QUICK = (
     "tuning.micro_batch_tokens=300",
 )
 
-
 Cell = tuple[str, str, str]
-
-
 MATRIX = [(s, q, m) for s in ("ddp", "fsdp", *ZERO) for q in ("none", "nf4") for m in ARCHITECTURES]
 
 
@@ -43,7 +37,7 @@ def cell(folder: Path, settings: list[str], stop_after: int | None = None) -> di
 
 
 def adapter(folder: Path, settings: list[str]) -> Path:
-    config = experiment(folder, *settings)
+    config = toy_experiment(folder, *settings)
     return Path(config.paths.store) / "adapter" / build_pipeline(config).adapters["seeds_only"].key
 
 

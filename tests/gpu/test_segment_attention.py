@@ -11,7 +11,7 @@ from segment_rows import LENGTHS, SHAPES, check_same, rows, states, tuned
 from selfspec.tuning.loss import response_loss_sum
 from selfspec.tuning.packing import segmented_attention
 from selfspec.tuning.segment_attention import flex_segment_attention, sdpa_segment_attention
-from toys import NAMES
+from toys import MODEL_NAMES
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 
@@ -31,7 +31,7 @@ def test_flex_attention_equals_sdpa_on_a_gpu(
     torch.testing.assert_close(torch.autograd.grad(found, parts, towards), wanted, rtol=5e-2, atol=5e-2)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODEL_NAMES)
 def test_packed_rows_give_the_loss_and_gradients_of_single_ones_on_a_gpu(name: str) -> None:
     model = copy.deepcopy(tuned(name)).to("cuda", torch.bfloat16)
     expected = response_loss_sum(model, rows(), lambda _: None)  # transformers' own attention, row by row

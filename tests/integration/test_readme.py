@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import PROJECT, Warm, cold, places
-from toys import NAMES
+from toys import MODEL_NAMES
 
 README = (PROJECT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
@@ -35,7 +35,7 @@ def test_two_commands_do_everything() -> None:
 
 def test_the_table_names_every_model() -> None:
     (row,) = (line for line in README.splitlines() if line.startswith("| `model` |"))
-    assert set(re.findall(r"`([^`]+)`", row)) == {"model", *NAMES}
+    assert set(re.findall(r"`([^`]+)`", row)) == {"model", *MODEL_NAMES}
 
 
 def test_ci_runs_the_readmes_test_command() -> None:

@@ -18,7 +18,7 @@ from selfspec.engines.protocol import Completion, PromptBatch, Sampling
 from selfspec.engines.transformers import TransformersEngine
 from selfspec.evaluation.few_shot import EvaluationBatch, answer_batch
 from selfspec.tuning.batches import encode_rows, plan_steps
-from toys import bracketed, experiment, prompts, toy, tuning_config
+from toys import prompts, toy, toy_experiment, tuning_config, with_bos_and_eos
 
 LENGTHS = st.lists(
     st.tuples(st.integers(1, 300), st.integers(1, 50)).map(lambda pair: (pair[0] + pair[1], pair[1])),
@@ -101,9 +101,9 @@ class OneToken:
 def test_an_encoded_example_is_the_evaluation_prompt_the_response_and_the_end_token(
     tmp_path: Path, domain_name: str, special: bool
 ) -> None:
-    domain = experiment(tmp_path, f"domain={domain_name}").domain
+    domain = toy_experiment(tmp_path, f"domain={domain_name}").domain
     model, tokenizer = toy("llama-2-7b")
-    tokenizer = bracketed(tokenizer) if special else tokenizer
+    tokenizer = with_bos_and_eos(tokenizer) if special else tokenizer
     read: list[int] = []  # token ids that the model reads for one question
     model.register_forward_pre_hook(
         lambda _, arguments, named: read.extend(named["input_ids"][0].tolist()), with_kwargs=True

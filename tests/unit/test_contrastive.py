@@ -15,7 +15,7 @@ from test_engine import ITEMS, LONG, NEVER, SHORT, Spelled, prepared, prompt, to
 from selfspec.engines.contrastive import ContrastiveEngine
 from selfspec.engines.protocol import PromptBatch, Sampling
 from selfspec.engines.transformers import TransformersEngine
-from toys import shuffle_adapter
+from toys import with_random_adapter
 
 COUNT = 6
 MODELS = ["llama-2-7b", "gemma-3-270m", "mpt-30b"]
@@ -28,7 +28,7 @@ def pair(name: str) -> tuple[Any, Any]:
     head = model.get_output_embeddings().weight
     with torch.no_grad():  # as first drawn, all tokens are about as likely, so that none would be implausible
         head.mul_(2 / next_logprobs(model, prompt(tokenizer, LONG, ITEMS[0])).std())
-    model = shuffle_adapter(model).eval()
+    model = with_random_adapter(model).eval()
     assert all(bool(part.any()) for place, part in model.named_parameters() if "lora_B" in place)
     return model, tokenizer
 

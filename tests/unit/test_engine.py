@@ -14,7 +14,7 @@ from selfspec.engines import transformers
 from selfspec.engines.protocol import Completion, PromptBatch, Sampling
 from selfspec.engines.transformers import TransformersEngine, sample_next_token
 from selfspec.tuning.batches import encode_rows
-from toys import NAMES, bracketed, prompts, sharpen, shuffle_adapter, toy
+from toys import MODEL_NAMES, prompts, scale_linear_weights, toy, with_bos_and_eos, with_random_adapter
 
 LONG = "You are an expert. " + "The trial compared two drugs in adults with asthma; the first lowered the risk. " * 4
 SHORT = "Answer. "
@@ -34,7 +34,7 @@ def prepared(name: str) -> tuple[Any, Any]:
     model, tokenizer = toy(name, **({"sliding_window": 16} if name.startswith("gemma") else {}))
     with torch.no_grad():  # which tokens a random model likes hangs on the toy's vocabulary; here none shall end a row
         model.get_output_embeddings().weight[tokenizer.eos_token_id].zero_()
-    return sharpen(model), tokenizer
+    return scale_linear_weights(model), tokenizer
 
 
 def prompt(tokenizer: Any, prefix: str, item: str) -> list[int]:
@@ -74,7 +74,7 @@ def check_against_plain_passes(model: Any, tokenizer: Any, prefix: str, completi
         assert completion.option_logprobs == pytest.approx(scores, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODEL_NAMES)
 def test_rows_and_options_equal_plain_forward_passes_of_each_prompt(name: str) -> None:
     model, tokenizer = prepared(name)
     engine = TransformersEngine(model, tokenizer)
@@ -90,7 +90,7 @@ def test_rows_and_options_equal_plain_forward_passes_of_each_prompt(name: str) -
 def test_rows_and_options_equal_plain_forward_passes_with_an_adapter(name: str) -> None:
     model, tokenizer = prepared(name)
     plain = TransformersEngine(model, tokenizer).complete(PromptBatch(LONG, ITEMS, Sampling(8), NEVER, options=OPTIONS))
-    model = shuffle_adapter(model).eval()
+    model = with_random_adapter(model).eval()
     completions = TransformersEngine(model, tokenizer).complete(
         PromptBatch(LONG, ITEMS, Sampling(8), NEVER, options=OPTIONS)
     )
@@ -101,7 +101,7 @@ def test_rows_and_options_equal_plain_forward_passes_with_an_adapter(name: str) 
 def test_the_begin_token_precedes_the_prefix_once() -> None:
     model, tokenizer = prepared("llama-2-7b")
     plain = TransformersEngine(model, tokenizer).complete(PromptBatch(LONG, ITEMS, Sampling(8), NEVER, options=OPTIONS))
-    engine = TransformersEngine(model, bracketed(tokenizer))
+    engine = TransformersEngine(model, with_bos_and_eos(tokenizer))
     assert prompt(tokenizer, "a", "b")[0] == tokenizer.bos_token_id
     assert engine.count("a") == 1
     completions = engine.complete(PromptBatch(LONG, ITEMS, Sampling(8), NEVER, options=OPTIONS))

@@ -23,7 +23,7 @@ from selfspec.filters.judge import Calibration
 from selfspec.filters.protocol import Candidate
 from selfspec.filters.registry import FILTERS, build_filters, summarize_reason
 from selfspec.pipeline.build import build_pipeline
-from toys import composed, experiment
+from toys import compose_config, toy_experiment
 
 SEEDS = [Seed("s1", "summarization", "Shorten it.", "Rates rose twice in the spring.", "Rates rose.")]
 
@@ -131,7 +131,7 @@ def test_a_passage_is_left_out_if_any_filter_objects() -> None:
 
 
 def context(folder: Path, *overrides: str, calibrate: Callable[[], Calibration] | None = None) -> FilterContext:
-    config = experiment(folder, *overrides)
+    config = toy_experiment(folder, *overrides)
     calibration = calibrate or (lambda: Calibration(0.5, 0.0, False, 0))
     return FilterContext(SEEDS, SEEDS, [("q1", "A question.")], config.domain, config.generation, calibration)
 
@@ -294,7 +294,7 @@ def test_a_filter_whose_constructor_fails_is_refused_in_one_sentence(module: Pat
 
 def test_arguments_and_source_of_a_custom_filter_are_in_the_key_of_the_examples(module: Path) -> None:
     def key(*overrides: str) -> str:
-        return build_pipeline(composed("model.toy=true", *overrides)).rounds[0][0].key
+        return build_pipeline(compose_config("model.toy=true", *overrides)).rounds[0][0].key
 
     one, other = (f"generation.filters.extra=[{{_target_: own_filters.TooLong, words: {n}}}]" for n in (40, 41))
     before = key(one)
@@ -306,6 +306,6 @@ def test_arguments_and_source_of_a_custom_filter_are_in_the_key_of_the_examples(
 
 
 def test_no_custom_filter_leaves_the_key_as_it_was_before_the_option_existed() -> None:
-    without, empty = composed("model.toy=true"), composed("model.toy=true", "generation.filters.extra=[]")
+    without, empty = compose_config("model.toy=true"), compose_config("model.toy=true", "generation.filters.extra=[]")
     assert "extra" not in key_values(without)["generation"]["filters"]
     assert build_pipeline(without).rounds[0][0].key == build_pipeline(empty).rounds[0][0].key

@@ -45,14 +45,14 @@ from selfspec.runtime.context import StageContext
 from selfspec.runtime.progress import Progress
 from selfspec.runtime.signals import StopFlag
 from selfspec.runtime.store import Store
-from toys import PROJECT, experiment, prompts, sharpen, shuffle_adapter, toy
+from toys import PROJECT, prompts, scale_linear_weights, toy, toy_experiment, with_random_adapter
 
 LADDER = ("form", "echo", "duplicate", "novelty", "contamination", "answer", "self_consistency", "judge", "balance")
 
 
 def job(folder: Path, *overrides: str) -> StageContext:
     """The stage `examples` of an experiment, about to begin."""
-    config = validate(experiment(folder, *overrides))
+    config = validate(toy_experiment(folder, *overrides))
     (stage,) = (stage for stage in build_pipeline(config).stages if stage.label == "examples")
     (folder / "output").mkdir(parents=True, exist_ok=True)
     quiet = Progress(Console(quiet=True))
@@ -190,7 +190,7 @@ def ladder(given_: StageContext, **changes: Any) -> CandidateRows:
 
 
 QUESTIONS = [("asked-1", "Grey herons in the northern delta have begun to nest a full month before their usual time.")]
-SEEDS = read_seeds(PROJECT / "src/selfspec/domains/biomedicine/seeds.jsonl", experiment(Path()).domain.tasks)
+SEEDS = read_seeds(PROJECT / "src/selfspec/domains/biomedicine/seeds.jsonl", toy_experiment(Path()).domain.tasks)
 BY_TYPE = {seed.task_type: seed for seed in split_seeds(SEEDS)[0]}  # one shown seed of each type
 WORD = "amber birch cedar delta ember fjord grove heath inlet jetty knoll ledge marsh north ocean plain quarry ridge"
 
@@ -419,7 +419,7 @@ def test_the_passage_of_an_evaluation_question_is_never_shown(tmp_path: Path) ->
 
 def test_votes_on_labels_are_sampled_from_the_expert_alone_under_contrastive_decoding(tmp_path: Path) -> None:
     model, tokenizer = toy("llama-2-7b")
-    model = shuffle_adapter(sharpen(model)).eval()
+    model = with_random_adapter(scale_linear_weights(model)).eval()
     engines = (TransformersEngine(model, tokenizer), ContrastiveEngine(model, tokenizer, 2.0, 0.9))
     drafts = [(n, Draft("yesno_question", "Is it so?", text_of(n), ("yes", "no"))) for n in range(2)]
     told = []
@@ -458,7 +458,7 @@ def all_rows(folder: Path) -> list[Example]:
 
 def test_a_model_s_rows_go_down_the_ladder_in_order_and_the_funnel_counts_them(judged: Path) -> None:
     made, results = all_rows(judged), json.loads((judged / "run" / "results.json").read_text())
-    tasks = experiment(judged).domain.tasks
+    tasks = toy_experiment(judged).domain.tasks
     switched = [name for name in LADDER if name not in ("form", "answer")]  # both off for toys
     for row in made:
         closed = tasks[row.task_type].kind in ("label", "labels")

@@ -26,10 +26,10 @@ from selfspec.engines.protocol import PromptBatch, Sampling
 from selfspec.engines.transformers import TransformersEngine
 from selfspec.models.load import with_adapter
 from selfspec.retrieval.bm25 import Index
-from toys import experiment, prompts, toy
+from toys import prompts, toy, toy_experiment
 
 DOMAINS = Path(__file__).parents[2] / "src" / "selfspec" / "domains"
-TASKS = experiment(Path()).domain.tasks
+TASKS = toy_experiment(Path()).domain.tasks
 SEEDS = read_seeds(DOMAINS / "biomedicine" / "seeds.jsonl", TASKS)
 SMALL = [
     "debug=smoke", "logger=none", "data_size.examples=8", "evaluation.limit=2", "evaluation.shots=[0]",
@@ -163,7 +163,7 @@ def test_in_a_contrastive_round_the_expert_alone_names_labels_and_other_answers_
     runs: Runs, twice: Run
 ) -> None:
     run = runs("contrastive", "rounds=2", "rounds.decoding=contrastive", "rounds.contrast=2.0")
-    config = experiment(Path("unused"), "model=gemma-3-270m")
+    config = toy_experiment(Path("unused"), "model=gemma-3-270m")
     by_id, differ = {seed.id: seed for seed in SEEDS}, Counter[bool]()
     network, tokenizer = toy("gemma-3-270m")
     with with_adapter(network, run.output("adapter (specialized)")) as expert:
@@ -188,7 +188,9 @@ def test_the_generic_specialist_has_a_column_beside_base_and_specialized(first: 
     headings = [line.split() for line in first.text.splitlines() if line.split()[:2] == ["measure", "base"]]
     assert {"generic", "specialized"} <= set(headings[0])
     rows = first.rows("examples (generic)")
-    general = {seed.id for seed in read_seeds(DOMAINS / "general" / "seeds.jsonl", experiment(Path()).general.tasks)}
+    general = {
+        seed.id for seed in read_seeds(DOMAINS / "general" / "seeds.jsonl", toy_experiment(Path()).general.tasks)
+    }
     assert {seed for row in rows for seed in (*row.seeds, *row.response_seeds)} <= general
 
 
@@ -200,7 +202,7 @@ def test_what_was_forgotten_is_measured_on_the_general_questions(first: Run) -> 
     asked = {row["id"] for row in first.answers("off-domain scores (base)")}
     general = {
         question.id
-        for question in read_questions(DOMAINS / "general/evaluation.jsonl", experiment(Path()).general.tasks)
+        for question in read_questions(DOMAINS / "general/evaluation.jsonl", toy_experiment(Path()).general.tasks)
     }
     assert len(asked) == 2 and asked <= general
     assert asked == {row["id"] for row in first.answers("off-domain scores (specialized)")}
@@ -349,7 +351,7 @@ def test_passages_of_a_users_folder_stand_in_the_prompts_of_the_rows_that_name_t
     runs: Runs, first: Run, tmp_path: Path
 ) -> None:
     (tmp_path / "corpus").mkdir()
-    finance = read_seeds(DOMAINS / "finance" / "seeds.jsonl", experiment(Path(), "domain=finance").domain.tasks)
+    finance = read_seeds(DOMAINS / "finance" / "seeds.jsonl", toy_experiment(Path(), "domain=finance").domain.tasks)
     texts = [seed.input for seed in [*SEEDS[:40], *finance[:40]]]
     for number, text in enumerate(texts):
         (tmp_path / "corpus" / f"{number}.txt").write_text(text)

@@ -22,7 +22,7 @@ from selfspec.launch import preparation
 from selfspec.launch.preparation import prepare_config, print_notes
 from selfspec.models.revision import resolve_revision
 from selfspec.pipeline.build import build_pipeline
-from toys import composed, model_config
+from toys import compose_config, model_config
 
 COMMIT, OTHER_COMMIT = "0123456789abcdef0123456789abcdef01234567", "f" * 40
 HUB_MODEL = "model=llama-2-7b"
@@ -159,5 +159,5 @@ def test_nothing_is_resolved_for_weights_that_no_revision_changes(
 
 def test_a_note_on_the_public_sets_is_printed_once_for_all_jobs(capsys: Any) -> None:
     notes = [["evaluation.notes=[one,two]"], ["evaluation.notes=[two,three]"]]
-    print_notes(composed(*overrides) for overrides in notes)
+    print_notes(compose_config(*overrides) for overrides in notes)
     assert capsys.readouterr().err.splitlines() == ["one", "two", "three"]

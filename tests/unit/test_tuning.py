@@ -29,7 +29,7 @@ from selfspec.tuning.checkpoints import CHECKPOINT_NAME, load_checkpoint, save_c
 from selfspec.tuning.module import SpecializationModule, TuningData
 from selfspec.tuning.objectives import Imitation
 from selfspec.tuning.strategies.parallelism import Parallelism
-from toys import experiment, naive_loss, prompts, toy, tuning_config
+from toys import naive_loss, prompts, toy, toy_experiment, tuning_config
 from tuning_runs import StopAfter, check_same, curve, parameters, tune, work
 
 # 6 steps, 3 an epoch
@@ -37,7 +37,6 @@ QUICK = (
     *("model=llama-2-7b", "domain.seed_count=22", "tuning.epochs=2", "tuning.learning_rate=1e-2"),
     *("lora.r=4", "lora.dropout=0.1"),
 )
-
 
 # Adam amplifies small differences; with a small learning rate they stay as small as rounding.
 GENTLE = (*QUICK, "lora.dropout=0", "tuning.learning_rate=1e-4")
@@ -65,7 +64,7 @@ def token_mean(model: Any, rows: list[EncodedExample]) -> float:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: Any) -> tuple[Config, Path]:
     """One adapter, tuned without interruption."""
-    config = experiment(tmp_path_factory.mktemp("uninterrupted"), *QUICK)
+    config = toy_experiment(tmp_path_factory.mktemp("uninterrupted"), *QUICK)
     return config, tune(config)
 
 
@@ -79,8 +78,8 @@ def uninterrupted(tmp_path_factory: Any) -> tuple[Config, Path]:
     ],
 )
 def test_an_interrupted_run_resumes_to_the_same_adapter(tmp_path: Path, overrides: list[str], stops: list[int]) -> None:
-    whole = tune(experiment(tmp_path / "whole", *QUICK, *overrides))
-    config = experiment(tmp_path / "parts", *QUICK, *overrides)
+    whole = tune(toy_experiment(tmp_path / "whole", *QUICK, *overrides))
+    config = toy_experiment(tmp_path / "parts", *QUICK, *overrides)
     done = 0
     for steps in stops:
         torch.manual_seed(steps)  # another process has another random state
@@ -97,7 +96,7 @@ def test_an_interrupted_run_resumes_to_the_same_adapter(tmp_path: Path, override
 
 
 def test_a_run_interrupted_in_its_last_step_resumes_without_further_steps(tmp_path: Path, uninterrupted: Any) -> None:
-    config = experiment(tmp_path, *QUICK)
+    config = toy_experiment(tmp_path, *QUICK)
     with pytest.raises(Interrupted):
         tune(config, StopAfter(6))
     check_same(tune(config), uninterrupted[1], 0.0)
@@ -106,12 +105,12 @@ def test_a_run_interrupted_in_its_last_step_resumes_without_further_steps(tmp_pa
 def test_dropout_draws_and_seeds_change_the_adapter(tmp_path: Path, uninterrupted: Any) -> None:
     expected = parameters(uninterrupted[1])
     for changed in ("lora.dropout=0", "seed=1"):  # in one store: they are other adapters
-        found = parameters(tune(experiment(tmp_path, *QUICK, changed)))
+        found = parameters(tune(toy_experiment(tmp_path, *QUICK, changed)))
         assert max(float((found[name] - expected[name]).abs().max()) for name in expected) > 1e-3
 
 
 def test_a_checkpoint_holds_trained_parameters_and_none_of_the_base(tmp_path: Path) -> None:
-    config = experiment(tmp_path, *QUICK, "tuning.schedule=cosine", "lora.r=64")
+    config = toy_experiment(tmp_path, *QUICK, "tuning.schedule=cosine", "lora.r=64")
     with pytest.raises(Interrupted):
         tune(config, StopAfter(2))
     state = load_checkpoint(work(config))
@@ -131,7 +130,7 @@ def test_checkpoints_are_saved_during_training(tmp_path: Path, monkeypatch: Any)
         saved.append(len(load_checkpoint(folder)["curve"]))  # type: ignore[index]
 
     monkeypatch.setattr("selfspec.tuning.module.save_checkpoint", counted)
-    tune(experiment(tmp_path, *QUICK, "tuning.checkpoint_minutes=0"))
+    tune(toy_experiment(tmp_path, *QUICK, "tuning.checkpoint_minutes=0"))
     assert saved == [1, 2, 3, 4, 5, 6]
 
 
@@ -178,7 +177,7 @@ def test_the_best_or_the_last_epoch_is_kept(
     tmp_path: Path, monkeypatch: Any, keep: str, losses: dict[int, float]
 ) -> None:
     monkeypatch.setattr(SpecializationModule, "held_out_loss", lambda self: losses.get(len(self.curve), 9.0))
-    config = experiment(tmp_path, *QUICK, f"tuning.keep={keep}")
+    config = toy_experiment(tmp_path, *QUICK, f"tuning.keep={keep}")
     with pytest.raises(Interrupted):
         tune(config, StopAfter(3))
     first = load_checkpoint(work(config))["parameters"]  # type: ignore[index]
@@ -199,7 +198,7 @@ RISING = ("tuning.learning_rate=3e-2", "tuning.epochs=6", "tuning.patience=2", "
 
 @pytest.mark.parametrize("stop", [None, 4])
 def test_tuning_stops_when_the_held_out_loss_no_longer_falls(tmp_path: Path, stop: int | None) -> None:
-    config = experiment(tmp_path, *QUICK, *RISING)
+    config = toy_experiment(tmp_path, *QUICK, *RISING)
     if stop:
         with pytest.raises(Interrupted):
             tune(config, StopAfter(stop))
@@ -208,7 +207,7 @@ def test_tuning_stops_when_the_held_out_loss_no_longer_falls(tmp_path: Path, sto
     assert len(losses) == losses.index(min(losses)) + 3 < 6  # two epochs that were no better
     counts = json.loads((adapter / "manifest.json").read_text())["counts"]
     assert counts["steps"] == len(curve(adapter)) == 3 * len(losses)
-    longer = tune(experiment(tmp_path / "longer", *QUICK, *RISING, "tuning.patience=null"))
+    longer = tune(toy_experiment(tmp_path / "longer", *QUICK, *RISING, "tuning.patience=null"))
     assert held_out_losses(longer)[: len(losses)] == losses and len(held_out_losses(longer)) == 6
 
 
@@ -216,15 +215,15 @@ def test_an_8_bit_optimizer_learns_and_resumes(tmp_path: Path, monkeypatch: Any)
     """As on a GPU, except that states are not paged on a CPU."""
     monkeypatch.setattr(SpecializationModule, "_uses_8bit_optimizer", lambda self, parameter: True)
     settings = [*QUICK, "quantization=nf4", "lora.r=64"]  # smaller tensors' states stay in float32
-    whole = tune(experiment(tmp_path / "whole", *settings))
-    stopped = experiment(tmp_path / "stopped", *settings)
+    whole = tune(toy_experiment(tmp_path / "whole", *settings))
+    stopped = toy_experiment(tmp_path / "stopped", *settings)
     with pytest.raises(Interrupted):
         tune(stopped, StopAfter(2))
     state = load_checkpoint(work(stopped))
     assert state and "torch.uint8" in str(state["optimizer"]["state"])
     check_same(tune(stopped), whole, 1e-6)
     monkeypatch.undo()
-    full = tune(experiment(tmp_path / "full", *settings))
+    full = tune(toy_experiment(tmp_path / "full", *settings))
     assert curve(whole) != curve(full)
     assert held_out_losses(whole)[-1] == pytest.approx(held_out_losses(full)[-1], rel=0.02)
 
@@ -239,7 +238,7 @@ def test_tuning_sends_no_network_request(tmp_path: Path, monkeypatch: Any) -> No
     monkeypatch.setattr("socket.getaddrinfo", refuse)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    tune(experiment(tmp_path, *QUICK, "tuning.epochs=1"))
+    tune(toy_experiment(tmp_path, *QUICK, "tuning.epochs=1"))
     assert not requested_hosts
 
 
@@ -254,7 +253,7 @@ def test_the_adapter_folder_has_the_prompt_template_of_its_tuning(uninterrupted:
 @pytest.mark.parametrize("interrupted", [False, True])
 @pytest.mark.parametrize("name", ["gemma-3-270m", "falcon-40b"])
 def test_tuning_leaves_the_base_bitwise_unchanged(tmp_path: Path, name: str, interrupted: bool) -> None:
-    config = experiment(tmp_path, *QUICK, f"model={name}", "tuning.epochs=1")
+    config = toy_experiment(tmp_path, *QUICK, f"model={name}", "tuning.epochs=1")
     base, tokenizer = load_base(config.model, config.paths, Progress())
     before = {key: value.clone() for key, value in base.state_dict().items()}
     ids = torch.tensor([tokenizer("Does aspirin help?").input_ids], device=base.device)
@@ -277,7 +276,7 @@ def test_tuning_leaves_the_base_bitwise_unchanged(tmp_path: Path, name: str, int
 
 @pytest.mark.parametrize("name", ["llama-2-7b", "falcon-40b"])
 def test_the_loss_of_a_step_is_the_mean_over_its_response_tokens(tmp_path: Path, name: str) -> None:
-    config = experiment(tmp_path, *QUICK, f"model={name}", "tuning.epochs=1", "tuning.micro_batch_tokens=700")
+    config = toy_experiment(tmp_path, *QUICK, f"model={name}", "tuning.epochs=1", "tuning.micro_batch_tokens=700")
     found = curve(tune(config))
     base, tokenizer = toy(name)
     learnt, _, steps = data(config, tokenizer)
@@ -290,7 +289,8 @@ def test_the_loss_of_a_step_is_the_mean_over_its_response_tokens(tmp_path: Path,
 @pytest.mark.parametrize("name", ["llama-2-7b", "gemma-3-270m"])
 def test_micro_batches_give_the_adapter_of_one_forward_pass(tmp_path: Path, name: str) -> None:
     both = [
-        experiment(tmp_path / f"{n}", *GENTLE, f"model={name}", f"tuning.micro_batch_tokens={n}") for n in (1, 100_000)
+        toy_experiment(tmp_path / f"{n}", *GENTLE, f"model={name}", f"tuning.micro_batch_tokens={n}")
+        for n in (1, 100_000)
     ]
     _, _, steps = data(both[0], toy(name)[1])
     assert all(len(step.micro_batches) == step.rows > 1 for step in steps)
@@ -298,7 +298,7 @@ def test_micro_batches_give_the_adapter_of_one_forward_pass(tmp_path: Path, name
 
 
 def test_examples_over_max_length_are_left_out_and_counted(tmp_path: Path) -> None:
-    config = experiment(tmp_path, *QUICK, "tuning.epochs=1")
+    config = toy_experiment(tmp_path, *QUICK, "tuning.epochs=1")
     learnt, _, _ = data(config, toy("llama-2-7b")[1])
     limit = sorted(map(len, learnt))[12]
     config = replace(config, tuning=replace(config.tuning, max_length=limit))
@@ -323,7 +323,9 @@ def test_examples_over_max_length_are_left_out_and_counted(tmp_path: Path) -> No
 def test_each_kind_of_adapter_learns_and_can_be_loaded(
     tmp_path: Path, overrides: list[str], scale: float, trained: set[str]
 ) -> None:
-    config = experiment(tmp_path, "domain.seed_count=22", "tuning.learning_rate=1e-3", "model=llama-2-7b", *overrides)
+    config = toy_experiment(
+        tmp_path, "domain.seed_count=22", "tuning.learning_rate=1e-3", "model=llama-2-7b", *overrides
+    )
     folder = tune(config)
     names = parameters(folder)
     assert {part for name in names for part in name.split(".") if part.startswith("lora_")} == trained
@@ -340,7 +342,7 @@ def test_each_kind_of_adapter_learns_and_can_be_loaded(
 
 
 def test_unknown_target_modules_are_refused_with_the_modules_that_exist(tmp_path: Path) -> None:
-    config = experiment(tmp_path, *QUICK, "lora.target_modules=[query]")
+    config = toy_experiment(tmp_path, *QUICK, "lora.target_modules=[query]")
     with pytest.raises(UserError, match=r"lora\.target_modules=\[query\] names no module.*q_proj"):
         tune(config)
 
@@ -349,7 +351,7 @@ def test_activation_checkpointing_does_not_change_the_adapter(
     uninterrupted: tuple[Config, Path], tmp_path: Path
 ) -> None:
     _, folder = uninterrupted
-    again = tune(experiment(tmp_path, *QUICK, "tuning.activation_checkpointing=true"))
+    again = tune(toy_experiment(tmp_path, *QUICK, "tuning.activation_checkpointing=true"))
     assert again.name == folder.name  # it is in no key
     check_same(again, folder, 0)
 

@@ -12,8 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 from selfspec.config.hashing import digest
 
 PROJECT_VARIABLE = "SELFSPEC_PROJECT"  # tells processes of other launchers (joblib, submitit) where conf/ is
-
-
 SECTIONS_NOT_IN_SLUG = ("hydra", "paths", "logger", "plan", "force", "throughput")  # the same experiment without them
 
 

@@ -27,8 +27,6 @@ from selfspec.runtime.leases import LEASE_SECONDS
 from selfspec.runtime.progress import Progress
 
 SAMPLE_BYTES, NUM_SAMPLES = 1 << 16, 64  # of a weight file, that its fingerprint is computed from
-
-
 HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt"]
 
 

@@ -15,38 +15,21 @@ from selfspec.planning.parameters import Linear, Shape
 
 # Bytes a weight for the scales of NF4: 8 bits for each 64 weights, and a float for each 256 of these scales.
 NF4_SCALE_BYTES = 1 / 64 + 4 / (64 * 256)
-
-
 NF4_BYTES = 0.5 + NF4_SCALE_BYTES  # bytes a weight
-
-
 FLOAT32_BYTES = 4  # the adapter is stored and computed in float32
-
-
 MAX_OPTIONS_AT_ONCE = 32  # options that the engine scores in one forward pass
-
-
 CPU_HEAP_FACTOR = 1.45  # glibc's heap divided by the tensors in it, as the passes differ in length
-
 
 # The same with activation checkpointing: one layer is recomputed at a time, and large blocks are mapped and returned.
 CPU_CHECKPOINTING_FACTOR = 2.7
-
-
 CPU_LIBRARY_BYTES = 5e7  # kernels and buffers of the libraries
-
-
 GPU_LIBRARY_BYTES = 1.0e9  # CUDA context and workspaces
-
 
 # A part of the estimate: pages of the weight file that were read. The system reclaims them when memory is short.
 MAPPED_FILE = "mapped file, reclaimable"
 
-
 # A part of the estimate: weights that are dequantized or gathered for as long as a layer computes with them.
 TEMPORARY_WEIGHTS = "temporary weights"
-
-
 SHARED_INPUT_MODULES = ("k_proj", "v_proj", "up_proj")  # each has the same input as the module before it
 
 

@@ -25,11 +25,7 @@ from selfspec.retrieval.hub import SPLIT, read_hub_dataset
 from selfspec.retrieval.passage import Passage
 
 EMBEDDED = "embedded:"
-
-
 _SENTENCE_END = re.compile(r"[.!?]['\")\]’”»]*$")  # of a word
-
-
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 

@@ -23,11 +23,7 @@ if TYPE_CHECKING:
     from selfspec.runtime.context import StageContext
 
 log = logging.getLogger("selfspec")
-
-
 OPTIONAL_PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow"}  # of loggers; each is an extra of its name
-
-
 LOGGING_METHODS = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize")  # that Lightning calls
 
 
