@@ -37,8 +37,8 @@ def whole(text: tuple[int, ...]) -> EncodedExample:
 
 def logits(model: Any, text: tuple[int, ...]) -> Tensor:
     """Logits that predict each token but the first, with transformers' own attention."""
-    found: Tensor = model(input_ids=torch.tensor([text]), use_cache=False).logits[0, :-1]
-    return found
+    actual: Tensor = model(input_ids=torch.tensor([text]), use_cache=False).logits[0, :-1]
+    return actual
 
 
 @cache
@@ -65,12 +65,12 @@ def gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:
 def check_same(model: Any, loss: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
     """Equal losses, and equal gradients of every LoRA parameter."""
     assert loss.item() == pytest.approx(expected.item(), rel=tolerance / 10)
-    found, wanted = gradients(model, loss), gradients(model, expected)
-    assert found and all("lora_" in name for name in found)
+    actual, wanted = gradients(model, loss), gradients(model, expected)
+    assert actual and all("lora_" in name for name in actual)
     for name, gradient in wanted.items():
         scale = float(gradient.abs().max())
         assert scale > 0
-        torch.testing.assert_close(found[name], gradient, rtol=tolerance, atol=tolerance * scale)
+        torch.testing.assert_close(actual[name], gradient, rtol=tolerance, atol=tolerance * scale)
 
 
 def states(heads: int, key_heads: int, device: str = "cpu", **kind: Any) -> list[Tensor]:

@@ -41,11 +41,11 @@ def adapter(folder: Path, settings: list[str]) -> Path:
     return Path(config.paths.store) / "adapter" / build_pipeline(config).adapters["seeds_only"].key
 
 
-def same_steps(found: Path, expected: Path) -> None:
+def same_steps(actual: Path, expected: Path) -> None:
     """Check that losses of all steps and the adapters' tensors agree within 1e-4."""
-    found_curve, expected_curve = curve(found), curve(expected)
-    assert len(found_curve) == len(expected_curve) == 6
+    actual_curve, expected_curve = curve(actual), curve(expected)
+    assert len(actual_curve) == len(expected_curve) == 6
     for name in ("loss", "grad_norm", "held_out_loss"):
-        values = [[point[name] for point in points if name in point] for points in (found_curve, expected_curve)]
+        values = [[point[name] for point in points if name in point] for points in (actual_curve, expected_curve)]
         assert values[0] == pytest.approx(values[1], abs=1e-4), name
-    check_same(found, expected, 1e-4)
+    check_same(actual, expected, 1e-4)

@@ -21,14 +21,14 @@ def test_flex_attention_equals_sdpa_on_a_gpu(
     heads: int, key_heads: int, window: int | None, scaling: float | None
 ) -> None:
     parts = states(heads, key_heads, "cuda", dtype=torch.bfloat16)
-    found, expected = (
+    actual, expected = (
         kernel(*parts, LENGTHS, window=window, scaling=scaling)
         for kernel in (flex_segment_attention, sdpa_segment_attention)
     )
-    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(actual, expected, rtol=2e-2, atol=2e-2)
     towards = torch.randn_like(expected)
     wanted = torch.autograd.grad(expected, parts, towards)
-    torch.testing.assert_close(torch.autograd.grad(found, parts, towards), wanted, rtol=5e-2, atol=5e-2)
+    torch.testing.assert_close(torch.autograd.grad(actual, parts, towards), wanted, rtol=5e-2, atol=5e-2)
 
 
 @pytest.mark.parametrize("name", MODEL_NAMES)

@@ -54,8 +54,8 @@ def run_of(config: Config, folder: Path) -> FinishedRun:
                 parameter.mul_(1.5)
     save_adapter(model, config.model, folder)
     model.unload()
-    shown, held_out = split_seeds(read_seeds(Path(config.domain.seeds), config.domain.tasks))
-    return FinishedRun(config, {}, folder, {}, "", tuple(shown), tuple(held_out))
+    shown_seeds, held_out = split_seeds(read_seeds(Path(config.domain.seeds), config.domain.tasks))
+    return FinishedRun(config, {}, folder, {}, "", tuple(shown_seeds), tuple(held_out))
 
 
 def is_one_sentence(text: str) -> bool:
@@ -233,7 +233,7 @@ def remove_a_seed(run: Path) -> None:
         (lambda run: run.with_name("out").mkdir(), "exists already"),
     ],
 )
-def test_a_run_that_can_not_be_exported_is_refused_in_one_sentence(
+def test_a_run_that_cannot_be_exported_is_refused_in_one_sentence(
     smoke: Path, tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     run = copy_run(smoke, tmp_path)

@@ -259,7 +259,7 @@ def error_of(ask: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-def test_a_missing_task_folder_or_package_is_one_sentence(
+def test_a_missing_task_folder_or_package_is_reported_in_one_sentence(
     tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own_evaluation = partial(evaluation_of, own)

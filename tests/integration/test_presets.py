@@ -90,7 +90,7 @@ def test_a_preset_is_a_sweep_without_the_option_m(warm: Warm, tmp_path: Path) ->
     assert "4 jobs" in ended.text, ended.text
 
 
-def test_a_missing_sweeper_is_one_sentence() -> None:
+def test_a_missing_sweeper_is_reported_in_one_sentence() -> None:
     code = (
         "import runpy, sys, hydra_plugins\n"
         "hydra_plugins.__path__ = [path for path in hydra_plugins.__path__ if 'site-packages' not in path]\n"

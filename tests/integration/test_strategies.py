@@ -29,13 +29,13 @@ STOPPED = {name: (name, "none", "llama-2-7b") for name in ("ddp", "fsdp")}
 
 
 def torchrun(cells: list[dict[str, Any]], folder: Path, processes: int = 2) -> list[str]:
-    """The command that runs all cells with `tests/pair.py`."""
+    """The command that runs all cells with `tests/torchrun_tuning.py`."""
     for each in cells:
         Path(each["folder"]).mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cells.json").write_text(json.dumps(cells))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return [*command, str(PROJECT / "tests" / "pair.py"), str(folder / "cells.json")]
+    return [*command, str(PROJECT / "tests" / "torchrun_tuning.py"), str(folder / "cells.json")]
 
 
 def run(cells: list[dict[str, Any]], folder: Path, processes: int = 2) -> None:
@@ -116,7 +116,9 @@ def test_a_deepspeed_checkpoint_has_the_size_of_the_adapter_and_requires_its_pro
     parts = [path.stat().st_size for path in (work(config) / "deepspeed" / "step-2").iterdir()]
     trained = 4 * sum(parameter.numel() for parameter in state["parameters"].values())
     assert 3 * trained < sum(parts) < 5 * trained + 200_000  # parameters, two moments, the parameters once more
-    with pytest.raises(UserError, match=r"by 2 processes of strategy=deepspeed_zero2.*again as it began, or delete"):
+    with pytest.raises(
+        UserError, match=r"by 2 processes of strategy=deepspeed_zero2.*again with the same settings, or delete"
+    ):
         tune(config)
 
 
@@ -182,10 +184,10 @@ def random_llama(folder: Path) -> int:
 def peaks(folder: Path, quantization: str, strategy: str) -> list[int]:
     """Peak bytes of loading in each of two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    script = [str(PROJECT / "tests" / "peak.py"), str(folder), quantization, strategy]
+    script = [str(PROJECT / "tests" / "torchrun_peak_memory.py"), str(folder), quantization, strategy]
     exact = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed goes back at once
     done = subprocess.run([*command, *script], capture_output=True, text=True, timeout=600, check=True, env=exact)
-    return [int(found) for found in re.findall(r"PEAK \d (\d+)", done.stdout)]
+    return [int(match) for match in re.findall(r"PEAK \d (\d+)", done.stdout)]
 
 
 @pytest.mark.slow

@@ -208,7 +208,7 @@ def test_two_nodes_under_srun_take_the_steps_of_one_process(slurm: Cluster, tmp_
         "--mem=2000M",
         f"--export=ALL,{LOOPBACK},OMP_NUM_THREADS=1",
     ]
-    slurm("srun", *request, sys.executable, str(PROJECT / "tests" / "pair.py"), str(tmp_path / "cells.json"))
+    slurm("srun", *request, sys.executable, str(PROJECT / "tests" / "torchrun_tuning.py"), str(tmp_path / "cells.json"))
     single = tune(toy_experiment(tmp_path / "single", *overrides(("auto", "none", "llama-2-7b"))))
     for name in chosen:
         assert not list((tmp_path / name[0]).glob("error-*.txt"))
@@ -241,7 +241,7 @@ def test_a_sweep_does_not_attach_to_a_cancelled_job_that_still_runs(
     script = f"--wrap=trap '' TERM; until [ -e {tmp_path}/end ]; do sleep 0.1; done"
     job = slurm("sbatch", "--parsable", "--job-name=selfspec-stuck", "--array=0", "--output=/dev/null", script)
     wait_for(lambda: slurm.jobs("R"))
-    assert SlurmQueue().arrays("selfspec-stuck")["selfspec-stuck"].alive == [0]
+    assert SlurmQueue().arrays("selfspec-stuck")["selfspec-stuck"].active_tasks == [0]
     slurm("scancel", job)
     wait_for(lambda: slurm.jobs("CG"))
     assert not SlurmQueue().arrays("selfspec-stuck")

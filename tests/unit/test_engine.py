@@ -290,12 +290,12 @@ def test_rounding_that_swaps_ranks_does_not_change_what_is_sampled() -> None:
     assert (one != other).float().mean() < 0.01  # ranks alone would change most of them
 
 
-def test_equally_likely_tokens_share_the_unit_interval_evenly() -> None:
+def test_equally_probable_tokens_share_the_unit_interval_evenly() -> None:
     chosen = sample_next_token(torch.zeros(4, 2), Sampling(1, 1.0, 1.0), torch.tensor([0.0, 0.25, 0.5, 0.75]))
     assert chosen[0] == chosen[1] != chosen[2] == chosen[3]
 
 
-def test_a_temperature_of_zero_takes_the_likeliest_token() -> None:
+def test_a_temperature_of_zero_takes_the_most_probable_token() -> None:
     logits = torch.tensor(np.random.default_rng(5).normal(size=(50, 13)))
     chosen = sample_next_token(
         logits, Sampling(1, 0.0, 0.1), torch.rand(50, generator=torch.Generator().manual_seed(0))
@@ -313,16 +313,16 @@ def test_a_chat_model_reads_its_rendered_template_in_generation_and_tuning() -> 
     model, tokenizer = prepared("llama-2-7b")
     tokenizer.chat_template = GEMMA_CHAT
     seed = Seed("s", "t", "Say yes or no.", "Is it so?", "yes")
-    said = prompts().prefix("an expert", ()) + prompts().task(seed)
+    text = prompts().prefix("an expert", ()) + prompts().task(seed)
     rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": said}], tokenize=False, add_generation_prompt=True
+        [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
     )
     (row,) = encode_rows([seed], "an expert", tokenizer, prompts())
     assert tokenizer.decode(row.prompt) == rendered  # its begin token once, though the tokenizer adds one as well
     engine = TransformersEngine(model, tokenizer)
     batch = PromptBatch(prompts().prefix("an expert", ()), (prompts().task(seed),), Sampling(6), NEVER)
     assert engine.complete(batch)[0].text == tokenizer.decode(generated(model, list(row.prompt), 6))
-    assert engine.count(said) == len(row.prompt)
+    assert engine.count(text) == len(row.prompt)
 
 
 def test_an_item_that_continues_the_response_is_in_the_models_turn() -> None:

@@ -244,14 +244,14 @@ def test_custom_filters_run_after_the_built_in_ones_in_the_given_order(module: P
 
 def test_a_custom_filter_gets_its_arguments_and_the_constants_that_it_needs(module: Path, tmp_path: Path) -> None:
     constants = context(tmp_path)
-    built: Any = build_custom_filters([spec("LikeASeed", share=0.7)], constants, taken=FILTERS)
+    built: Any = build_custom_filters([spec("LikeASeed", share=0.7)], constants, used_names=FILTERS)
     seeds, domain, share = built["like_seed"].given
     assert seeds is constants.seeds and domain is constants.domain and share == 0.7
 
 
 def test_filters_with_the_same_name_get_numbers(module: Path, tmp_path: Path) -> None:
     specs = [spec("TooLong", words=40), spec("TooLong", words=4), spec("Novelty"), spec("TooLong", words=1)]
-    built: Any = build_custom_filters(specs, context(tmp_path), taken=FILTERS)
+    built: Any = build_custom_filters(specs, context(tmp_path), used_names=FILTERS)
     assert list(built) == ["too_long", "too_long_2", "novelty_2", "too_long_3"]
     assert [built[name].words for name in ("too_long", "too_long_2", "too_long_3")] == [40, 4, 1]
 
@@ -289,7 +289,7 @@ def test_a_wrong_filter_is_refused_in_one_sentence(module: Path, wrong: dict[str
 
 def test_a_filter_whose_constructor_fails_is_refused_in_one_sentence(module: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"extra\[0\]: own_filters.Fails can't be created \(no dictionary\)"):
-        build_custom_filters([spec("Fails")], context(tmp_path), taken=FILTERS)
+        build_custom_filters([spec("Fails")], context(tmp_path), used_names=FILTERS)
 
 
 def test_arguments_and_source_of_a_custom_filter_are_in_the_key_of_the_examples(module: Path) -> None:
@@ -305,7 +305,7 @@ def test_arguments_and_source_of_a_custom_filter_are_in_the_key_of_the_examples(
     assert key(one) == before
 
 
-def test_no_custom_filter_leaves_the_key_as_it_was_before_the_option_existed() -> None:
+def test_no_custom_filter_leaves_the_key_unchanged() -> None:
     without, empty = compose_config("model.toy=true"), compose_config("model.toy=true", "generation.filters.extra=[]")
     assert "extra" not in key_values(without)["generation"]["filters"]
     assert build_pipeline(without).rounds[0][0].key == build_pipeline(empty).rounds[0][0].key

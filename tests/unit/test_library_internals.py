@@ -62,7 +62,7 @@ def test_each_decoder_layer_is_passed_on_once_with_all_of_its_weights(tmp_path: 
     assert {id(layer) for layer in passed} == {id(layer) for layer in layers}
 
 
-def test_a_parameter_that_is_marked_initialized_is_not_drawn_anew() -> None:
+def test_a_parameter_that_is_marked_initialized_is_not_initialized_again() -> None:
     model, _ = toy("llama-2-7b")
     layer = model.model.layers[0].mlp.up_proj
     before = layer.weight.clone()

@@ -53,11 +53,11 @@ def usual(tmp_path_factory: Any) -> Path:
     return tune(toy_experiment(tmp_path_factory.mktemp("usual"), *QUICK))
 
 
-def test_an_objective_of_ones_own_gives_the_loss_and_its_denominator(tmp_path: Path, usual: Path) -> None:
+def test_a_custom_objective_gives_the_loss_and_its_denominator(tmp_path: Path, usual: Path) -> None:
     own = ("+objective._target_=test_lightning.Scaled", "+objective.factor=3.0")
-    found = curve(tune(toy_experiment(tmp_path, *QUICK, *own)))
-    assert found[0]["held_out_loss_before"] == curve(usual)[0]["held_out_loss_before"]  # the same measure for all
-    ratio = found[0]["loss"] / curve(usual)[0]["loss"]
+    actual = curve(tune(toy_experiment(tmp_path, *QUICK, *own)))
+    assert actual[0]["held_out_loss_before"] == curve(usual)[0]["held_out_loss_before"]  # the same measure for all
+    ratio = actual[0]["loss"] / curve(usual)[0]["loss"]
     assert 0 < ratio < 0.9  # three times the sum, over the tokens of prompts and responses
     keys = [build_pipeline(compose_config(*overrides)).adapters["specialized"].key for overrides in ((), own)]
     assert keys[0] != keys[1]
@@ -100,7 +100,7 @@ def test_settings_that_cannot_work_are_refused_before_any_work(override: str, me
         compose_config(override)
 
 
-def test_an_option_that_lightning_refuses_is_one_sentence(tmp_path: Path) -> None:
+def test_an_option_that_lightning_refuses_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Lightning refuses the settings of trainer or callbacks.*profiler"):
         tune(toy_experiment(tmp_path, *QUICK, "trainer.profiler=fastest"))
 
@@ -114,7 +114,7 @@ def test_options_of_the_trainer_are_passed_on_and_are_in_the_adapters_key(tmp_pa
     assert 0 < max(differences) < 0.01
 
 
-def test_callbacks_of_lightning_and_of_ones_own_run_and_resume_at_the_next_step(tmp_path: Path, usual: Path) -> None:
+def test_lightning_and_custom_callbacks_run_and_resume_at_the_next_step(tmp_path: Path, usual: Path) -> None:
     record = tmp_path / "steps.txt"
     own = f"callbacks.mine={{_target_: test_lightning.RecordSteps, path: {record}}}"
     config = toy_experiment(tmp_path, *QUICK, "logger=csv", "callbacks=[lr_monitor,device_stats]", own)

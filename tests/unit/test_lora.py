@@ -96,7 +96,7 @@ def test_an_initialization_that_changes_the_base_is_saved_as_a_plain_lora_for_th
 
 
 @pytest.mark.parametrize("name", ["pissa", "olora", "gaussian", "orthogonal"])
-def test_each_initialization_learns_resumes_and_leaves_the_base_as_it_was(tmp_path: Path, name: str) -> None:
+def test_each_initialization_learns_resumes_and_leaves_the_base_unchanged(tmp_path: Path, name: str) -> None:
     overrides = (*QUICK, f"lora.extra={{init_lora_weights: {name}}}")
     config = toy_experiment(tmp_path / "whole", *overrides)
     base, _ = load_base(config.model, config.paths, Progress())

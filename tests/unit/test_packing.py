@@ -46,8 +46,8 @@ def test_packed_rows_give_the_logits_of_single_ones_at_every_position(name: str)
     model = tuned(name)
     expected = torch.cat([logits(model, text) for text in texts()])
     with packed(model) as mask:
-        found = response_logits(model, [whole(text) for text in texts()], mask)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        actual = response_logits(model, [whole(text) for text in texts()], mask)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", MODEL_NAMES)
@@ -123,14 +123,14 @@ def uncompiled(monkeypatch: Any) -> None:
 
 def check_kernel(kernel: Any, heads: int, key_heads: int, window: int | None, scaling: float | None) -> None:
     parts = states(heads, key_heads)
-    found, expected = (
+    actual, expected = (
         kernel(*parts, LENGTHS, window=window, scaling=scaling),
         reference_attention(*parts, window, scaling),
     )
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
     towards = torch.randn_like(expected)
     wanted = torch.autograd.grad(expected, parts, towards)
-    torch.testing.assert_close(torch.autograd.grad(found, parts, towards), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.autograd.grad(actual, parts, towards), wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("heads", "key_heads", "window", "scaling"), SHAPES)
@@ -154,8 +154,8 @@ def test_flex_segment_attention_equals_masked_attention(
 def test_flex_segment_attention_compiles() -> None:
     heads, key_heads, window, scaling = SHAPES[1]
     parts = [part.detach() for part in states(heads, key_heads)]
-    found = flex_segment_attention(*parts, LENGTHS, window=window, scaling=scaling)
-    torch.testing.assert_close(found, reference_attention(*parts, window, scaling), rtol=1e-4, atol=1e-5)
+    actual = flex_segment_attention(*parts, LENGTHS, window=window, scaling=scaling)
+    torch.testing.assert_close(actual, reference_attention(*parts, window, scaling), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

@@ -15,7 +15,7 @@ from selfspec.prompts.templates import PromptRenderer
 from selfspec.retrieval.passage import Passage
 
 FindPassages = Callable[[Task], Sequence[Passage]]
-Placed = tuple[int, Draft]  # an attempt's place in its block, and its task
+Placed = tuple[int, Draft]  # an candidate's place in its block, and its task
 TOKEN_MARGIN = 8  # tokens that tokenising prefix and task apart may add
 
 
@@ -63,7 +63,7 @@ class ResponseSettings:
 def write_responses(
     pool: Pool, number: int, drafts: Sequence[Placed], settings: ResponseSettings
 ) -> dict[int, dict[str, Any]]:
-    """Raw responses to the remaining drafts of one block, by the attempt's place in its block."""
+    """Raw responses to the remaining drafts of one block, by the candidate's place in its block."""
     domain, max_new_tokens = settings.domain, settings.generation.responses.max_new_tokens
 
     def answer(task_type: str, batch: Sequence[Placed]) -> list[dict[str, Any]]:

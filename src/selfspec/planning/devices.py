@@ -78,7 +78,7 @@ def suggest_changes(config: Config, kinds: Sequence[str], device: Device, proces
         if step is None:
             return ()
         values = {**values, **step}
-    for key in [*values]:  # a later, larger change may have made an earlier one superfluous
+    for key in [*values]:  # a later, larger change can make an earlier one unnecessary
         others = {name: value for name, value in values.items() if name != key}
         if is_enough(others):
             values = others

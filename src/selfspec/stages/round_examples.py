@@ -52,9 +52,9 @@ def round_examples(
     """As `examples`, with responses of the specialized model.
 
     Raises:
-        UserError: `generation.max_attempts` was reached first; what was made is kept.
+        UserError: `generation.max_attempts` was reached first; the finished blocks are kept.
     """
-    material = GenerationInputs.read(seeds, against, index, domain, retrieval)
+    generation_inputs = GenerationInputs.read(seeds, against, index, domain, retrieval)
     with lazy_model(engine, model, context.config.paths, context.progress, adapter) as loaded:
 
         def base() -> Engine:
@@ -69,7 +69,7 @@ def round_examples(
             context,
             domain,
             generation,
-            material,
+            generation_inputs,
             model.context_length,
             base,
             specialized,

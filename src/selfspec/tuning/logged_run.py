@@ -1,4 +1,4 @@
-"""What a logger is told of a run: id, name, tags, group and the flat configuration."""
+"""What a logger records of a run: id, name, tags, group and the flat configuration."""
 
 from __future__ import annotations
 
