@@ -289,9 +289,7 @@ def test_identity_of_an_embedded_corpus_is_its_package() -> None:
 # Bad input
 
 
-def test_a_corpus_that_does_not_exist_is_reported_in_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_corpus_is_reported_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="needs a corpus"):
         corpus_identity(RetrievalConfig("bm25"))
     assert "did you mean 'hpo'?" in read_error("embedded:hpoo")
