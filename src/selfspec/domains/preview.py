@@ -45,7 +45,7 @@ class Recorder:
     batches: list[PromptBatch] = field(default_factory=list)
 
     def complete(self, batch: PromptBatch) -> list[Completion]:
-        """The next reply for every item; all options are equally likely."""
+        """The next reply for every item; all options are equally probable."""
         self.batches.append(batch)
         reply = self.replies.pop(0) if self.replies else ""
         options = batch.options or [()] * len(batch.items)
@@ -67,7 +67,7 @@ class Recorder:
 
 
 class _FirstBatchPool(Pool):
-    """A pool that makes only the first batch of a block, and stores nothing."""
+    """A pool that computes only the first batch of a block, and stores nothing."""
 
     def block(
         self,

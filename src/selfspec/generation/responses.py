@@ -26,10 +26,10 @@ class ResponseSettings:
     Args:
         generation: Number of shots, token limits.
         domain: The role, and which tasks are closed.
-        seeds: To draw shots from.
+        seeds: Few-shot examples are drawn from these.
         prompts: Renders the prompts.
         find_passages: Passages for a task, best first.
-        context_length: Tokens that the model can read; passages that do not fit are left out, from the last on.
+        context_length: The model's, in tokens; passages that do not fit are left out, from the last on.
     """
 
     generation: GenerationConfig
@@ -40,9 +40,9 @@ class ResponseSettings:
     context_length: int
 
     def shots(self, pool: Pool, role: str, number: int, task_type: str) -> list[Seed]:
-        """The seeds that a block's tasks of one type show."""
-        like = task_type if self.generation.demonstrations == "own_type" else ""
-        return draw_few_shot(self.seeds, like, self.generation.responses.shots, pool.rng(role, number, task_type))
+        """The few-shot examples in the prompts of a block's tasks of one type."""
+        first_type = task_type if self.generation.demonstrations == "own_type" else ""
+        return draw_few_shot(self.seeds, first_type, self.generation.responses.shots, pool.rng(role, number, task_type))
 
     def items(
         self, engine: Engine, prefix: str, batch: Sequence[Placed], max_new_tokens: int

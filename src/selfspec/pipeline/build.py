@@ -49,9 +49,9 @@ class _Builder:
 
     def pipeline(self) -> Pipeline:
         config = self.config
-        harnessed = {}
+        harness = {}
         if config.evaluation.tasks:  # first, since only this stage finds a wrong task name
-            harnessed["base"] = self._stage("harness", "lm_eval (base)", config, {})
+            harness["base"] = self._stage("harness", "lm_eval (base)", config, {})
         rounds = self._rounds()
         adapters = {}
         if config.baselines.seeds_only:
@@ -66,12 +66,12 @@ class _Builder:
         if config.baselines.off_domain and config.general.name not in expert:
             elsewhere = replace(config.evaluation, domain=config.general, files=(), shot_files=(), sets={}, tasks=())
             off_domain = self._score_models("off-domain scores", replace(config, evaluation=elsewhere), pair)
-        if harnessed:
+        if harness:
             specialized = adapters["specialized"]
-            harnessed["specialized"] = self._stage(
+            harness["specialized"] = self._stage(
                 "harness", "lm_eval (specialized)", config, {}, {"adapter": specialized}
             )
-        return Pipeline(tuple(self.stages), tuple(rounds), adapters, scores, off_domain, harnessed)
+        return Pipeline(tuple(self.stages), tuple(rounds), adapters, scores, off_domain, harness)
 
     def _rounds(self) -> list[tuple[Stage, Stage]]:
         """The base writes, answers, and is tuned; then, round by round, the specialized model answers."""

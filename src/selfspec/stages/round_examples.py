@@ -65,15 +65,8 @@ def round_examples(
                 return loaded().contrastive(rounds.contrast, rounds.plausible)
             return loaded().specialized()
 
+        renderer, length = PromptRenderer(prompts), model.context_length
         candidates = CandidateRows(
-            context,
-            domain,
-            generation,
-            generation_inputs,
-            model.context_length,
-            base,
-            specialized,
-            PromptRenderer(prompts),
-            seed,
+            context, domain, generation, generation_inputs, length, base, specialized, renderer, seed
         )
         return collect_examples(candidates, data_size.examples)
