@@ -5,8 +5,6 @@ from __future__ import annotations
 from selfspec.data.records import Question
 
 YESNO = ("yes", "no")
-
-
 FIELDS = ("infection", "cancer", "heart")
 
 

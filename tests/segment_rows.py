@@ -10,14 +10,10 @@ import torch
 from torch import Tensor
 
 from selfspec.tuning.batches import EncodedExample
-from toys import sharpen, shuffle_adapter, toy
+from toys import scale_linear_weights, toy, with_random_adapter
 
 WINDOW = 8  # sliding window of Gemma and Mistral; most rows are longer
-
-
 LENGTHS = (26, 3, 8, 41, 150)  # of segments; their sum exceeds one block of flex attention
-
-
 SHAPES = [(4, 4, None, None), (4, 2, WINDOW, 0.3), (6, 1, 200, None)]  # heads, key heads, window, scaling
 
 
@@ -41,8 +37,8 @@ def whole(text: tuple[int, ...]) -> EncodedExample:
 
 def logits(model: Any, text: tuple[int, ...]) -> Tensor:
     """Logits that predict each token but the first, with transformers' own attention."""
-    found: Tensor = model(input_ids=torch.tensor([text]), use_cache=False).logits[0, :-1]
-    return found
+    actual: Tensor = model(input_ids=torch.tensor([text]), use_cache=False).logits[0, :-1]
+    return actual
 
 
 @cache
@@ -57,7 +53,7 @@ def tuned(name: str) -> Any:
     if name.startswith("mistral"):
         changes = {"sliding_window": WINDOW}
     model, _ = toy(name, **changes)
-    return shuffle_adapter(sharpen(model)).eval()
+    return with_random_adapter(scale_linear_weights(model)).eval()
 
 
 def gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:
@@ -69,12 +65,12 @@ def gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:
 def check_same(model: Any, loss: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
     """Equal losses, and equal gradients of every LoRA parameter."""
     assert loss.item() == pytest.approx(expected.item(), rel=tolerance / 10)
-    found, wanted = gradients(model, loss), gradients(model, expected)
-    assert found and all("lora_" in name for name in found)
+    actual, wanted = gradients(model, loss), gradients(model, expected)
+    assert actual and all("lora_" in name for name in actual)
     for name, gradient in wanted.items():
         scale = float(gradient.abs().max())
         assert scale > 0
-        torch.testing.assert_close(found[name], gradient, rtol=tolerance, atol=tolerance * scale)
+        torch.testing.assert_close(actual[name], gradient, rtol=tolerance, atol=tolerance * scale)
 
 
 def states(heads: int, key_heads: int, device: str = "cpu", **kind: Any) -> list[Tensor]:

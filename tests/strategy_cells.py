@@ -8,14 +8,11 @@ from typing import Any
 import pytest
 
 from selfspec.pipeline.build import build_pipeline
-from toys import experiment
+from toys import toy_experiment
 from tuning_runs import check_same, curve
 
 ARCHITECTURES = ("llama-2-7b", "falcon-40b", "mpt-30b", "qwen3-8b", "gemma-3-270m")
-
-
 ZERO = ("deepspeed_zero2", "deepspeed_zero3", "deepspeed_zero3_offload")
-
 
 # 6 steps, 3 an epoch; a small learning rate, because Adam amplifies small differences
 QUICK = (
@@ -26,10 +23,7 @@ QUICK = (
     "tuning.micro_batch_tokens=300",
 )
 
-
 Cell = tuple[str, str, str]
-
-
 MATRIX = [(s, q, m) for s in ("ddp", "fsdp", *ZERO) for q in ("none", "nf4") for m in ARCHITECTURES]
 
 
@@ -43,15 +37,15 @@ def cell(folder: Path, settings: list[str], stop_after: int | None = None) -> di
 
 
 def adapter(folder: Path, settings: list[str]) -> Path:
-    config = experiment(folder, *settings)
+    config = toy_experiment(folder, *settings)
     return Path(config.paths.store) / "adapter" / build_pipeline(config).adapters["seeds_only"].key
 
 
-def same_steps(found: Path, expected: Path) -> None:
+def same_steps(actual: Path, expected: Path) -> None:
     """Check that losses of all steps and the adapters' tensors agree within 1e-4."""
-    found_curve, expected_curve = curve(found), curve(expected)
-    assert len(found_curve) == len(expected_curve) == 6
+    actual_curve, expected_curve = curve(actual), curve(expected)
+    assert len(actual_curve) == len(expected_curve) == 6
     for name in ("loss", "grad_norm", "held_out_loss"):
-        values = [[point[name] for point in points if name in point] for points in (found_curve, expected_curve)]
+        values = [[point[name] for point in points if name in point] for points in (actual_curve, expected_curve)]
         assert values[0] == pytest.approx(values[1], abs=1e-4), name
-    check_same(found, expected, 1e-4)
+    check_same(actual, expected, 1e-4)

@@ -1,4 +1,4 @@
-"""Shared by tests: model configs of `conf/model`, their toy models, and composed experiments."""
+"""Shared by tests: model configs of `conf/model`, their toy models, and configs composed from a command line."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ from selfspec.prompts.templates import PromptRenderer
 from selfspec.tuning.batches import EncodedExample
 
 CONF = PROJECT / "conf"
-
-
-NAMES = tuple(sorted(path.stem for path in (CONF / "model").glob("*.yaml")))
+MODEL_NAMES = tuple(sorted(path.stem for path in (CONF / "model").glob("*.yaml")))
 
 
 def model_config(name: str, **changes: Any) -> ModelConfig:
@@ -52,7 +50,7 @@ def toy(name: str, **architecture: Any) -> tuple[Any, Any]:
     return model.requires_grad_(False).eval(), tokenizer
 
 
-def experiment(folder: Path, *overrides: str) -> Config:
+def toy_experiment(folder: Path, *overrides: str) -> Config:
     """The validated config of a command line with a toy model and all paths under `folder`."""
     register_schema()
     register_resolvers(PROJECT)
@@ -68,7 +66,7 @@ def without_layer_numbers(names: Any) -> set[str]:
     return {re.sub(r"\.\d+(?=\.|$)", ".N", name) for name in names}
 
 
-def shuffle_adapter(model: Any) -> Any:
+def with_random_adapter(model: Any) -> Any:
     """`model` with LoRA on all linear layers, whose B is random too, so that the adapter changes the outputs."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -88,7 +86,7 @@ def naive_loss(model: Any, row: EncodedExample) -> Any:
     return -sum(logprobs[first + position, token] for position, token in enumerate(row.response))
 
 
-def sharpen(model: Any, factor: float = 10.0) -> Any:
+def scale_linear_weights(model: Any, factor: float = 10.0) -> Any:
     """Scale all linear weights up: at its initial scale a toy's attention is nearly uniform and would hide errors."""
     import torch
 
@@ -99,7 +97,7 @@ def sharpen(model: Any, factor: float = 10.0) -> Any:
     return model
 
 
-def bracketed(tokenizer: Any) -> Any:
+def with_bos_and_eos(tokenizer: Any) -> Any:
     """Make a tokenizer add <bos> before each text, as many published ones do, and <eos> after it."""
     from tokenizers.processors import TemplateProcessing
 
@@ -108,7 +106,7 @@ def bracketed(tokenizer: Any) -> Any:
     return tokenizer
 
 
-def composed(*overrides: str) -> Config:
+def compose_config(*overrides: str) -> Config:
     """The validated config of a command line."""
     register_schema()
     register_resolvers(PROJECT)

@@ -54,7 +54,7 @@ def curve(adapter: Path) -> list[dict[str, float]]:
 
 
 def check_same(one: Path, other: Path, tolerance: float) -> None:
-    found, expected = parameters(one), parameters(other)
-    assert found.keys() == expected.keys()
+    actual, expected = parameters(one), parameters(other)
+    assert actual.keys() == expected.keys()
     for name in expected:
-        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=tolerance)
+        torch.testing.assert_close(actual[name], expected[name], rtol=0, atol=tolerance)

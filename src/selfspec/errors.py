@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-STORE_REMEDY = "give another folder with paths.store=..., and the same command goes on from what is stored"
+STORE_REMEDY = "give another folder with paths.store=..., and the same command continues from what is stored"
 
 
 class UserError(Exception):

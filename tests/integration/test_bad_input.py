@@ -68,7 +68,7 @@ def refusal(tmp_path: Path, *arguments: str, env: dict[str, str] | None = None) 
         ("model=falcon-40b", ["falcon-40b needs about", "model.toy=true", "model=gemma-3-270m", "plan.force"]),
     ],
 )
-def test_a_wrong_argument_is_one_sentence(tmp_path: Path, argument: str, parts: list[str]) -> None:
+def test_a_wrong_argument_is_reported_in_one_sentence(tmp_path: Path, argument: str, parts: list[str]) -> None:
     sentence = refusal(tmp_path, argument)
     assert all(part in sentence for part in parts), sentence
 
@@ -141,7 +141,7 @@ def test_a_full_disk_loses_nothing_that_was_finished(warm: Warm, tmp_path: Path,
     wanted = ["debug=smoke", "logger=none", f"paths.store={disk}/store", f"hydra.run.dir={tmp_path}/run"]
     ended = warm(*wanted)
     assert ended.code == 1 and "Traceback" not in ended.text, ended.text
-    assert "No space is left" in ended.text and "goes on from what is stored" in ended.text
+    assert "No space is left" in ended.text and "continues from what is stored" in ended.text
     kept = {path: path.read_bytes() for path in disk.glob("store/instructions/*/rows.jsonl")}
     assert kept
     ballast.unlink()

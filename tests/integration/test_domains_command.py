@@ -112,7 +112,7 @@ def test_shipped_domains_have_no_problems_and_checking_imports_nothing_heavy() -
     assert "headline_question: yes 15, no 15" in done.stdout
 
 
-def test_a_valid_domain_of_ones_own_has_no_problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_valid_new_domain_has_no_problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_domain(tmp_path)
     monkeypatch.chdir(tmp_path)
     ended = selfspec("domain", "check", "law", "--config-dir", folder)
@@ -260,7 +260,7 @@ def test_what_may_be_intended_is_a_note_and_exits_with_0(
     assert f"note: {tmp_path}/{message}" in ended.stdout
 
 
-def test_a_domain_that_can_not_be_composed_is_one_sentence(tmp_path: Path) -> None:
+def test_a_domain_that_cannot_be_composed_is_reported_in_one_sentence(tmp_path: Path) -> None:
     folder = write_domain(tmp_path)
     ended = selfspec("domain", "check", "lav", "--config-dir", folder)
     sentence = "There is no domain=lav; did you mean 'law'? domain is one of biomedicine, finance, general, law.\n"

@@ -36,7 +36,7 @@ from selfspec.reporting.finished_run import FinishedRun, read_finished_run
 from selfspec.reporting.results import MEASURES
 from selfspec.runtime.progress import Progress
 from selfspec.tuning.lora import add_adapter, save_adapter
-from toys import NAMES, experiment, model_config
+from toys import MODEL_NAMES, model_config, toy_experiment
 
 PROGRESS = Progress()
 NF4, BFLOAT16 = "quantization=nf4", "model.dtype=bfloat16"
@@ -54,8 +54,8 @@ def run_of(config: Config, folder: Path) -> FinishedRun:
                 parameter.mul_(1.5)
     save_adapter(model, config.model, folder)
     model.unload()
-    shown, held_out = split_seeds(read_seeds(Path(config.domain.seeds), config.domain.tasks))
-    return FinishedRun(config, {}, folder, {}, "", tuple(shown), tuple(held_out))
+    shown_seeds, held_out = split_seeds(read_seeds(Path(config.domain.seeds), config.domain.tasks))
+    return FinishedRun(config, {}, folder, {}, "", tuple(shown_seeds), tuple(held_out))
 
 
 def is_one_sentence(text: str) -> bool:
@@ -77,7 +77,7 @@ def is_one_sentence(text: str) -> bool:
     ids=" ".join,
 )
 def test_merged_weights_equal_base_and_adapter(tmp_path: Path, overrides: tuple[str, ...]) -> None:
-    config = experiment(tmp_path, *overrides)
+    config = toy_experiment(tmp_path, *overrides)
     run, out = run_of(config, tmp_path / "adapter"), tmp_path / "out"
     comparison = merge_adapter(run, out, PROGRESS)
     exact = BFLOAT16 not in overrides
@@ -94,7 +94,7 @@ def test_merged_weights_equal_base_and_adapter(tmp_path: Path, overrides: tuple[
 
 @pytest.mark.parametrize("name", ["llama-2-7b", "gemma-3-270m"])
 def test_a_merged_model_is_an_ordinary_model_of_its_architecture(tmp_path: Path, name: str) -> None:
-    config, out = experiment(tmp_path, f"model={name}", NF4, BFLOAT16), tmp_path / "out"
+    config, out = toy_experiment(tmp_path, f"model={name}", NF4, BFLOAT16), tmp_path / "out"
     merge_adapter(run_of(config, tmp_path / "adapter"), out, PROGRESS)
     saved = json.loads((out / "config.json").read_text())
     assert saved["dtype"] == "bfloat16" and "quantization_config" not in saved
@@ -113,14 +113,16 @@ def test_a_merged_model_is_an_ordinary_model_of_its_architecture(tmp_path: Path,
 
 def test_large_weights_are_written_in_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merge, "MAX_SHARD_SIZE", "300KB")
-    merge_adapter(run_of(experiment(tmp_path, "model=llama-2-7b"), tmp_path / "adapter"), tmp_path / "out", PROGRESS)
+    merge_adapter(
+        run_of(toy_experiment(tmp_path, "model=llama-2-7b"), tmp_path / "adapter"), tmp_path / "out", PROGRESS
+    )
     assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
 
 
 def test_merged_weights_that_differ_from_base_and_adapter_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = run_of(experiment(tmp_path, "model=llama-2-7b"), tmp_path / "adapter")
+    run = run_of(toy_experiment(tmp_path, "model=llama-2-7b"), tmp_path / "adapter")
     monkeypatch.setattr(PeftModel, "merge_and_unload", lambda self, **_: self.unload(), raising=False)
     with pytest.raises(UserError, match="differ from base and adapter by up to") as caught:
         merge_adapter(run, tmp_path / "out", PROGRESS)
@@ -231,7 +233,7 @@ def remove_a_seed(run: Path) -> None:
         (lambda run: run.with_name("out").mkdir(), "exists already"),
     ],
 )
-def test_a_run_that_can_not_be_exported_is_refused_in_one_sentence(
+def test_a_run_that_cannot_be_exported_is_refused_in_one_sentence(
     smoke: Path, tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     run = copy_run(smoke, tmp_path)
@@ -354,7 +356,7 @@ def test_the_front_matter_has_the_fields_of_the_hub(run: FinishedRun) -> None:
     assert (fields["license"], fields["license_name"]) == ("other", "my-lab-s-terms-v2") and "base_model" not in fields
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODEL_NAMES)
 def test_every_models_licence_is_known(name: str) -> None:
     licence = find_licence(model_config(name).licence)
     assert licence.identifier != "other" and licence.url.startswith("https://") and licence.requirements

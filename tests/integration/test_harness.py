@@ -31,7 +31,7 @@ from selfspec.runtime.signals import StopFlag
 from selfspec.runtime.stage import Stage
 from selfspec.runtime.store import Store
 from selfspec.stages.harness import harness
-from toys import PROJECT, model_config, shuffle_adapter
+from toys import PROJECT, model_config, with_random_adapter
 
 MODEL = model_config("gemma-3-270m")
 PATHS = PathsConfig(store="", cache="", output="")
@@ -99,7 +99,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an adapter that changes the model's output."""
     folder = tmp_path_factory.mktemp("adapter")
     network, _ = toy()
-    adapted = shuffle_adapter(network)
+    adapted = with_random_adapter(network)
     adapted.save_pretrained(folder / "adapter")
     adapted.unload()
     return folder / "adapter"
@@ -259,7 +259,7 @@ def error_of(ask: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-def test_a_missing_task_folder_or_package_is_one_sentence(
+def test_a_missing_task_folder_or_package_is_reported_in_one_sentence(
     tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own_evaluation = partial(evaluation_of, own)

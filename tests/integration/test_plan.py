@@ -17,7 +17,7 @@ from conftest import Warm
 from selfspec.launch.plan import show_plan
 from selfspec.pipeline.build import build_pipeline
 from selfspec.pipeline.graph import unite_jobs
-from toys import composed
+from toys import compose_config
 
 RECORDED = Path(__file__).parent / "plan.txt"
 QUICK = ["debug=smoke", "logger=none", "baselines.seeds_only=false", "baselines.off_domain=false"]
@@ -128,7 +128,7 @@ def test_several_tasks_for_a_stage_of_one_device_are_refused(warm: Warm, tmp_pat
 
 
 def test_a_narrow_terminal_shows_the_whole_plan(tmp_path: Path) -> None:
-    config = composed("model=falcon-40b", f"paths.store={tmp_path}")
+    config = compose_config("model=falcon-40b", f"paths.store={tmp_path}")
     nodes = unite_jobs([(config, build_pipeline(config))])
     console = Console(file=io.StringIO(), force_terminal=True, record=True, width=80)
     show_plan(nodes, 1, {"_target_": "", "devices": 1}, tmp_path, console)

@@ -14,7 +14,7 @@ from selfspec.config.schema import TaskType
 from selfspec.data.reading import read_seeds
 from selfspec.errors import UserError
 from selfspec.pipeline.build import build_pipeline
-from toys import composed
+from toys import compose_config
 
 TASKS = {"t": TaskType("short", "anything")}
 SWEEP = ["-m", "domain=biomedicine,finance", "lora=r8,r16", "plan=true"]
@@ -69,8 +69,8 @@ def test_changed_weights_or_tokenizer_give_other_keys(tmp_path: Path) -> None:
     weights, tokenizer = tmp_path / "model.safetensors", tmp_path / "tokenizer.json"
     weights.write_bytes(b"0" * 100)
     tokenizer.write_text("{}")
-    keys = [build_pipeline(composed(f"model.path={tmp_path}")).rounds[0][0].key for _ in range(2)]
+    keys = [build_pipeline(compose_config(f"model.path={tmp_path}")).rounds[0][0].key for _ in range(2)]
     for path in (weights, tokenizer):
         path.write_bytes(path.read_bytes() + b"1")
-        keys.append(build_pipeline(composed(f"model.path={tmp_path}")).rounds[0][0].key)
+        keys.append(build_pipeline(compose_config(f"model.path={tmp_path}")).rounds[0][0].key)
     assert keys[0] == keys[1] and len(set(keys)) == 3

@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from conftest import PROJECT, Warm
-from toys import composed
+from toys import compose_config
 
 FOLDER = PROJECT / "conf" / "experiment"
 PRESETS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -76,12 +76,12 @@ def test_the_command_line_replaces_what_a_preset_sweeps(warm: Warm, tmp_path: Pa
 
 
 def test_the_command_line_and_debug_override_a_preset() -> None:
-    assert composed("experiment=main_table").data_size.examples == 5000
-    assert composed("experiment=main_table", "data_size=smoke").data_size.examples == 12
-    assert composed("experiment=main_table", "debug=smoke").data_size.examples == 12
-    assert not composed("experiment=optuna_lora").baselines.seeds_only
-    assert composed("experiment=optuna_lora", "baselines.seeds_only=true").baselines.seeds_only
-    assert composed("experiment=optuna_lora", "debug=smoke").evaluation.limit == 20
+    assert compose_config("experiment=main_table").data_size.examples == 5000
+    assert compose_config("experiment=main_table", "data_size=smoke").data_size.examples == 12
+    assert compose_config("experiment=main_table", "debug=smoke").data_size.examples == 12
+    assert not compose_config("experiment=optuna_lora").baselines.seeds_only
+    assert compose_config("experiment=optuna_lora", "baselines.seeds_only=true").baselines.seeds_only
+    assert compose_config("experiment=optuna_lora", "debug=smoke").evaluation.limit == 20
 
 
 def test_a_preset_is_a_sweep_without_the_option_m(warm: Warm, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_preset_is_a_sweep_without_the_option_m(warm: Warm, tmp_path: Path) ->
     assert "4 jobs" in ended.text, ended.text
 
 
-def test_a_missing_sweeper_is_one_sentence() -> None:
+def test_a_missing_sweeper_is_reported_in_one_sentence() -> None:
     code = (
         "import runpy, sys, hydra_plugins\n"
         "hydra_plugins.__path__ = [path for path in hydra_plugins.__path__ if 'site-packages' not in path]\n"

@@ -1,4 +1,4 @@
-"""The README's commands are read from it and run, as far as they fit a test."""
+"""The README's commands are read from the README; those that are short enough are run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import PROJECT, Warm, cold, places
-from toys import NAMES
+from toys import MODEL_NAMES
 
 README = (PROJECT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
@@ -24,7 +24,7 @@ RUNS = [
 ]
 
 
-def test_two_commands_do_everything() -> None:
+def test_the_readme_opens_with_two_commands_of_existing_extras() -> None:
     section = README.split("## Two commands")[1].split("\n## ")[0]
     first, second = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
     assert first == 'pip install -e ".[demo]" -c constraints.txt && python run.py\n'
@@ -33,9 +33,9 @@ def test_two_commands_do_everything() -> None:
     assert {"demo", "dev"} <= set(extras)
 
 
-def test_the_table_names_every_model() -> None:
+def test_the_table_of_groups_lists_every_model() -> None:
     (row,) = (line for line in README.splitlines() if line.startswith("| `model` |"))
-    assert set(re.findall(r"`([^`]+)`", row)) == {"model", *NAMES}
+    assert set(re.findall(r"`([^`]+)`", row)) == {"model", *MODEL_NAMES}
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
@@ -45,32 +45,33 @@ def test_ci_runs_the_readmes_test_command() -> None:
 def test_constraints_pin_every_dependency() -> None:
     pinned = {re.split(r"==", line)[0].lower().replace("_", "-") for line in (PROJECT / "constraints.txt").open()}
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
-    names = {re.split(r"[<>=\[]", requirement)[0].lower() for requirement in wanted}
+    extras = project["optional-dependencies"].values()
+    requirements = [*project["dependencies"], *(requirement for extra in extras for requirement in extra)]
+    names = {re.split(r"[<>=\[]", requirement)[0].lower() for requirement in requirements}
     assert names <= pinned
     assert "torch==2.13.0" in (PROJECT / "constraints.txt").read_text()
 
 
 @pytest.mark.parametrize("arguments", RUNS, ids=" ".join)
-def test_every_run_composes(arguments: list[str]) -> None:
-    for place in (0, -1):  # of a sweep, the first and the last job
+def test_every_run_command_composes(arguments: list[str]) -> None:
+    for index in (0, -1):  # the first and the last job of a sweep
         pairs = [argument.partition("=") for argument in arguments if argument != "-m"]
-        ended = cold(*(f"{key}{sign}{values.split(',')[place]}" for key, sign, values in pairs), "--cfg", "job")
+        ended = cold(*(f"{key}{sign}{values.split(',')[index]}" for key, sign, values in pairs), "--cfg", "job")
         assert ended.code == 0, ended.text
     assert "examples:" in ended.text
 
 
-def test_a_domain_of_ones_own_needs_no_code(warm: Warm, tmp_path: Path) -> None:
+def test_a_new_domain_needs_no_code(warm: Warm, tmp_path: Path) -> None:
     (block,) = (block for block in BLOCKS if "my_confs" in block)
     *setup, command = block.strip().splitlines()
     subprocess.run(["bash", "-ec", "\n".join(setup)], cwd=tmp_path, check=True)
     assert len(re.search(r"<<'YAML'\n(.*?)YAML", block, re.DOTALL)[1].splitlines()) <= 10  # type: ignore[index]
-    shown = json.loads(re.search(r"```json\n(.*?)```", README, re.DOTALL)[1])  # type: ignore[index]
-    seeds = [{**shown, "id": f"s{n}", "input": f"Clause {n}. {shown['input']}"} for n in range(14)]
+    example = json.loads(re.search(r"```json\n(.*?)```", README, re.DOTALL)[1])  # type: ignore[index]
+    seeds = [{**example, "id": f"s{n}", "input": f"Clause {n}. {example['input']}"} for n in range(14)]
     (tmp_path / "law_seeds.jsonl").write_text("\n".join(json.dumps(seed) for seed in seeds))
-    asked = {name: value for name, value in shown.items() if name != "output"}
-    questions = [{**asked, "id": f"q{n}", "answers": [("yes", "no")[n % 2]]} for n in range(6)]
-    (tmp_path / "law_questions.jsonl").write_text("\n".join(json.dumps(question) for question in questions))
+    question = {name: value for name, value in example.items() if name != "output"}
+    questions = [{**question, "id": f"q{n}", "answers": [("yes", "no")[n % 2]]} for n in range(6)]
+    (tmp_path / "law_questions.jsonl").write_text("\n".join(json.dumps(row) for row in questions))
     arguments = shlex.split(command)[2:]
     ended = warm(*arguments, "debug=smoke", "logger=none", *places(tmp_path), cwd=tmp_path)
     assert ended.code == 0, ended.text

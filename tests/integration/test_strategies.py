@@ -21,7 +21,7 @@ from conftest import PROJECT
 from selfspec.errors import Interrupted, UserError
 from selfspec.tuning.checkpoints import load_checkpoint
 from strategy_cells import MATRIX, ZERO, Cell, adapter, cell, overrides, same_steps
-from toys import experiment, toy
+from toys import toy, toy_experiment
 from tuning_runs import StopAfter, tune, work
 
 FEW = [("ddp", "none", "llama-2-7b"), ("fsdp", "none", "llama-2-7b"), ("fsdp", "nf4", "falcon-40b")]
@@ -29,13 +29,13 @@ STOPPED = {name: (name, "none", "llama-2-7b") for name in ("ddp", "fsdp")}
 
 
 def torchrun(cells: list[dict[str, Any]], folder: Path, processes: int = 2) -> list[str]:
-    """The command that runs all cells with `tests/pair.py`."""
+    """The command that runs all cells with `tests/torchrun_tuning.py`."""
     for each in cells:
         Path(each["folder"]).mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cells.json").write_text(json.dumps(cells))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return [*command, str(PROJECT / "tests" / "pair.py"), str(folder / "cells.json")]
+    return [*command, str(PROJECT / "tests" / "torchrun_tuning.py"), str(folder / "cells.json")]
 
 
 def run(cells: list[dict[str, Any]], folder: Path, processes: int = 2) -> None:
@@ -54,7 +54,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Any:
     @cache
     def tune_alone(quantization: str, model: str) -> Path:
         folder = tmp_path_factory.mktemp("alone")
-        return tune(experiment(folder, *overrides(("auto", quantization, model))))
+        return tune(toy_experiment(folder, *overrides(("auto", quantization, model))))
 
     return tune_alone
 
@@ -70,7 +70,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for strategy, each in STOPPED.items():
         settings, stopped = overrides(each), places[f"{strategy} stopped"]
         with pytest.raises(Interrupted):
-            tune(experiment(places[f"{strategy} alone first"], *settings), StopAfter(2))
+            tune(toy_experiment(places[f"{strategy} alone first"], *settings), StopAfter(2))
         cells += [cell(stopped, settings, steps) for steps in (2, 3, None)]  # 5: an epoch's last is 3
         cells += [cell(places[f"{strategy} alone later"], settings, 4)]
         cells += [cell(places[f"{strategy} alone first"], settings)]
@@ -94,9 +94,9 @@ def test_a_stopped_adapter_resumes_with_the_same_or_another_number_of_processes(
 ) -> None:
     folder, settings = together[f"{strategy} {stop}"], overrides(STOPPED[strategy])
     if stop == "alone later":
-        state = load_checkpoint(work(experiment(folder, *settings)))
+        state = load_checkpoint(work(toy_experiment(folder, *settings)))
         assert state and len(state["curve"]) == 4
-        tune(experiment(folder, *settings))
+        tune(toy_experiment(folder, *settings))
     same_steps(adapter(folder, settings), alone(*STOPPED[strategy][1:]))
 
 
@@ -108,7 +108,7 @@ def test_deepspeed_resumes_from_the_last_complete_checkpoint(name: str, together
 def test_a_deepspeed_checkpoint_has_the_size_of_the_adapter_and_requires_its_processes(
     together: dict[str, Path],
 ) -> None:
-    config = experiment(together["two alone"], *overrides(("auto", "none", "llama-2-7b")))
+    config = toy_experiment(together["two alone"], *overrides(("auto", "none", "llama-2-7b")))
     folders = [path.name for path in (work(config) / "deepspeed").iterdir() if path.is_dir()]
     assert folders == ["step-2"]
     state = load_checkpoint(work(config))
@@ -116,7 +116,9 @@ def test_a_deepspeed_checkpoint_has_the_size_of_the_adapter_and_requires_its_pro
     parts = [path.stat().st_size for path in (work(config) / "deepspeed" / "step-2").iterdir()]
     trained = 4 * sum(parameter.numel() for parameter in state["parameters"].values())
     assert 3 * trained < sum(parts) < 5 * trained + 200_000  # parameters, two moments, the parameters once more
-    with pytest.raises(UserError, match=r"by 2 processes of strategy=deepspeed_zero2.*again as it began, or delete"):
+    with pytest.raises(
+        UserError, match=r"by 2 processes of strategy=deepspeed_zero2.*again with the same settings, or delete"
+    ):
         tune(config)
 
 
@@ -125,7 +127,7 @@ def test_each_strategy_tunes_each_architecture_in_4_bits_and_unquantized(alone: 
     refused = [each for each in MATRIX if each[0] in ZERO[1:] and each[1] == "nf4"]
     for each in refused:
         with pytest.raises(UserError, match="choose strategy=fsdp or strategy=deepspeed_zero2"):
-            experiment(tmp_path, *overrides(each))
+            toy_experiment(tmp_path, *overrides(each))
     places = {each: tmp_path / "-".join(each) for each in MATRIX if each not in refused}
     run([cell(place, overrides(each)) for each, place in places.items()], tmp_path)
     for each, place in places.items():
@@ -163,7 +165,7 @@ def test_deepspeed_killed_while_saving_resumes_from_the_checkpoint_before(
     command = torchrun([cell(tmp_path / "run", settings)], tmp_path)
     for step in (1, 2, 4):
         kill_at_a_save(command, tmp_path / "run", f"step-{step}")
-        state = load_checkpoint(work(experiment(tmp_path / "run", *settings)))
+        state = load_checkpoint(work(toy_experiment(tmp_path / "run", *settings)))
         assert (len(state["curve"]) if state else 0) == step - 1
     run([cell(tmp_path / "run", settings)], tmp_path)
     same_steps(adapter(tmp_path / "run", settings), alone("none", "llama-2-7b"))
@@ -182,10 +184,10 @@ def random_llama(folder: Path) -> int:
 def peaks(folder: Path, quantization: str, strategy: str) -> list[int]:
     """Peak bytes of loading in each of two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    script = [str(PROJECT / "tests" / "peak.py"), str(folder), quantization, strategy]
+    script = [str(PROJECT / "tests" / "torchrun_peak_memory.py"), str(folder), quantization, strategy]
     exact = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed goes back at once
     done = subprocess.run([*command, *script], capture_output=True, text=True, timeout=600, check=True, env=exact)
-    return [int(found) for found in re.findall(r"PEAK \d (\d+)", done.stdout)]
+    return [int(match) for match in re.findall(r"PEAK \d (\d+)", done.stdout)]
 
 
 @pytest.mark.slow

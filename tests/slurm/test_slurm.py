@@ -24,7 +24,7 @@ from selfspec.runtime.store import Store
 from slurm_cluster import REQUEST, SCRIPT, SLURM, Cluster, wait_for
 from strategy_cells import MATRIX, cell, overrides, same_steps
 from strategy_cells import adapter as tuned
-from toys import experiment
+from toys import toy_experiment
 from tuning_runs import tune
 
 pytestmark = pytest.mark.slurm
@@ -208,8 +208,8 @@ def test_two_nodes_under_srun_take_the_steps_of_one_process(slurm: Cluster, tmp_
         "--mem=2000M",
         f"--export=ALL,{LOOPBACK},OMP_NUM_THREADS=1",
     ]
-    slurm("srun", *request, sys.executable, str(PROJECT / "tests" / "pair.py"), str(tmp_path / "cells.json"))
-    single = tune(experiment(tmp_path / "single", *overrides(("auto", "none", "llama-2-7b"))))
+    slurm("srun", *request, sys.executable, str(PROJECT / "tests" / "torchrun_tuning.py"), str(tmp_path / "cells.json"))
+    single = tune(toy_experiment(tmp_path / "single", *overrides(("auto", "none", "llama-2-7b"))))
     for name in chosen:
         assert not list((tmp_path / name[0]).glob("error-*.txt"))
         same_steps(tuned(tmp_path / name[0], overrides(name)), single)
@@ -241,7 +241,7 @@ def test_a_sweep_does_not_attach_to_a_cancelled_job_that_still_runs(
     script = f"--wrap=trap '' TERM; until [ -e {tmp_path}/end ]; do sleep 0.1; done"
     job = slurm("sbatch", "--parsable", "--job-name=selfspec-stuck", "--array=0", "--output=/dev/null", script)
     wait_for(lambda: slurm.jobs("R"))
-    assert SlurmQueue().arrays("selfspec-stuck")["selfspec-stuck"].alive == [0]
+    assert SlurmQueue().arrays("selfspec-stuck")["selfspec-stuck"].active_tasks == [0]
     slurm("scancel", job)
     wait_for(lambda: slurm.jobs("CG"))
     assert not SlurmQueue().arrays("selfspec-stuck")

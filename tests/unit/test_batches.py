@@ -18,7 +18,7 @@ from selfspec.engines.protocol import Completion, PromptBatch, Sampling
 from selfspec.engines.transformers import TransformersEngine
 from selfspec.evaluation.few_shot import EvaluationBatch, answer_batch
 from selfspec.tuning.batches import encode_rows, plan_steps
-from toys import bracketed, experiment, prompts, toy, tuning_config
+from toys import prompts, toy, toy_experiment, tuning_config, with_bos_and_eos
 
 LENGTHS = st.lists(
     st.tuples(st.integers(1, 300), st.integers(1, 50)).map(lambda pair: (pair[0] + pair[1], pair[1])),
@@ -71,8 +71,8 @@ def order(epoch: int, seed: int) -> list[int]:
 
 def test_each_epoch_and_each_seed_shuffles_differently() -> None:
     orders = [order(epoch, seed) for epoch in range(3) for seed in range(3)]
-    assert all(sorted(found) == list(range(50)) != found for found in orders)
-    assert len({tuple(found) for found in orders}) == 9
+    assert all(sorted(order) == list(range(50)) != order for order in orders)
+    assert len({tuple(order) for order in orders}) == 9
 
 
 @pytest.mark.parametrize(("rows", "size"), [(1, 8), (64, 8), (500, 8), (501, 32), (5000, 32)])
@@ -101,9 +101,9 @@ class OneToken:
 def test_an_encoded_example_is_the_evaluation_prompt_the_response_and_the_end_token(
     tmp_path: Path, domain_name: str, special: bool
 ) -> None:
-    domain = experiment(tmp_path, f"domain={domain_name}").domain
+    domain = toy_experiment(tmp_path, f"domain={domain_name}").domain
     model, tokenizer = toy("llama-2-7b")
-    tokenizer = bracketed(tokenizer) if special else tokenizer
+    tokenizer = with_bos_and_eos(tokenizer) if special else tokenizer
     read: list[int] = []  # token ids that the model reads for one question
     model.register_forward_pre_hook(
         lambda _, arguments, named: read.extend(named["input_ids"][0].tolist()), with_kwargs=True
@@ -111,15 +111,15 @@ def test_an_encoded_example_is_the_evaluation_prompt_the_response_and_the_end_to
     rows = read_seeds(Path(domain.seeds), domain.tasks)
     rows.append(Seed("without input", rows[0].task_type, "Name a protein.", "", "p53"))
     assert any(row.options for row in rows) and any(row.input for row in rows)
-    for row, found in zip(rows, encode_rows(rows, domain.role, tokenizer, prompts()), strict=True):
-        assert found.response[-1] == tokenizer.eos_token_id
-        assert list(found.response[:-1]) == tokenizer(row.output, add_special_tokens=False).input_ids
+    for row, encoded in zip(rows, encode_rows(rows, domain.role, tokenizer, prompts()), strict=True):
+        assert encoded.response[-1] == tokenizer.eos_token_id
+        assert list(encoded.response[:-1]) == tokenizer(row.output, add_special_tokens=False).input_ids
         read.clear()
         question = Question(
             row.id, row.task_type, "text", row.instruction, row.input, (row.output,), options=row.options
         )
         sheet = EvaluationBatch(row.task_type, 0, 0, (), (question,))
         answer_batch(OneToken(TransformersEngine(model, tokenizer)), sheet, domain.role, 4096, prompts())
-        assert list(found.prompt) == read
+        assert list(encoded.prompt) == read
         assert (read[0] == tokenizer.bos_token_id) == special
-        assert len(found) == len(read) + len(found.response)
+        assert len(encoded) == len(read) + len(encoded.response)

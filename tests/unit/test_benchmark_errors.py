@@ -79,7 +79,9 @@ def test_a_rare_bad_row_is_left_out_and_noted(tmp_path: Path) -> None:
         ({"test.jsonl": ""}, "The split 'test' of the set fpb has no rows"),
     ],
 )
-def test_a_local_copy_that_can_not_be_read_is_one_sentence(tmp_path: Path, files: dict[str, str], message: str) -> None:
+def test_an_unreadable_local_copy_is_reported_in_one_sentence(
+    tmp_path: Path, files: dict[str, str], message: str
+) -> None:
     (tmp_path / "set").mkdir()
     for name, text in files.items():
         (tmp_path / "set" / name).write_text(text)

@@ -23,7 +23,7 @@ from selfspec.config.validation import check_values
 from selfspec.errors import UserError
 from selfspec.generation.pools import RESPONSES, pool_keys
 from selfspec.pipeline.build import build_pipeline
-from toys import CONF, composed
+from toys import CONF, compose_config
 
 GROUPS: dict[str, list[str]] = {}
 for path in sorted(CONF.glob("*/**/*.yaml")):
@@ -39,7 +39,7 @@ def chosen(group: str, option: str) -> str:
 
 @pytest.mark.parametrize("choice", [f"{group}={option}" for group, options in GROUPS.items() for option in options])
 def test_every_option_composes_and_opens_with_what_it_is(choice: str) -> None:
-    assert composed(chosen(*choice.split("="))).seed == 0
+    assert compose_config(chosen(*choice.split("="))).seed == 0
     group, option = choice.split("=")
     lines = (CONF / group / f"{option}.yaml").read_text().splitlines()
     assert next(line for line in lines if not line.startswith("# @package")).startswith("# ")
@@ -53,9 +53,9 @@ def test_any_combination_composes_or_is_refused_with_what_to_choose(choices: dic
     is_fsdp, is_zero3 = choices["strategy"] == "fsdp", choices["strategy"].startswith("deepspeed_zero3")
     if (is_zero3 and is_nf4) or (is_fsdp and lora == "dora") or (lora == "pissa" and (is_fsdp or is_zero3 or is_nf4)):
         with pytest.raises(UserError, match="choose "):
-            composed(*overrides)
+            compose_config(*overrides)
     else:
-        config = composed(*overrides)
+        config = compose_config(*overrides)
         assert config.domain.name == choices["domain"] and config.model.name == choices["model"]
 
 
@@ -94,7 +94,7 @@ def test_help_shows_every_option_within_six_tenths_of_a_cpu_second() -> None:
 )
 def test_a_key_changes_with_what_changes_the_result_and_with_nothing_else(override: str, changed: set[str]) -> None:
     def keys(*overrides: str) -> dict[str, str]:
-        stages = build_pipeline(composed("model.toy=true", *overrides))
+        stages = build_pipeline(compose_config("model.toy=true", *overrides))
         stage_of = {
             "examples": stages.rounds[0][0],
             "adapter": stages.adapters["specialized"],
@@ -111,7 +111,7 @@ def test_a_key_changes_with_what_changes_the_result_and_with_nothing_else(overri
 
 def test_filters_and_sizes_share_the_pools_before_them() -> None:
     def pools(*overrides: str) -> dict[str, str]:
-        stage = build_pipeline(composed("model.toy=true", *overrides)).rounds[0][0]
+        stage = build_pipeline(compose_config("model.toy=true", *overrides)).rounds[0][0]
         return pool_keys(stage.values, stage.inputs)
 
     usual = pools()
@@ -142,13 +142,13 @@ def test_a_data_files_contents_are_in_the_key_and_its_path_is_not(tmp_path: Path
     other.write_bytes(data.replace(word, word.title(), 1))
     keys = []
     for chosen_file in ([], [f"domain.{name}={same}"], [f"domain.{name}={other}"]):
-        stages = build_pipeline(composed("model.toy=true", *chosen_file))
+        stages = build_pipeline(compose_config("model.toy=true", *chosen_file))
         keys.append((stages.rounds[0][0].key, stages.scores["base"].key))
     assert keys[0] == keys[1] and all(one != another for one, another in zip(keys[0], keys[2], strict=True))
 
 
 def test_runtime_fields_are_in_no_key() -> None:
-    values = key_values(composed())
+    values = key_values(compose_config())
     assert "max_attempts" not in values["generation"] and "instructions" in values["generation"]
     assert values["paths"] == {} and values["logger"] == {} and values["strategy"] == {}
 
@@ -170,7 +170,7 @@ def all_keys(config: Config) -> list[tuple[str, str]]:
 def test_a_new_field_with_a_default_leaves_every_key_unchanged() -> None:
     new_field = ("attention", str, field(default="eager"))
     extended = dataclasses.make_dataclass("ModelConfig", [new_field], bases=(ModelConfig,), frozen=True)
-    config = composed("model.toy=true")
+    config = compose_config("model.toy=true")
     changed = with_model_class(config, extended)
     assert key_values(changed.model) == key_values(config.model)
     assert all_keys(changed) == all_keys(config)
@@ -186,7 +186,7 @@ class ModelConfigWithOtherDefault(ModelConfig):
 
 
 def test_a_changed_default_with_its_first_value_as_key_default_leaves_every_key_unchanged() -> None:
-    config = composed("model.toy=true")
+    config = compose_config("model.toy=true")
     changed = with_model_class(config, ModelConfigWithOtherDefault)
     assert changed.model.prompt == "base" and all_keys(changed) == all_keys(config)
     chat = replace(config, model=replace(config.model, prompt="chat"))

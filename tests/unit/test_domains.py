@@ -84,12 +84,12 @@ def test_every_task_type_has_seeds_and_questions_and_a_known_kind(domain: Domain
 
 
 def test_every_task_type_and_closed_label_is_among_the_shown_seeds(domain: Domain) -> None:
-    shown, held_out = split_seeds(domain.seeds)
+    shown_seeds, held_out = split_seeds(domain.seeds)
     assert len(held_out) == max(8, len(domain.seeds) // 10)
-    assert {seed.task_type for seed in shown} == set(domain.tasks)
+    assert {seed.task_type for seed in shown_seeds} == set(domain.tasks)
     for name, task in domain.tasks.items():
         if task.kind == "label":
-            labels = {seed.output for seed in shown if seed.task_type == name}
+            labels = {seed.output for seed in shown_seeds if seed.task_type == name}
             assert labels == {seed.output for seed in domain.seeds if seed.task_type == name}, name
 
 

@@ -14,7 +14,7 @@ from selfspec.engines import transformers
 from selfspec.engines.protocol import Completion, PromptBatch, Sampling
 from selfspec.engines.transformers import TransformersEngine, sample_next_token
 from selfspec.tuning.batches import encode_rows
-from toys import NAMES, bracketed, prompts, sharpen, shuffle_adapter, toy
+from toys import MODEL_NAMES, prompts, scale_linear_weights, toy, with_bos_and_eos, with_random_adapter
 
 LONG = "You are an expert. " + "The trial compared two drugs in adults with asthma; the first lowered the risk. " * 4
 SHORT = "Answer. "
@@ -34,7 +34,7 @@ def prepared(name: str) -> tuple[Any, Any]:
     model, tokenizer = toy(name, **({"sliding_window": 16} if name.startswith("gemma") else {}))
     with torch.no_grad():  # which tokens a random model likes hangs on the toy's vocabulary; here none shall end a row
         model.get_output_embeddings().weight[tokenizer.eos_token_id].zero_()
-    return sharpen(model), tokenizer
+    return scale_linear_weights(model), tokenizer
 
 
 def prompt(tokenizer: Any, prefix: str, item: str) -> list[int]:
@@ -74,7 +74,7 @@ def check_against_plain_passes(model: Any, tokenizer: Any, prefix: str, completi
         assert completion.option_logprobs == pytest.approx(scores, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODEL_NAMES)
 def test_rows_and_options_equal_plain_forward_passes_of_each_prompt(name: str) -> None:
     model, tokenizer = prepared(name)
     engine = TransformersEngine(model, tokenizer)
@@ -90,7 +90,7 @@ def test_rows_and_options_equal_plain_forward_passes_of_each_prompt(name: str) -
 def test_rows_and_options_equal_plain_forward_passes_with_an_adapter(name: str) -> None:
     model, tokenizer = prepared(name)
     plain = TransformersEngine(model, tokenizer).complete(PromptBatch(LONG, ITEMS, Sampling(8), NEVER, options=OPTIONS))
-    model = shuffle_adapter(model).eval()
+    model = with_random_adapter(model).eval()
     completions = TransformersEngine(model, tokenizer).complete(
         PromptBatch(LONG, ITEMS, Sampling(8), NEVER, options=OPTIONS)
     )
@@ -101,7 +101,7 @@ def test_rows_and_options_equal_plain_forward_passes_with_an_adapter(name: str) 
 def test_the_begin_token_precedes_the_prefix_once() -> None:
     model, tokenizer = prepared("llama-2-7b")
     plain = TransformersEngine(model, tokenizer).complete(PromptBatch(LONG, ITEMS, Sampling(8), NEVER, options=OPTIONS))
-    engine = TransformersEngine(model, bracketed(tokenizer))
+    engine = TransformersEngine(model, with_bos_and_eos(tokenizer))
     assert prompt(tokenizer, "a", "b")[0] == tokenizer.bos_token_id
     assert engine.count("a") == 1
     completions = engine.complete(PromptBatch(LONG, ITEMS, Sampling(8), NEVER, options=OPTIONS))
@@ -290,12 +290,12 @@ def test_rounding_that_swaps_ranks_does_not_change_what_is_sampled() -> None:
     assert (one != other).float().mean() < 0.01  # ranks alone would change most of them
 
 
-def test_equally_likely_tokens_share_the_unit_interval_evenly() -> None:
+def test_equally_probable_tokens_share_the_unit_interval_evenly() -> None:
     chosen = sample_next_token(torch.zeros(4, 2), Sampling(1, 1.0, 1.0), torch.tensor([0.0, 0.25, 0.5, 0.75]))
     assert chosen[0] == chosen[1] != chosen[2] == chosen[3]
 
 
-def test_a_temperature_of_zero_takes_the_likeliest_token() -> None:
+def test_a_temperature_of_zero_takes_the_most_probable_token() -> None:
     logits = torch.tensor(np.random.default_rng(5).normal(size=(50, 13)))
     chosen = sample_next_token(
         logits, Sampling(1, 0.0, 0.1), torch.rand(50, generator=torch.Generator().manual_seed(0))
@@ -313,16 +313,16 @@ def test_a_chat_model_reads_its_rendered_template_in_generation_and_tuning() -> 
     model, tokenizer = prepared("llama-2-7b")
     tokenizer.chat_template = GEMMA_CHAT
     seed = Seed("s", "t", "Say yes or no.", "Is it so?", "yes")
-    said = prompts().prefix("an expert", ()) + prompts().task(seed)
+    text = prompts().prefix("an expert", ()) + prompts().task(seed)
     rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": said}], tokenize=False, add_generation_prompt=True
+        [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
     )
     (row,) = encode_rows([seed], "an expert", tokenizer, prompts())
     assert tokenizer.decode(row.prompt) == rendered  # its begin token once, though the tokenizer adds one as well
     engine = TransformersEngine(model, tokenizer)
     batch = PromptBatch(prompts().prefix("an expert", ()), (prompts().task(seed),), Sampling(6), NEVER)
     assert engine.complete(batch)[0].text == tokenizer.decode(generated(model, list(row.prompt), 6))
-    assert engine.count(said) == len(row.prompt)
+    assert engine.count(text) == len(row.prompt)
 
 
 def test_an_item_that_continues_the_response_is_in_the_models_turn() -> None:

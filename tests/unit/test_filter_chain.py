@@ -23,7 +23,7 @@ from selfspec.filters.judge import Calibration
 from selfspec.filters.protocol import Candidate
 from selfspec.filters.registry import FILTERS, build_filters, summarize_reason
 from selfspec.pipeline.build import build_pipeline
-from toys import composed, experiment
+from toys import compose_config, toy_experiment
 
 SEEDS = [Seed("s1", "summarization", "Shorten it.", "Rates rose twice in the spring.", "Rates rose.")]
 
@@ -131,7 +131,7 @@ def test_a_passage_is_left_out_if_any_filter_objects() -> None:
 
 
 def context(folder: Path, *overrides: str, calibrate: Callable[[], Calibration] | None = None) -> FilterContext:
-    config = experiment(folder, *overrides)
+    config = toy_experiment(folder, *overrides)
     calibration = calibrate or (lambda: Calibration(0.5, 0.0, False, 0))
     return FilterContext(SEEDS, SEEDS, [("q1", "A question.")], config.domain, config.generation, calibration)
 
@@ -244,14 +244,14 @@ def test_custom_filters_run_after_the_built_in_ones_in_the_given_order(module: P
 
 def test_a_custom_filter_gets_its_arguments_and_the_constants_that_it_needs(module: Path, tmp_path: Path) -> None:
     constants = context(tmp_path)
-    built: Any = build_custom_filters([spec("LikeASeed", share=0.7)], constants, taken=FILTERS)
+    built: Any = build_custom_filters([spec("LikeASeed", share=0.7)], constants, used_names=FILTERS)
     seeds, domain, share = built["like_seed"].given
     assert seeds is constants.seeds and domain is constants.domain and share == 0.7
 
 
 def test_filters_with_the_same_name_get_numbers(module: Path, tmp_path: Path) -> None:
     specs = [spec("TooLong", words=40), spec("TooLong", words=4), spec("Novelty"), spec("TooLong", words=1)]
-    built: Any = build_custom_filters(specs, context(tmp_path), taken=FILTERS)
+    built: Any = build_custom_filters(specs, context(tmp_path), used_names=FILTERS)
     assert list(built) == ["too_long", "too_long_2", "novelty_2", "too_long_3"]
     assert [built[name].words for name in ("too_long", "too_long_2", "too_long_3")] == [40, 4, 1]
 
@@ -289,12 +289,12 @@ def test_a_wrong_filter_is_refused_in_one_sentence(module: Path, wrong: dict[str
 
 def test_a_filter_whose_constructor_fails_is_refused_in_one_sentence(module: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"extra\[0\]: own_filters.Fails can't be created \(no dictionary\)"):
-        build_custom_filters([spec("Fails")], context(tmp_path), taken=FILTERS)
+        build_custom_filters([spec("Fails")], context(tmp_path), used_names=FILTERS)
 
 
 def test_arguments_and_source_of_a_custom_filter_are_in_the_key_of_the_examples(module: Path) -> None:
     def key(*overrides: str) -> str:
-        return build_pipeline(composed("model.toy=true", *overrides)).rounds[0][0].key
+        return build_pipeline(compose_config("model.toy=true", *overrides)).rounds[0][0].key
 
     one, other = (f"generation.filters.extra=[{{_target_: own_filters.TooLong, words: {n}}}]" for n in (40, 41))
     before = key(one)
@@ -305,7 +305,7 @@ def test_arguments_and_source_of_a_custom_filter_are_in_the_key_of_the_examples(
     assert key(one) == before
 
 
-def test_no_custom_filter_leaves_the_key_as_it_was_before_the_option_existed() -> None:
-    without, empty = composed("model.toy=true"), composed("model.toy=true", "generation.filters.extra=[]")
+def test_no_custom_filter_leaves_the_key_unchanged() -> None:
+    without, empty = compose_config("model.toy=true"), compose_config("model.toy=true", "generation.filters.extra=[]")
     assert "extra" not in key_values(without)["generation"]["filters"]
     assert build_pipeline(without).rounds[0][0].key == build_pipeline(empty).rounds[0][0].key

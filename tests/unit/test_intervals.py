@@ -228,7 +228,7 @@ def test_intervals_of_macro_f1_and_its_differences_cover_the_truth(count: int) -
     assert all(0.93 <= share <= 0.97 for share in coverage([*truths, truths[1] - truths[0]], intervals))
 
 
-def test_an_own_metric_is_the_mean_of_its_values_and_undefined_replies_are_left_out() -> None:
+def test_a_custom_metric_is_the_mean_of_its_values_and_undefined_replies_are_left_out() -> None:
     questions = [Question(f"n{n}", "figure", "number", "How many?", "x", (str(n),)) for n in range(6)]
     questions += [Question(f"t{n}", "text", "text", "Tell.", "x", ("a",)) for n in range(6)]
     rows = [{**answer_row(question, 0, question.id), "task_type": question.task_type} for question in questions]
@@ -260,7 +260,7 @@ def test_models_are_compared_on_the_tasks_where_both_have_a_value() -> None:
 
 
 @pytest.mark.parametrize("result", [1.5, -0.1, float("nan"), "much"])
-def test_an_own_metric_outside_zero_to_one_is_refused(result: Any) -> None:
+def test_a_custom_metric_outside_zero_to_one_is_refused(result: Any) -> None:
     question = Question("q7", "task", "text", "Tell.", "x", ("a",))
     own = {"odd": ReportedMetric("odd", _mean_of_replies("odd", lambda _, reply: result))}
     rows = [{**answer_row(question, 0, "a"), "task_type": "task"}]
@@ -268,7 +268,7 @@ def test_an_own_metric_outside_zero_to_one_is_refused(result: Any) -> None:
         compute_results({"base": rows}, [question], 10, own_metrics=own)
 
 
-def test_names_of_own_metrics_are_unique() -> None:
+def test_names_of_custom_metrics_are_unique() -> None:
     spec = {"_target_": f"{__name__}.named", "name": "mine"}
     assert list(build_own_metrics([spec, {**spec, "name": "yours"}])) == ["mine", "yours"]
     for name in ("token_f1", "macro F1", "F1 of yes", "macro F1 by topic"):

@@ -26,7 +26,7 @@ from selfspec.models.transformers_internals import (
     torch_linear_in_falcon,
 )
 from selfspec.tuning.lightning_internals import LIGHTNING_VERSIONS, set_logged_step
-from toys import NAMES, toy
+from toys import MODEL_NAMES, toy
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_transformers_sets_each_weight_by_the_function_that_is_wrapped() -> None
     assert "caching_allocator_warmup(" in inspect.getsource(PreTrainedModel)  # by its name in the module
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODEL_NAMES)
 def test_each_decoder_layer_is_passed_on_once_with_all_of_its_weights(tmp_path: Path, name: str) -> None:
     model, _ = toy(name)
     model.save_pretrained(tmp_path)
@@ -62,7 +62,7 @@ def test_each_decoder_layer_is_passed_on_once_with_all_of_its_weights(tmp_path: 
     assert {id(layer) for layer in passed} == {id(layer) for layer in layers}
 
 
-def test_a_parameter_that_is_marked_initialized_is_not_drawn_anew() -> None:
+def test_a_parameter_that_is_marked_initialized_is_not_initialized_again() -> None:
     model, _ = toy("llama-2-7b")
     layer = model.model.layers[0].mlp.up_proj
     before = layer.weight.clone()
@@ -72,9 +72,9 @@ def test_a_parameter_that_is_marked_initialized_is_not_drawn_anew() -> None:
 
 
 def test_models_say_which_attention_they_use_and_whether_it_can_be_replaced() -> None:
-    accepted = {name: accepts_registered_attention(toy(name)[0]) for name in NAMES}
+    accepted = {name: accepts_registered_attention(toy(name)[0]) for name in MODEL_NAMES}
     assert {name for name, accepts in accepted.items() if not accepts} == {
-        name for name in NAMES if name.startswith(("falcon", "mpt"))
+        name for name in MODEL_NAMES if name.startswith(("falcon", "mpt"))
     }
     model, _ = toy("llama-2-7b")
     model.set_attn_implementation("eager")

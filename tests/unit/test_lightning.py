@@ -17,7 +17,7 @@ from selfspec.pipeline.build import build_pipeline
 from selfspec.tuning.logged_run import flat_config
 from selfspec.tuning.loss import response_loss_sum
 from selfspec.tuning.objectives import Imitation, build_objective
-from toys import composed, experiment
+from toys import compose_config, toy_experiment
 from tuning_runs import StopAfter, check_same, curve, parameters, tune
 
 QUICK = ("model=llama-2-7b", "domain.seed_count=22", "tuning.epochs=1", "tuning.learning_rate=1e-3", "lora.r=4")
@@ -50,16 +50,16 @@ class RecordSteps(Callback):  # type: ignore[misc]
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory: Any) -> Path:
     """The adapter without any further setting."""
-    return tune(experiment(tmp_path_factory.mktemp("usual"), *QUICK))
+    return tune(toy_experiment(tmp_path_factory.mktemp("usual"), *QUICK))
 
 
-def test_an_objective_of_ones_own_gives_the_loss_and_its_denominator(tmp_path: Path, usual: Path) -> None:
+def test_a_custom_objective_gives_the_loss_and_its_denominator(tmp_path: Path, usual: Path) -> None:
     own = ("+objective._target_=test_lightning.Scaled", "+objective.factor=3.0")
-    found = curve(tune(experiment(tmp_path, *QUICK, *own)))
-    assert found[0]["held_out_loss_before"] == curve(usual)[0]["held_out_loss_before"]  # the same measure for all
-    ratio = found[0]["loss"] / curve(usual)[0]["loss"]
+    actual = curve(tune(toy_experiment(tmp_path, *QUICK, *own)))
+    assert actual[0]["held_out_loss_before"] == curve(usual)[0]["held_out_loss_before"]  # the same measure for all
+    ratio = actual[0]["loss"] / curve(usual)[0]["loss"]
     assert 0 < ratio < 0.9  # three times the sum, over the tokens of prompts and responses
-    keys = [build_pipeline(composed(*overrides)).adapters["specialized"].key for overrides in ((), own)]
+    keys = [build_pipeline(compose_config(*overrides)).adapters["specialized"].key for overrides in ((), own)]
     assert keys[0] != keys[1]
 
 
@@ -97,27 +97,27 @@ def test_an_objective_that_does_not_exist_is_refused(spec: Mapping[str, Any], me
 )
 def test_settings_that_cannot_work_are_refused_before_any_work(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        composed(override)
+        compose_config(override)
 
 
-def test_an_option_that_lightning_refuses_is_one_sentence(tmp_path: Path) -> None:
+def test_an_option_that_lightning_refuses_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Lightning refuses the settings of trainer or callbacks.*profiler"):
-        tune(experiment(tmp_path, *QUICK, "trainer.profiler=fastest"))
+        tune(toy_experiment(tmp_path, *QUICK, "trainer.profiler=fastest"))
 
 
 def test_options_of_the_trainer_are_passed_on_and_are_in_the_adapters_key(tmp_path: Path, usual: Path) -> None:
-    precise = tune(experiment(tmp_path, *QUICK, "trainer.detect_anomaly=true", "trainer.deterministic=true"))
+    precise = tune(toy_experiment(tmp_path, *QUICK, "trainer.detect_anomaly=true", "trainer.deterministic=true"))
     check_same(precise, usual, 1e-6)
     assert precise.name != usual.name
-    rounded = tune(experiment(tmp_path, *QUICK, "trainer.precision=bf16-mixed"))
+    rounded = tune(toy_experiment(tmp_path, *QUICK, "trainer.precision=bf16-mixed"))
     differences = [(parameters(rounded)[name] - tensor).abs().max() for name, tensor in parameters(usual).items()]
     assert 0 < max(differences) < 0.01
 
 
-def test_callbacks_of_lightning_and_of_ones_own_run_and_resume_at_the_next_step(tmp_path: Path, usual: Path) -> None:
+def test_lightning_and_custom_callbacks_run_and_resume_at_the_next_step(tmp_path: Path, usual: Path) -> None:
     record = tmp_path / "steps.txt"
     own = f"callbacks.mine={{_target_: test_lightning.RecordSteps, path: {record}}}"
-    config = experiment(tmp_path, *QUICK, "logger=csv", "callbacks=[lr_monitor,device_stats]", own)
+    config = toy_experiment(tmp_path, *QUICK, "logger=csv", "callbacks=[lr_monitor,device_stats]", own)
     with pytest.raises(Interrupted):
         tune(config, StopAfter(1))
     adapter = tune(config)
@@ -134,11 +134,11 @@ def test_callbacks_of_lightning_and_of_ones_own_run_and_resume_at_the_next_step(
 
 def test_a_callback_that_needs_a_logger_is_refused_without_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Lightning refuses the settings of trainer or callbacks.*no logger"):
-        tune(experiment(tmp_path, *QUICK, "callbacks=lr_monitor"))
+        tune(toy_experiment(tmp_path, *QUICK, "callbacks=lr_monitor"))
 
 
 def test_every_logger_gets_the_flat_config_as_hyperparameters(tmp_path: Path) -> None:
-    config = experiment(tmp_path, *QUICK, "logger=csv", "lora.target_modules=[q_proj,v_proj]")
+    config = toy_experiment(tmp_path, *QUICK, "logger=csv", "lora.target_modules=[q_proj,v_proj]")
     tune(config)
     (logged,) = Path(config.paths.output).glob("csv/*/hparams.yaml")
     values = yaml.safe_load(logged.read_text())

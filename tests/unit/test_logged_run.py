@@ -19,7 +19,7 @@ from selfspec.reporting.logged_result import tune_links
 from selfspec.tuning import loggers
 from selfspec.tuning.logged_run import LoggedRun, flat_config, join_name, run_tags, tune_run
 from selfspec.tuning.loggers import check_logger, open_logger
-from toys import experiment
+from toys import toy_experiment
 
 RUN = LoggedRun("0f", "a name", "tune", "adapter", {"lora.r": 8})
 
@@ -38,7 +38,7 @@ def test_overrides_that_all_jobs_have_are_not_in_a_name() -> None:
 
 
 def test_a_curve_is_named_by_the_overrides_that_its_adapter_depends_on(tmp_path: Path) -> None:
-    config = experiment(tmp_path)
+    config = toy_experiment(tmp_path)
     overrides = ("lora.r=8", "data_size=4", "evaluation.limit=2", "+variant=judge")
     config = replace(config, logger=LoggerConfig("wandb", run_name="night", job_overrides=overrides))
     names = {stage.label: tune_run(config, stage).name for stage in build_pipeline(config).adapters.values()}
@@ -50,7 +50,7 @@ def test_a_curve_is_named_by_the_overrides_that_its_adapter_depends_on(tmp_path:
 
 @pytest.mark.parametrize("mode", ["offline", "online"])
 def test_a_result_links_to_its_curves(tmp_path: Path, mode: str) -> None:
-    config = experiment(tmp_path, "baselines.seeds_only=false")
+    config = toy_experiment(tmp_path, "baselines.seeds_only=false")
     config = replace(config, logger=LoggerConfig("wandb", mode=mode, entity="team"))
     pipeline = build_pipeline(config)
     run = SimpleNamespace(entity="team" if mode == "online" else "", project_url="https://wandb.ai/team/selfspec")
@@ -63,7 +63,7 @@ def test_a_result_links_to_its_curves(tmp_path: Path, mode: str) -> None:
 
 
 def test_paths_and_secrets_are_not_in_the_configuration(tmp_path: Path) -> None:
-    config = experiment(tmp_path, "model.toy=true")
+    config = toy_experiment(tmp_path, "model.toy=true")
     architecture = {"hf_token": "x", "api_key": "x", "vocab_size": 3, "at": "see ~/notes/a.txt", "url": "https://a/b"}
     config = replace(config, model=replace(config.model, path=str(tmp_path), architecture=architecture))
     flat = flat_config(config)
@@ -76,7 +76,7 @@ def test_paths_and_secrets_are_not_in_the_configuration(tmp_path: Path) -> None:
 
 
 def test_long_names_and_tags_of_choices_are_shortened(tmp_path: Path) -> None:
-    config = experiment(tmp_path)
+    config = toy_experiment(tmp_path)
     config = replace(config, domain=replace(config.domain, name="d" * 80))
     tags = run_tags(replace(config, logger=LoggerConfig("wandb", tags=("own", "own"))))
     assert len(tags[0]) == 64 and tags[0].endswith("…") and tags.count("own") == 1
@@ -121,7 +121,7 @@ class FailingLogger(CSVLogger):  # type: ignore[misc]
 
 @pytest.mark.parametrize("target", ["test_logged_run.FailingLogger", "nowhere.Logger"])
 def test_a_logger_that_fails_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture, target: str) -> None:
-    config = replace(experiment(tmp_path), logger=LoggerConfig(_target_=target))
+    config = replace(toy_experiment(tmp_path), logger=LoggerConfig(_target_=target))
     with open_logger(config, RUN) as logger:
         if logger:
             logger.log_metrics({"loss": 1.0}, 0)
@@ -133,7 +133,7 @@ def test_a_logger_that_fails_stops_nothing(tmp_path: Path, caplog: pytest.LogCap
 def test_a_resumed_curve_replaces_the_earlier_one_in_tensorboard(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    config = replace(experiment(tmp_path), logger=LoggerConfig("tensorboard"))
+    config = replace(toy_experiment(tmp_path), logger=LoggerConfig("tensorboard"))
     for loss, steps in ((9.0, 3), (1.0, 5)):  # a process that was killed, and the next one
         with open_logger(config, RUN) as logger:
             for step in range(steps):
@@ -146,6 +146,6 @@ def test_a_resumed_curve_replaces_the_earlier_one_in_tensorboard(tmp_path: Path)
 
 def test_the_environment_is_restored(tmp_path: Path) -> None:
     before = dict(os.environ)
-    with open_logger(replace(experiment(tmp_path), logger=LoggerConfig("csv")), RUN):
+    with open_logger(replace(toy_experiment(tmp_path), logger=LoggerConfig("csv")), RUN):
         os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///elsewhere.db"
     assert dict(os.environ) == before

@@ -20,7 +20,7 @@ from selfspec.pipeline.build import build_pipeline
 from selfspec.runtime.progress import Progress
 from selfspec.tuning.lora import add_adapter, initial_weights, save_adapter
 from selfspec.tuning.lora_settings import check_lora_extra
-from toys import composed, experiment, model_config, toy
+from toys import compose_config, model_config, toy, toy_experiment
 from tuning_runs import StopAfter, check_same, curve, parameters, tune
 
 QUICK = ("model=llama-2-7b", "domain.seed_count=22", "tuning.epochs=1", "tuning.learning_rate=1e-3", "lora.r=4")
@@ -45,11 +45,11 @@ RANK4 = LoraConfig(4, 8, 0.0, ("all-linear",))
 )
 def test_a_keyword_that_cannot_work_is_refused_before_any_work(overrides: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        composed(*overrides)
+        compose_config(*overrides)
 
 
 def test_peft_is_not_imported_to_check_a_config_without_further_keywords() -> None:
-    code = "import sys; from toys import composed; composed(); print('peft' in sys.modules, 'torch' in sys.modules)"
+    code = "import sys, toys; toys.compose_config(); print('peft' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:0] = ['tests', 'src']; {code}"],
         cwd=PROJECT, capture_output=True, text=True, check=True,
@@ -59,7 +59,7 @@ def test_peft_is_not_imported_to_check_a_config_without_further_keywords() -> No
 
 def test_further_keywords_change_the_adapters_key_and_none_leaves_it() -> None:
     def key(*overrides: str) -> str:
-        return build_pipeline(composed("model.toy=true", *overrides)).adapters["specialized"].key
+        return build_pipeline(compose_config("model.toy=true", *overrides)).adapters["specialized"].key
 
     assert key() == key("lora.extra={}") != key("lora.extra={init_lora_weights: gaussian}")
     assert key("lora.extra={init_lora_weights: gaussian}") != key("lora.extra={init_lora_weights: pissa}")
@@ -96,9 +96,9 @@ def test_an_initialization_that_changes_the_base_is_saved_as_a_plain_lora_for_th
 
 
 @pytest.mark.parametrize("name", ["pissa", "olora", "gaussian", "orthogonal"])
-def test_each_initialization_learns_resumes_and_leaves_the_base_as_it_was(tmp_path: Path, name: str) -> None:
+def test_each_initialization_learns_resumes_and_leaves_the_base_unchanged(tmp_path: Path, name: str) -> None:
     overrides = (*QUICK, f"lora.extra={{init_lora_weights: {name}}}")
-    config = experiment(tmp_path / "whole", *overrides)
+    config = toy_experiment(tmp_path / "whole", *overrides)
     base, _ = load_base(config.model, config.paths, Progress())
     before = {key: value.clone() for key, value in base.state_dict().items()}
     adapter = tune(config)
@@ -110,7 +110,7 @@ def test_each_initialization_learns_resumes_and_leaves_the_base_as_it_was(tmp_pa
         assert (changed - loaded(torch.arange(3, 30)[None]).logits).abs().max() > 1e-3
     assert curve(adapter)[-1]["held_out_loss"] < curve(adapter)[0]["held_out_loss_before"]
     assert next(iter(parameters(adapter).values())).shape[0] == (8 if name in ("pissa", "olora") else 4)
-    stopped = experiment(tmp_path / "stopped", *overrides)
+    stopped = toy_experiment(tmp_path / "stopped", *overrides)
     with pytest.raises(Interrupted):
         tune(stopped, StopAfter(1))
     check_same(tune(stopped), adapter, 1e-6)

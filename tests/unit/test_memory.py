@@ -36,7 +36,7 @@ from selfspec.planning.memory import TEMPORARY_WEIGHTS
 from selfspec.planning.stage_memory import STAGE_KINDS, Device, memory_by_part
 from selfspec.stages.registry import RESOURCE_KIND, STAGES
 from selfspec.tuning.strategies.limits import check_strategy_choice
-from toys import composed
+from toys import compose_config
 
 README = (PROJECT / "README.md").read_text()
 FALCON = ["domain=finance", "model=falcon-40b", "strategy=fsdp", "quantization=nf4"]
@@ -94,8 +94,8 @@ def test_plan_of_falcon_40b_needs_no_weights_no_network_and_at_most_five_cpu_sec
 @pytest.mark.parametrize("is_gpu", [False, True])
 def test_too_large_model_is_refused_with_suggestions(monkeypatch: Any, is_gpu: bool) -> None:
     set_memory(monkeypatch, 24e9, is_gpu)
-    check_devices(composed("model=gemma-3-270m"))
-    config = composed("model=llama-2-13b")
+    check_devices(compose_config("model=gemma-3-270m"))
+    config = compose_config("model=llama-2-13b")
     with pytest.raises(UserError) as caught:
         check_devices(config)
     message = str(caught.value)
@@ -103,7 +103,7 @@ def test_too_large_model_is_refused_with_suggestions(monkeypatch: Any, is_gpu: b
     assert "llama-2-13b needs about" in message and "quantization=nf4" in message and "plan.force=true" in message
     assert ("its largest GPU has 24 GB" if is_gpu else "it has 24 GB of memory and no GPU") in message
     check_devices(replace(config, force=True))
-    check_devices(composed("model=llama-2-13b", "model.toy=true"))
+    check_devices(compose_config("model=llama-2-13b", "model.toy=true"))
 
 
 @pytest.mark.parametrize(
@@ -125,16 +125,16 @@ def test_too_large_model_is_refused_with_suggestions(monkeypatch: Any, is_gpu: b
 def test_suggested_overrides_are_sufficient_and_none_is_superfluous(
     overrides: list[str], kinds: tuple[str, ...], device: Device, suggestion: str
 ) -> None:
-    config = composed(*overrides)
+    config = compose_config(*overrides)
     assert not fits_device(config, kinds, device)
     changes = suggest_changes(config, kinds, device)
     assert suggestion in " ".join(changes) and bool(suggestion) == bool(changes)
     suggested = [text for text in changes if " on " not in text]
     if changes and len(suggested) == len(changes):
-        assert fits_device(composed(*overrides, *suggested), kinds, device)
+        assert fits_device(compose_config(*overrides, *suggested), kinds, device)
         for left_out in suggested:
             fewer = [text for text in suggested if text != left_out]
-            assert not fits_device(composed(*overrides, *fewer), kinds, device)
+            assert not fits_device(compose_config(*overrides, *fewer), kinds, device)
 
 
 @pytest.mark.parametrize(
@@ -147,18 +147,18 @@ def test_suggested_overrides_are_sufficient_and_none_is_superfluous(
     ],
 )
 def test_suggested_overrides_pass_the_validation(overrides: list[str], memory_bytes: float, suggestion: str) -> None:
-    config = composed("model=llama-3.1-70b", *overrides)
+    config = compose_config("model=llama-3.1-70b", *overrides)
     changes = suggest_changes(config, ("adapter",), replace(GPU, memory_bytes=memory_bytes), 4)
     assert suggestion in " ".join(changes) and bool(suggestion) == bool(changes)
     suggested = [text.split()[0] for text in changes]  # `strategy=fsdp` of `strategy=fsdp on 8 devices`
-    better = composed("model=llama-3.1-70b", *overrides, *suggested)
+    better = compose_config("model=llama-3.1-70b", *overrides, *suggested)
     if suggestion:
         check_strategy_choice(better.strategy, better.model, better.lora, 4)
 
 
 def test_plan_says_that_a_run_would_be_refused(monkeypatch: Any) -> None:
     """With one stage at a time, and with two that share this machine's memory."""
-    config = composed("model=gemma-3-270m")
+    config = compose_config("model=gemma-3-270m")
     set_memory(monkeypatch, 1e12)
     set_memory(monkeypatch, 1.5 * max(estimate(config, kind, this_machine()) for kind in STAGE_KINDS))
     for num_stages, refused in ((1, False), (2, True)):
@@ -172,15 +172,15 @@ def test_plan_says_that_a_run_would_be_refused(monkeypatch: Any) -> None:
 
 
 def test_sharding_divides_the_base_among_devices() -> None:
-    config = composed("model=llama-3.1-70b", "strategy=fsdp")
+    config = compose_config("model=llama-3.1-70b", "strategy=fsdp")
     one, two, eight = (memory_by_part(config, "adapter", GPU, count) for count in (1, 2, 8))
     assert one["weights"] == pytest.approx(141.1e9, rel=0.01)
     assert eight["weights"] == pytest.approx(one["weights"] / 8)
     assert two[TEMPORARY_WEIGHTS] == eight[TEMPORARY_WEIGHTS] > 0
-    assert estimate(composed("model=llama-3.1-70b", "strategy=ddp"), "adapter", GPU, 8) == estimate(
+    assert estimate(compose_config("model=llama-3.1-70b", "strategy=ddp"), "adapter", GPU, 8) == estimate(
         config, "adapter", GPU, 1
     )
-    quantized = composed("model=llama-3.1-70b", "strategy=fsdp", "quantization=nf4")
+    quantized = compose_config("model=llama-3.1-70b", "strategy=fsdp", "quantization=nf4")
     whole, shard = (memory_by_part(quantized, "adapter", GPU, count)["weights"] for count in (1, 8))
     assert whole / 8 < shard < 1.25 * whole / 8  # the scales of NF4 are not sharded
     checkpointed = replace(quantized, tuning=replace(quantized.tuning, activation_checkpointing=True))
@@ -188,7 +188,7 @@ def test_sharding_divides_the_base_among_devices() -> None:
 
 
 def test_larger_settings_need_more_memory() -> None:
-    default = composed("model=llama-2-7b")
+    default = compose_config("model=llama-2-7b")
     for kind, *overrides in (
         ("adapter", "lora=r64"),
         ("adapter", "tuning.micro_batch_tokens=4096"),
@@ -201,20 +201,20 @@ def test_larger_settings_need_more_memory() -> None:
         ("scores", "evaluation.shots=[9]"),
         ("scores", "model.dtype=float32"),
     ):
-        assert estimate(composed("model=llama-2-7b", *overrides), kind) > estimate(default, kind), overrides
-    assert estimate(composed("model=llama-2-7b", "tuning.activation_checkpointing=true"), "adapter") < estimate(
+        assert estimate(compose_config("model=llama-2-7b", *overrides), kind) > estimate(default, kind), overrides
+    assert estimate(compose_config("model=llama-2-7b", "tuning.activation_checkpointing=true"), "adapter") < estimate(
         default, "adapter"
     )
 
 
 def test_unknown_architecture_is_estimated_by_its_number_of_parameters() -> None:
-    config = composed("model=llama-2-7b", "model.architecture.model_type=mamba")
+    config = compose_config("model=llama-2-7b", "model.architecture.model_type=mamba")
     parts = memory_by_part(config, "adapter", GPU)
     assert sum(parts.values()) == pytest.approx(1.25 * 2 * config.model.parameters)
 
 
 def test_lengths_are_measured_again_when_the_seeds_change(tmp_path: Path) -> None:
-    domain, prompts = composed().domain, composed().prompts
+    domain, prompts = compose_config().domain, compose_config().prompts
     lines = Path(domain.seeds).read_text().splitlines()
     path = tmp_path / "seeds.jsonl"
     path.write_text("\n".join(lines))

@@ -32,7 +32,7 @@ from selfspec.models.weights import check_weights, locate_weights, weights_ident
 from selfspec.prompts.chat import chat_template_of
 from selfspec.runtime.progress import Progress
 from selfspec.tuning.strategies.fsdp import load_sharded_base
-from toys import NAMES, model_config, toy, without_layer_numbers
+from toys import MODEL_NAMES, model_config, toy, without_layer_numbers
 
 
 @lru_cache
@@ -51,16 +51,16 @@ def is_one_sentence(error: BaseException) -> bool:
 def test_conf_has_the_models_of_the_paper_and_recent_ones() -> None:
     paper = {"llama-2-7b", "llama-2-13b", "mpt-7b", "mpt-30b", "falcon-7b", "falcon-40b"}
     recent = {"llama-3.1-8b", "llama-3.1-70b", "qwen3-8b", "qwen3-32b", "mistral-7b-v0.3", "gemma-3-27b", "olmo-2-13b"}
-    assert set(NAMES) == paper | recent | {"gemma-3-270m", "smollm2-135m"}
+    assert set(MODEL_NAMES) == paper | recent | {"gemma-3-270m", "smollm2-135m"}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODEL_NAMES)
 def test_architecture_has_the_published_number_of_parameters(name: str) -> None:
     num_parameters = sum(parameter.numel() for parameter in full_model(name).parameters())  # without duplicates
     assert num_parameters == pytest.approx(model_config(name).parameters, rel=0.01)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODEL_NAMES)
 def test_toy_has_the_modules_and_parameters_of_the_full_model(name: str) -> None:
     small, large = toy(name)[0], full_model(name)
     assert type(small) is type(large)
@@ -72,7 +72,7 @@ def test_toy_has_the_modules_and_parameters_of_the_full_model(name: str) -> None
     assert sum(parameter.numel() for parameter in small.parameters()) < 1e6
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODEL_NAMES)
 def test_toy_weights_are_the_same_at_every_call(name: str) -> None:
     torch.manual_seed(7)
     first = toy(name)[0].state_dict()
@@ -82,7 +82,7 @@ def test_toy_weights_are_the_same_at_every_call(name: str) -> None:
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODEL_NAMES)
 def test_all_linear_adapts_every_linear_layer_but_the_output_head(name: str) -> None:
     model, _ = toy(name)
     head = model.get_output_embeddings()
@@ -110,7 +110,7 @@ def test_rotary_frequencies_stay_in_float32_when_the_weights_are_bfloat16(tmp_pa
             assert buffer.dtype == torch.float32 and torch.equal(buffer, model.get_buffer(path))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODEL_NAMES)
 def test_nf4_quantizes_every_linear_layer_but_the_output_head(tmp_path: Path, name: str) -> None:
     paths: Any = SimpleNamespace(cache=tmp_path)
     model, _ = load_base(model_config(name, quantization="nf4"), paths, Progress())
@@ -180,7 +180,7 @@ def assert_same_network(actual: Any, expected: Any) -> None:
 
 
 @pytest.mark.usefixtures("process_group")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODEL_NAMES)
 def test_nf4_base_quantized_in_shards_equals_the_one_quantized_whole(name: str) -> None:
     config = model_config(name, quantization="nf4", dtype="bfloat16")
     with model_files(config, None) as folder:

@@ -18,9 +18,9 @@ from selfspec.tuning.batches import EncodedExample
 from selfspec.tuning.loss import response_logits, response_loss_sum
 from selfspec.tuning.packing import SegmentMask, mpt_segment_mask, segmented_attention
 from selfspec.tuning.segment_attention import flex_segment_attention, sdpa_segment_attention
-from toys import NAMES, naive_loss, sharpen, shuffle_adapter, toy
+from toys import MODEL_NAMES, naive_loss, scale_linear_weights, toy, with_random_adapter
 
-EXCHANGED = [name for name in NAMES if not name.startswith(("falcon", "mpt"))]
+EXCHANGED = [name for name in MODEL_NAMES if not name.startswith(("falcon", "mpt"))]
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def packed(model: Any) -> Iterator[SegmentMask]:
         yield (lambda lengths: mpt_segment_mask(lengths, base.device)) if base.config.model_type == "mpt" else mask
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODEL_NAMES)
 def test_packed_rows_give_the_loss_and_gradients_of_single_ones(name: str) -> None:
     model = tuned(name)
     expected = torch.stack([naive_loss(model, row) for row in rows()]).sum()  # transformers' own attention
@@ -40,17 +40,17 @@ def test_packed_rows_give_the_loss_and_gradients_of_single_ones(name: str) -> No
         check_same(model, response_loss_sum(model, rows(), mask), expected)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODEL_NAMES)
 @torch.no_grad()
 def test_packed_rows_give_the_logits_of_single_ones_at_every_position(name: str) -> None:
     model = tuned(name)
     expected = torch.cat([logits(model, text) for text in texts()])
     with packed(model) as mask:
-        found = response_logits(model, [whole(text) for text in texts()], mask)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        actual = response_logits(model, [whole(text) for text in texts()], mask)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODEL_NAMES)
 @torch.no_grad()
 def test_packed_examples_do_not_attend_to_each_other(name: str) -> None:
     model = tuned(name)
@@ -80,14 +80,14 @@ def test_mpt_does_not_pack_on_a_cpu_or_beyond_its_longest_sequence() -> None:
 def test_a_model_with_softcapping_does_not_pack() -> None:
     """Torch's attention has no softcapping, which Gemma 2 needs."""
     model, _ = toy("gemma-3-270m", model_type="gemma2", attn_logit_softcapping=0.5)
-    model = shuffle_adapter(sharpen(model)).eval()
+    model = with_random_adapter(scale_linear_weights(model)).eval()
     expected = torch.stack([naive_loss(model, row) for row in rows()]).sum()
     with segmented_attention(model.get_base_model()) as mask:
         assert mask([3, 4]) is None
         check_same(model, response_loss_sum(model, rows(), mask), expected)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODEL_NAMES)
 @torch.no_grad()
 def test_the_models_own_attention_is_restored(name: str) -> None:
     model, tokenizer = toy(name)
@@ -123,14 +123,14 @@ def uncompiled(monkeypatch: Any) -> None:
 
 def check_kernel(kernel: Any, heads: int, key_heads: int, window: int | None, scaling: float | None) -> None:
     parts = states(heads, key_heads)
-    found, expected = (
+    actual, expected = (
         kernel(*parts, LENGTHS, window=window, scaling=scaling),
         reference_attention(*parts, window, scaling),
     )
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
     towards = torch.randn_like(expected)
     wanted = torch.autograd.grad(expected, parts, towards)
-    torch.testing.assert_close(torch.autograd.grad(found, parts, towards), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.autograd.grad(actual, parts, towards), wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("heads", "key_heads", "window", "scaling"), SHAPES)
@@ -154,13 +154,13 @@ def test_flex_segment_attention_equals_masked_attention(
 def test_flex_segment_attention_compiles() -> None:
     heads, key_heads, window, scaling = SHAPES[1]
     parts = [part.detach() for part in states(heads, key_heads)]
-    found = flex_segment_attention(*parts, LENGTHS, window=window, scaling=scaling)
-    torch.testing.assert_close(found, reference_attention(*parts, window, scaling), rtol=1e-4, atol=1e-5)
+    actual = flex_segment_attention(*parts, LENGTHS, window=window, scaling=scaling)
+    torch.testing.assert_close(actual, reference_attention(*parts, window, scaling), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.usefixtures("uncompiled")
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("mpt")])
+@pytest.mark.parametrize("name", [name for name in MODEL_NAMES if not name.startswith("mpt")])
 def test_flex_segment_attention_gives_the_loss_and_gradients_of_single_rows(monkeypatch: Any, name: str) -> None:
     monkeypatch.setattr(segment_attention, "_choose_kernel", lambda *_: flex_segment_attention)  # as on a GPU
     model = tuned(name)

@@ -20,7 +20,7 @@ from selfspec.planning.parameters import Shape, model_shape, shape_from_config
 from selfspec.tuning.batches import EncodedExample
 from selfspec.tuning.loss import response_loss_sum
 from selfspec.tuning.packing import segmented_attention
-from toys import NAMES, model_config, toy
+from toys import MODEL_NAMES, model_config, toy
 
 ATTENTION_INPUTS = ("q_proj", "v_proj", "query_key_value", "Wqkv")
 
@@ -44,7 +44,7 @@ def peft_lora(shape: Shape, rank: int, names: tuple[str, ...], **options: Any) -
     return PeftLora(r=rank, target_modules=modules or "all-linear", task_type="CAUSAL_LM", **options)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODEL_NAMES)
 def test_shape_has_the_parameters_and_linear_layers_of_the_architecture(name: str) -> None:
     model, shape = full_model(name), shape_of(name, toy=False)
     assert shape.num_parameters == sum(parameter.numel() for parameter in model.parameters())
@@ -63,7 +63,7 @@ def test_shape_has_the_parameters_and_linear_layers_of_the_architecture(name: st
 
 @pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("names", [("all-linear",), ATTENTION_INPUTS])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODEL_NAMES)
 def test_adapter_has_the_counted_number_of_parameters(name: str, names: tuple[str, ...], dora: bool) -> None:
     model, shape = toy(name)[0], shape_of(name)
     assert shape.num_parameters == sum(parameter.numel() for parameter in model.parameters())
@@ -72,7 +72,7 @@ def test_adapter_has_the_counted_number_of_parameters(name: str, names: tuple[st
     assert shape.num_adapter_parameters(LoraConfig(4, 8, 0.0, names, dora=dora)) == num_trainable
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODEL_NAMES)
 def test_kv_cache_has_the_counted_number_of_values(name: str) -> None:
     model, cache = toy(name)[0], DynamicCache()
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_kv_cache_has_the_counted_number_of_values(name: str) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "bytes_per_number"), [(torch.bfloat16, 2), (torch.float32, 4)])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODEL_NAMES)
 def test_autograd_keeps_the_counted_bytes(name: str, dtype: Any, bytes_per_number: int) -> None:
     base, tokenizer = toy(name)
     model = get_peft_model(base.to(dtype), peft_lora(shape_of(name), 4, ("all-linear",))).train()

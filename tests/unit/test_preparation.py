@@ -22,7 +22,7 @@ from selfspec.launch import preparation
 from selfspec.launch.preparation import prepare_config, print_notes
 from selfspec.models.revision import resolve_revision
 from selfspec.pipeline.build import build_pipeline
-from toys import composed, model_config
+from toys import compose_config, model_config
 
 COMMIT, OTHER_COMMIT = "0123456789abcdef0123456789abcdef01234567", "f" * 40
 HUB_MODEL = "model=llama-2-7b"
@@ -113,7 +113,7 @@ def test_a_revision_has_the_keys_of_the_commit_that_it_names(hub_cache: Path) ->
 
 
 def refuse_network(*_: Any, **__: Any) -> None:
-    raise AssertionError("the hub was asked")
+    raise AssertionError("the hub was queried")
 
 
 def test_a_plan_resolves_a_revision_from_the_cache_alone(monkeypatch: Any, hub_cache: Path) -> None:
@@ -124,22 +124,22 @@ def test_a_plan_resolves_a_revision_from_the_cache_alone(monkeypatch: Any, hub_c
 
 
 @pytest.mark.parametrize("revision", ["main", None, "refs/pr/2"])
-def test_the_hub_is_asked_once_for_a_revision_that_is_not_cached(
+def test_the_hub_is_queried_once_for_a_revision_that_is_not_cached(
     monkeypatch: Any, hub_cache: Path, revision: str | None
 ) -> None:
-    asked = []
+    requests = []
 
     def download(repository: str, file: str, revision: str | None) -> None:
-        asked.append((repository, file, revision))
+        requests.append((repository, file, revision))
         cache_reference(hub_cache, revision or "main", COMMIT)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     model = model_config("llama-2-7b", toy=False, revision=revision)
     assert [resolve_revision(model, ask_hub=True) for _ in range(2)] == [COMMIT, COMMIT]
-    assert asked == [("meta-llama/Llama-2-7b-hf", "config.json", revision)]
+    assert requests == [("meta-llama/Llama-2-7b-hf", "config.json", revision)]
 
 
-def test_a_revision_stays_when_the_hub_can_not_be_reached(monkeypatch: Any, hub_cache: Path) -> None:
+def test_a_revision_stays_when_the_hub_cannot_be_reached(monkeypatch: Any, hub_cache: Path) -> None:
     def download(*_: Any, **__: Any) -> None:
         raise OSError("no network")
 
@@ -159,5 +159,5 @@ def test_nothing_is_resolved_for_weights_that_no_revision_changes(
 
 def test_a_note_on_the_public_sets_is_printed_once_for_all_jobs(capsys: Any) -> None:
     notes = [["evaluation.notes=[one,two]"], ["evaluation.notes=[two,three]"]]
-    print_notes(composed(*overrides) for overrides in notes)
+    print_notes(compose_config(*overrides) for overrides in notes)
     assert capsys.readouterr().err.splitlines() == ["one", "two", "three"]

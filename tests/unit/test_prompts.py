@@ -1,4 +1,4 @@
-"""Prompts: what the renderer writes is parsed back, every template has its exact form, and the hash covers them all."""
+"""Prompts: a rendered task can be parsed back, each template has an exact form, and the hash covers all templates."""
 
 import json
 import os
@@ -40,37 +40,41 @@ PASSAGE = (
 
 
 @given(st.sampled_from(sorted(TASKS)), INSTRUCTION, PASSAGE, st.lists(LINE, max_size=4), LINE | st.just(""))
-def test_what_the_list_shows_is_parsed_back_step_by_step(
+def test_a_task_of_the_list_is_parsed_back_into_its_parts(
     task: str, instruction: str, text: str, options: list[str], topic: str
 ) -> None:
     seed = Seed("s", task, instruction, text, "unseen", topic=topic, options=tuple(options))
     request = TaskRequest(task, topic, tuple(options))
-    before, listed = PROMPTS.list_prefix(DOMAIN, [CLOSED]), PROMPTS.list_prefix(DOMAIN, [CLOSED, seed])
-    asked = before + PROMPTS.list_task(2, request, DOMAIN)
-    assert listed.startswith(asked)
-    assert cut(listed.removeprefix(asked), TEMPLATES.instruction_stop).strip() == instruction
-    asked = before + PROMPTS.list_input(2, request, instruction, DOMAIN)
-    assert listed.startswith(asked)
-    assert cut(listed.removeprefix(asked), TEMPLATES.input_stop).strip() == text
+    before, complete = PROMPTS.list_prefix(DOMAIN, [CLOSED]), PROMPTS.list_prefix(DOMAIN, [CLOSED, seed])
+    prompt = before + PROMPTS.list_task(2, request, DOMAIN)
+    assert complete.startswith(prompt)
+    assert cut(complete.removeprefix(prompt), TEMPLATES.instruction_stop).strip() == instruction
+    prompt = before + PROMPTS.list_input(2, request, instruction, DOMAIN)
+    assert complete.startswith(prompt)
+    assert cut(complete.removeprefix(prompt), TEMPLATES.input_stop).strip() == text
 
 
-def test_a_task_ends_where_its_answer_begins() -> None:
+def test_the_prompt_of_a_seed_and_of_a_question_ends_before_the_response() -> None:
     closed = (
         "### Instruction:\nIs it so?\nOptions: yes; no\n\n### Input:\nIt is.\n\nQuestion: Is it?\n\n### Response:\n"
     )
     assert PROMPTS.task(CLOSED) == closed
     assert PROMPTS.task(OPEN) == "### Instruction:\nShorten it.\n\n### Response:\n"
-    asked = Question("q1", "verdict", "label", CLOSED.instruction, CLOSED.input, ("no",), options=CLOSED.options)
-    assert PROMPTS.task(asked) == closed
+    question = Question("q1", "verdict", "label", CLOSED.instruction, CLOSED.input, ("no",), options=CLOSED.options)
+    assert PROMPTS.task(question) == closed
 
 
-def test_passages_are_between_the_instruction_and_the_input() -> None:
-    found = "### Background:\n- One.\n- Two.\n\n"
-    assert PROMPTS.task(CLOSED, ["One.", "Two."]) == PROMPTS.task(CLOSED).replace("### Input:", f"{found}### Input:")
-    assert PROMPTS.task(OPEN, ["One.", "Two."]) == PROMPTS.task(OPEN).replace("### Response:", f"{found}### Response:")
+def test_passages_come_after_the_instruction_and_before_the_input() -> None:
+    background = "### Background:\n- One.\n- Two.\n\n"
+    assert PROMPTS.task(CLOSED, ["One.", "Two."]) == PROMPTS.task(CLOSED).replace(
+        "### Input:", f"{background}### Input:"
+    )
+    assert PROMPTS.task(OPEN, ["One.", "Two."]) == PROMPTS.task(OPEN).replace(
+        "### Response:", f"{background}### Response:"
+    )
 
 
-def test_the_judge_reads_the_task_with_its_answer_and_writes_a_verdict() -> None:
+def test_the_judges_prompt_has_the_task_with_its_answer_and_ends_before_the_verdict() -> None:
     judged = f"{PROMPTS.task(CLOSED)}no\n\n### Right:\n"
     assert PROMPTS.judged_answer(CLOSED, "no") == judged
     text = PROMPTS.judge_prefix(DOMAIN.role, [(CLOSED, "no", False), (OPEN, "Short.", True)])
@@ -79,37 +83,37 @@ def test_the_judge_reads_the_task_with_its_answer_and_writes_a_verdict() -> None
     assert "{" not in text
 
 
-def test_a_prefix_is_the_role_and_the_solved_shots() -> None:
+def test_a_prefix_is_the_role_and_the_few_shot_examples_with_responses() -> None:
     header = "You are an expert in law. Give each task the best answer you can, in the form that it asks for.\n\n"
     assert PROMPTS.prefix(DOMAIN.role, []) == header
     shots = f"{PROMPTS.task(CLOSED)}yes\n\n{PROMPTS.task(OPEN)}Short.\n\n"
     assert PROMPTS.prefix(DOMAIN.role, [CLOSED, OPEN]) == header + shots
 
 
-def test_a_response_stops_where_the_next_shot_would_begin() -> None:
+def test_a_response_ends_where_the_next_few_shot_example_would_begin() -> None:
     after = PROMPTS.prefix(DOMAIN.role, [OPEN, CLOSED]).split("### Response:\n", 1)[1]
     assert cut(after, TEMPLATES.response_stop).strip() == OPEN.output
 
 
 @pytest.mark.parametrize("more", ["\nAnswer: b", "\n\nTask 5\nType: x", "\nOptions: b", "\nInput: b"])
-def test_what_a_model_adds_after_its_input_is_left_out(more: str) -> None:
+def test_text_after_the_input_is_cut_off(more: str) -> None:
     assert cut(f" a{more}", TEMPLATES.input_stop).strip() == "a"
 
 
-def test_the_list_numbers_its_seeds_and_shows_no_output() -> None:
+def test_the_list_numbers_its_seeds_and_contains_no_output() -> None:
     text = PROMPTS.list_prefix(DOMAIN, [CLOSED, OPEN])
     assert "written by an expert in law.\n" in text
     assert "Each task says its type and its topic;" in text
     assert text.endswith(
         "List of tasks:\n\n"
         "Task 1\nType: a yes-or-no question\nTopic: torts\nOptions: yes; no\nInstruction: Is it so?\n"
-        "Input: It is.\nQuestion: Is it?\n\n"  # no blank line, since one ends a task
+        "Input: It is.\nQuestion: Is it?\n\n"  # no blank line inside a task, because a blank line ends it
         "Task 2\nType: summarising a text\nInstruction: Shorten it.\nInput: \n\n"
     )
     assert "Short." not in text
 
 
-def test_prompts_of_a_domain_without_topics_name_none() -> None:
+def test_prompts_of_a_domain_without_topics_do_not_mention_topics() -> None:
     plain = replace(DOMAIN, topics=())
     text = PROMPTS.list_prefix(plain, [CLOSED]) + PROMPTS.list_task(2, TaskRequest("summary", "torts"), plain)
     assert "topic" not in text.casefold()
@@ -148,13 +152,13 @@ def test_a_template_with_a_wrong_placeholder_is_refused(name: str, value: object
     assert message in str(caught.value)
 
 
-def test_braces_in_a_task_are_text_and_doubled_braces_in_a_template_are_braces() -> None:
+def test_braces_in_a_task_are_kept_and_doubled_braces_in_a_template_give_single_ones() -> None:
     seed = replace(CLOSED, input="a {role} in {braces}")
     assert "a {role} in {braces}" in PROMPTS.prefix("an expert", [seed])
     assert prompts(role="{{{role}}}").prefix("x", []) == "{x}"
 
 
-def test_a_changed_template_is_another_experiment_and_reaches_the_adapter(warm: Warm, tmp_path: Path) -> None:
+def test_a_changed_template_changes_all_keys_and_is_saved_with_the_adapter(warm: Warm, tmp_path: Path) -> None:
     quick = ["debug=smoke", "logger=none", "evaluation.limit=1", "evaluation.shots=[0]", "baselines.off_domain=false"]
     role = "prompts.role='{role}, answer.\n\n'"
     for name, *changes in (("one",), ("other", role)):

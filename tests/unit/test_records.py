@@ -193,9 +193,9 @@ def test_a_tenth_but_at_least_eight_of_the_seeds_are_held_out_by_ids_alone(
 ) -> None:
     ids = [f"{name}{number}" for number in range(count)]
     seeds = [Seed(each, "summary", "Shorten it.", "A text.", "Text.") for each in ids]
-    shown, held_out = split_seeds(seeds)
+    shown_seeds, held_out = split_seeds(seeds)
     assert len(held_out) == min(len(seeds), max(8, len(seeds) // 10))
-    assert sorted(seed.id for seed in shown + held_out) == sorted(ids)
+    assert sorted(seed.id for seed in shown_seeds + held_out) == sorted(ids)
     others = [replace(seed, instruction=f"Shorten {place}.") for place, seed in enumerate(seeds)]
     rng.shuffle(others)
     assert {seed.id for seed in split_seeds(others)[1]} == {seed.id for seed in held_out}

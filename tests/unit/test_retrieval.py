@@ -152,7 +152,7 @@ def test_a_hub_dataset_is_read_by_split_and_field(tmp_path: Path, monkeypatch: p
             list(read_hub_dataset(tmp_path.name, bad, field))
 
 
-def test_an_unreachable_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_reported_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> None:
         raise ConnectionError("Couldn't reach 'nobody/nothing' on the Hub (offline)\nmore")
 
@@ -229,7 +229,7 @@ def own_config(spec: dict[str, Any], **fields: Any) -> RetrievalConfig:
     return RetrievalConfig("bm25", spec, **fields)
 
 
-def test_an_own_corpus_is_built_from_its_target() -> None:
+def test_a_custom_corpus_is_built_from_its_target() -> None:
     expected = [("a", "Text a."), ("b", "Text b."), ("c", "Text c.")]
     assert list(read_corpus(own_config(own("abc")))) == expected
     assert list(read_corpus(own_config(own("abc"), limit=2))) == expected[:2]
@@ -246,7 +246,7 @@ def test_an_own_corpus_is_built_from_its_target() -> None:
         (own("", document=["id", 3]), "gave ['id', 3], not (id, text)"),
     ],
 )
-def test_a_wrong_own_corpus_is_one_sentence(spec: dict[str, Any], message: str) -> None:
+def test_a_wrong_custom_corpus_is_reported_in_one_sentence(spec: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as caught:
         list(read_corpus(own_config(spec)))
     assert message in str(caught.value) and "\n" not in str(caught.value)
@@ -255,7 +255,7 @@ def test_a_wrong_own_corpus_is_one_sentence(spec: dict[str, Any], message: str) 
 # Identity
 
 
-def test_identity_of_an_own_corpus_is_its_target_arguments_and_source() -> None:
+def test_identity_of_a_custom_corpus_is_its_target_arguments_and_source() -> None:
     identity = corpus_identity(own_config(own("abc")))
     assert identity == {**own("abc"), "source": file_hash(Path(__file__))}
     assert identity != corpus_identity(own_config(own("xyz")))
@@ -289,7 +289,7 @@ def test_identity_of_an_embedded_corpus_is_its_package() -> None:
 # Bad input
 
 
-def test_a_corpus_that_does_not_exist_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_corpus_is_reported_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="needs a corpus"):
         corpus_identity(RetrievalConfig("bm25"))
     assert "did you mean 'hpo'?" in read_error("embedded:hpoo")
@@ -318,7 +318,7 @@ def test_a_bad_line_is_named_by_file_and_line(tmp_path: Path, line: bytes, messa
     assert message in read_error(path)
 
 
-def test_a_broken_file_is_one_sentence(tmp_path: Path) -> None:
+def test_a_broken_file_is_reported_in_one_sentence(tmp_path: Path) -> None:
     data = gzip.compress(jsonl(tmp_path / "x.jsonl") * 100)
     for name, content in (("cut", data[:-20]), ("no", b"plain"), ("bad", data[:30] + b"\0\0\0" + data[33:])):
         path = tmp_path / f"{name}.jsonl.gz"

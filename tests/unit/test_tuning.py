@@ -29,7 +29,7 @@ from selfspec.tuning.checkpoints import CHECKPOINT_NAME, load_checkpoint, save_c
 from selfspec.tuning.module import SpecializationModule, TuningData
 from selfspec.tuning.objectives import Imitation
 from selfspec.tuning.strategies.parallelism import Parallelism
-from toys import experiment, naive_loss, prompts, toy, tuning_config
+from toys import naive_loss, prompts, toy, toy_experiment, tuning_config
 from tuning_runs import StopAfter, check_same, curve, parameters, tune, work
 
 # 6 steps, 3 an epoch
@@ -37,7 +37,6 @@ QUICK = (
     *("model=llama-2-7b", "domain.seed_count=22", "tuning.epochs=2", "tuning.learning_rate=1e-2"),
     *("lora.r=4", "lora.dropout=0.1"),
 )
-
 
 # Adam amplifies small differences; with a small learning rate they stay as small as rounding.
 GENTLE = (*QUICK, "lora.dropout=0", "tuning.learning_rate=1e-4")
@@ -49,11 +48,17 @@ def held_out_losses(adapter: Path) -> list[float]:
 
 
 def data(config: Config, tokenizer: Any) -> tuple[list[EncodedExample], list[EncodedExample], list[OptimizerStep]]:
-    """The examples to learn, the held-out ones, and the plan."""
-    shown, held_out = split_seeds(read_seeds(Path(config.domain.seeds), config.domain.tasks))
-    shown = seed_subset(shown, config.domain.seed_count)
-    learnt, watched = (encode_rows(rows, config.domain.role, tokenizer, prompts()) for rows in (shown, held_out))
-    return learnt, watched, plan_steps([(len(row), len(row.response)) for row in learnt], config.tuning, config.seed)
+    """The training rows, the held-out rows, and the plan of the steps."""
+    shown_seeds, held_out = split_seeds(read_seeds(Path(config.domain.seeds), config.domain.tasks))
+    shown_seeds = seed_subset(shown_seeds, config.domain.seed_count)
+    training_rows, held_out_rows = (
+        encode_rows(rows, config.domain.role, tokenizer, prompts()) for rows in (shown_seeds, held_out)
+    )
+    return (
+        training_rows,
+        held_out_rows,
+        plan_steps([(len(row), len(row.response)) for row in training_rows], config.tuning, config.seed),
+    )
 
 
 @torch.no_grad()
@@ -65,7 +70,7 @@ def token_mean(model: Any, rows: list[EncodedExample]) -> float:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: Any) -> tuple[Config, Path]:
     """One adapter, tuned without interruption."""
-    config = experiment(tmp_path_factory.mktemp("uninterrupted"), *QUICK)
+    config = toy_experiment(tmp_path_factory.mktemp("uninterrupted"), *QUICK)
     return config, tune(config)
 
 
@@ -79,8 +84,8 @@ def uninterrupted(tmp_path_factory: Any) -> tuple[Config, Path]:
     ],
 )
 def test_an_interrupted_run_resumes_to_the_same_adapter(tmp_path: Path, overrides: list[str], stops: list[int]) -> None:
-    whole = tune(experiment(tmp_path / "whole", *QUICK, *overrides))
-    config = experiment(tmp_path / "parts", *QUICK, *overrides)
+    whole = tune(toy_experiment(tmp_path / "whole", *QUICK, *overrides))
+    config = toy_experiment(tmp_path / "parts", *QUICK, *overrides)
     done = 0
     for steps in stops:
         torch.manual_seed(steps)  # another process has another random state
@@ -92,12 +97,12 @@ def test_an_interrupted_run_resumes_to_the_same_adapter(tmp_path: Path, override
     parts = tune(config)
     check_same(parts, whole, 1e-6)
     assert len(curve(parts)) == 6
-    for found, expected in zip(curve(parts), curve(whole), strict=True):
-        assert found == pytest.approx(expected, abs=1e-5)
+    for actual, expected in zip(curve(parts), curve(whole), strict=True):
+        assert actual == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_run_interrupted_in_its_last_step_resumes_without_further_steps(tmp_path: Path, uninterrupted: Any) -> None:
-    config = experiment(tmp_path, *QUICK)
+    config = toy_experiment(tmp_path, *QUICK)
     with pytest.raises(Interrupted):
         tune(config, StopAfter(6))
     check_same(tune(config), uninterrupted[1], 0.0)
@@ -106,12 +111,12 @@ def test_a_run_interrupted_in_its_last_step_resumes_without_further_steps(tmp_pa
 def test_dropout_draws_and_seeds_change_the_adapter(tmp_path: Path, uninterrupted: Any) -> None:
     expected = parameters(uninterrupted[1])
     for changed in ("lora.dropout=0", "seed=1"):  # in one store: they are other adapters
-        found = parameters(tune(experiment(tmp_path, *QUICK, changed)))
-        assert max(float((found[name] - expected[name]).abs().max()) for name in expected) > 1e-3
+        actual = parameters(tune(toy_experiment(tmp_path, *QUICK, changed)))
+        assert max(float((actual[name] - expected[name]).abs().max()) for name in expected) > 1e-3
 
 
 def test_a_checkpoint_holds_trained_parameters_and_none_of_the_base(tmp_path: Path) -> None:
-    config = experiment(tmp_path, *QUICK, "tuning.schedule=cosine", "lora.r=64")
+    config = toy_experiment(tmp_path, *QUICK, "tuning.schedule=cosine", "lora.r=64")
     with pytest.raises(Interrupted):
         tune(config, StopAfter(2))
     state = load_checkpoint(work(config))
@@ -131,7 +136,7 @@ def test_checkpoints_are_saved_during_training(tmp_path: Path, monkeypatch: Any)
         saved.append(len(load_checkpoint(folder)["curve"]))  # type: ignore[index]
 
     monkeypatch.setattr("selfspec.tuning.module.save_checkpoint", counted)
-    tune(experiment(tmp_path, *QUICK, "tuning.checkpoint_minutes=0"))
+    tune(toy_experiment(tmp_path, *QUICK, "tuning.checkpoint_minutes=0"))
     assert saved == [1, 2, 3, 4, 5, 6]
 
 
@@ -148,8 +153,8 @@ def test_a_new_checkpoint_deletes_the_shards_of_earlier_ones_only(tmp_path: Path
 def test_the_adapter_loads_in_plain_peft_and_equals_the_tuned_model(uninterrupted: Any) -> None:
     config, adapter = uninterrupted
     base, tokenizer = toy("llama-2-7b")
-    learnt, held_out, _ = data(config, tokenizer)
-    ids = torch.tensor([[*learnt[0].prompt, *learnt[0].response]])
+    training_rows, held_out, _ = data(config, tokenizer)
+    ids = torch.tensor([[*training_rows[0].prompt, *training_rows[0].response]])
     before = base(ids).logits
     model = PeftModel.from_pretrained(base, str(adapter)).eval()
     logits = model(ids).logits
@@ -159,13 +164,13 @@ def test_the_adapter_loads_in_plain_peft_and_equals_the_tuned_model(uninterrupte
         curve(adapter)[0]["held_out_loss_before"], rel=1e-5
     )
     merged, _ = toy("llama-2-7b")
-    found = parameters(adapter)
-    for name in {name.rpartition(".lora_")[0] for name in found}:
-        change = found[f"{name}.lora_B.weight"] @ found[f"{name}.lora_A.weight"] * config.lora.alpha / config.lora.r
+    actual = parameters(adapter)
+    for name in {name.rpartition(".lora_")[0] for name in actual}:
+        change = actual[f"{name}.lora_B.weight"] @ actual[f"{name}.lora_A.weight"] * config.lora.alpha / config.lora.r
         merged.get_submodule(name.removeprefix("base_model.model.")).weight += change
     torch.testing.assert_close(logits, merged(ids).logits, rtol=1e-4, atol=1e-4)
     assert float((logits - before).abs().max()) > 0.1
-    assert token_mean(model, learnt) < token_mean(toy("llama-2-7b")[0], learnt) - 0.05  # it has learnt
+    assert token_mean(model, training_rows) < token_mean(toy("llama-2-7b")[0], training_rows) - 0.05  # it has learned
     with with_adapter(toy("llama-2-7b")[0], adapter) as adapted:
         assert torch.equal(adapted(ids).logits, logits)
     assert not any(str(config.paths.store) in path.read_text() for path in adapter.glob("*.json"))
@@ -178,16 +183,16 @@ def test_the_best_or_the_last_epoch_is_kept(
     tmp_path: Path, monkeypatch: Any, keep: str, losses: dict[int, float]
 ) -> None:
     monkeypatch.setattr(SpecializationModule, "held_out_loss", lambda self: losses.get(len(self.curve), 9.0))
-    config = experiment(tmp_path, *QUICK, f"tuning.keep={keep}")
+    config = toy_experiment(tmp_path, *QUICK, f"tuning.keep={keep}")
     with pytest.raises(Interrupted):
         tune(config, StopAfter(3))
     first = load_checkpoint(work(config))["parameters"]  # type: ignore[index]
     with pytest.raises(Interrupted):
         tune(config, StopAfter(2))  # in the second epoch
     adapter = tune(config)
-    found = parameters(adapter)
-    assert len(found) == len(first)
-    same = [torch.equal(found[name.replace(".default.", ".")], tensor) for name, tensor in first.items()]
+    actual = parameters(adapter)
+    assert len(actual) == len(first)
+    same = [torch.equal(actual[name.replace(".default.", ".")], tensor) for name, tensor in first.items()]
     kept = losses[2] if keep == "best" and losses[2] < losses[5] else losses[5]
     assert (all(same), any(same)) == ((True, True) if kept == losses[2] else (False, False))
     assert json.loads((adapter / "rounds.json").read_text()) == {"losses": [kept], "kept": 1}
@@ -199,7 +204,7 @@ RISING = ("tuning.learning_rate=3e-2", "tuning.epochs=6", "tuning.patience=2", "
 
 @pytest.mark.parametrize("stop", [None, 4])
 def test_tuning_stops_when_the_held_out_loss_no_longer_falls(tmp_path: Path, stop: int | None) -> None:
-    config = experiment(tmp_path, *QUICK, *RISING)
+    config = toy_experiment(tmp_path, *QUICK, *RISING)
     if stop:
         with pytest.raises(Interrupted):
             tune(config, StopAfter(stop))
@@ -208,7 +213,7 @@ def test_tuning_stops_when_the_held_out_loss_no_longer_falls(tmp_path: Path, sto
     assert len(losses) == losses.index(min(losses)) + 3 < 6  # two epochs that were no better
     counts = json.loads((adapter / "manifest.json").read_text())["counts"]
     assert counts["steps"] == len(curve(adapter)) == 3 * len(losses)
-    longer = tune(experiment(tmp_path / "longer", *QUICK, *RISING, "tuning.patience=null"))
+    longer = tune(toy_experiment(tmp_path / "longer", *QUICK, *RISING, "tuning.patience=null"))
     assert held_out_losses(longer)[: len(losses)] == losses and len(held_out_losses(longer)) == 6
 
 
@@ -216,15 +221,15 @@ def test_an_8_bit_optimizer_learns_and_resumes(tmp_path: Path, monkeypatch: Any)
     """As on a GPU, except that states are not paged on a CPU."""
     monkeypatch.setattr(SpecializationModule, "_uses_8bit_optimizer", lambda self, parameter: True)
     settings = [*QUICK, "quantization=nf4", "lora.r=64"]  # smaller tensors' states stay in float32
-    whole = tune(experiment(tmp_path / "whole", *settings))
-    stopped = experiment(tmp_path / "stopped", *settings)
+    whole = tune(toy_experiment(tmp_path / "whole", *settings))
+    stopped = toy_experiment(tmp_path / "stopped", *settings)
     with pytest.raises(Interrupted):
         tune(stopped, StopAfter(2))
     state = load_checkpoint(work(stopped))
     assert state and "torch.uint8" in str(state["optimizer"]["state"])
     check_same(tune(stopped), whole, 1e-6)
     monkeypatch.undo()
-    full = tune(experiment(tmp_path / "full", *settings))
+    full = tune(toy_experiment(tmp_path / "full", *settings))
     assert curve(whole) != curve(full)
     assert held_out_losses(whole)[-1] == pytest.approx(held_out_losses(full)[-1], rel=0.02)
 
@@ -239,22 +244,22 @@ def test_tuning_sends_no_network_request(tmp_path: Path, monkeypatch: Any) -> No
     monkeypatch.setattr("socket.getaddrinfo", refuse)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    tune(experiment(tmp_path, *QUICK, "tuning.epochs=1"))
+    tune(toy_experiment(tmp_path, *QUICK, "tuning.epochs=1"))
     assert not requested_hosts
 
 
 def test_the_adapter_folder_has_the_prompt_template_of_its_tuning(uninterrupted: Any) -> None:
     kept = json.loads((uninterrupted[1] / "prompt.json").read_text())
     assert kept["hash"] == prompts_hash(prompts().templates)
-    shown = prompts().prefix(uninterrupted[0].domain.role, ())
-    assert kept["template"].startswith(shown)
-    assert all(place in kept["template"].removeprefix(shown) for place in ("{instruction}", "{input}", "{options}"))
+    prefix = prompts().prefix(uninterrupted[0].domain.role, ())
+    assert kept["template"].startswith(prefix)
+    assert all(place in kept["template"].removeprefix(prefix) for place in ("{instruction}", "{input}", "{options}"))
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
 @pytest.mark.parametrize("name", ["gemma-3-270m", "falcon-40b"])
 def test_tuning_leaves_the_base_bitwise_unchanged(tmp_path: Path, name: str, interrupted: bool) -> None:
-    config = experiment(tmp_path, *QUICK, f"model={name}", "tuning.epochs=1")
+    config = toy_experiment(tmp_path, *QUICK, f"model={name}", "tuning.epochs=1")
     base, tokenizer = load_base(config.model, config.paths, Progress())
     before = {key: value.clone() for key, value in base.state_dict().items()}
     ids = torch.tensor([tokenizer("Does aspirin help?").input_ids], device=base.device)
@@ -277,20 +282,21 @@ def test_tuning_leaves_the_base_bitwise_unchanged(tmp_path: Path, name: str, int
 
 @pytest.mark.parametrize("name", ["llama-2-7b", "falcon-40b"])
 def test_the_loss_of_a_step_is_the_mean_over_its_response_tokens(tmp_path: Path, name: str) -> None:
-    config = experiment(tmp_path, *QUICK, f"model={name}", "tuning.epochs=1", "tuning.micro_batch_tokens=700")
-    found = curve(tune(config))
+    config = toy_experiment(tmp_path, *QUICK, f"model={name}", "tuning.epochs=1", "tuning.micro_batch_tokens=700")
+    actual = curve(tune(config))
     base, tokenizer = toy(name)
-    learnt, _, steps = data(config, tokenizer)
+    training_rows, _, steps = data(config, tokenizer)
     assert len(steps[0].micro_batches) > 1
-    first = [learnt[row] for micro in steps[0].micro_batches for row in micro]
-    assert found[0]["loss"] == pytest.approx(token_mean(base, first), rel=1e-5)  # LoRA begins as nothing
-    assert abs(found[0]["loss"] - sum(token_mean(base, [row]) for row in first) / len(first)) > 1e-4  # not of rows
+    first = [training_rows[row] for micro in steps[0].micro_batches for row in micro]
+    assert actual[0]["loss"] == pytest.approx(token_mean(base, first), rel=1e-5)  # LoRA begins as nothing
+    assert abs(actual[0]["loss"] - sum(token_mean(base, [row]) for row in first) / len(first)) > 1e-4  # not of rows
 
 
 @pytest.mark.parametrize("name", ["llama-2-7b", "gemma-3-270m"])
 def test_micro_batches_give_the_adapter_of_one_forward_pass(tmp_path: Path, name: str) -> None:
     both = [
-        experiment(tmp_path / f"{n}", *GENTLE, f"model={name}", f"tuning.micro_batch_tokens={n}") for n in (1, 100_000)
+        toy_experiment(tmp_path / f"{n}", *GENTLE, f"model={name}", f"tuning.micro_batch_tokens={n}")
+        for n in (1, 100_000)
     ]
     _, _, steps = data(both[0], toy(name)[1])
     assert all(len(step.micro_batches) == step.rows > 1 for step in steps)
@@ -298,14 +304,14 @@ def test_micro_batches_give_the_adapter_of_one_forward_pass(tmp_path: Path, name
 
 
 def test_examples_over_max_length_are_left_out_and_counted(tmp_path: Path) -> None:
-    config = experiment(tmp_path, *QUICK, "tuning.epochs=1")
-    learnt, _, _ = data(config, toy("llama-2-7b")[1])
-    limit = sorted(map(len, learnt))[12]
+    config = toy_experiment(tmp_path, *QUICK, "tuning.epochs=1")
+    training_rows, _, _ = data(config, toy("llama-2-7b")[1])
+    limit = sorted(map(len, training_rows))[12]
     config = replace(config, tuning=replace(config.tuning, max_length=limit))
     counts = json.loads((tune(config) / "manifest.json").read_text())["counts"]
-    kept = [len(row) for row in learnt if len(row) <= limit]
-    assert (counts["rows"], counts["too_long"]) == (len(kept), len(learnt) - len(kept))
-    assert counts["tokens"] == sum(kept) and len(kept) < len(learnt)
+    kept = [len(row) for row in training_rows if len(row) <= limit]
+    assert (counts["rows"], counts["too_long"]) == (len(kept), len(training_rows) - len(kept))
+    assert counts["tokens"] == sum(kept) and len(kept) < len(training_rows)
     with pytest.raises(UserError, match=r"tuning\.max_length=3"):
         tune(replace(config, tuning=replace(config.tuning, max_length=3)))
 
@@ -323,7 +329,9 @@ def test_examples_over_max_length_are_left_out_and_counted(tmp_path: Path) -> No
 def test_each_kind_of_adapter_learns_and_can_be_loaded(
     tmp_path: Path, overrides: list[str], scale: float, trained: set[str]
 ) -> None:
-    config = experiment(tmp_path, "domain.seed_count=22", "tuning.learning_rate=1e-3", "model=llama-2-7b", *overrides)
+    config = toy_experiment(
+        tmp_path, "domain.seed_count=22", "tuning.learning_rate=1e-3", "model=llama-2-7b", *overrides
+    )
     folder = tune(config)
     names = parameters(folder)
     assert {part for name in names for part in name.split(".") if part.startswith("lora_")} == trained
@@ -332,15 +340,15 @@ def test_each_kind_of_adapter_learns_and_can_be_loaded(
     losses = [point["loss"] for point in curve(folder)]
     assert losses[-1] < losses[0]
     base, tokenizer = load_base(config.model, config.paths, Progress())
-    watched = data(config, tokenizer)[1]
+    held_out_rows = data(config, tokenizer)[1]
     with with_adapter(base, folder) as model:
         layer = model.base_model.model.model.layers[0].self_attn.q_proj
         assert layer.scaling["default"] == pytest.approx(scale)
-        assert token_mean(model, watched) == pytest.approx(min(held_out_losses(folder)), rel=1e-4)
+        assert token_mean(model, held_out_rows) == pytest.approx(min(held_out_losses(folder)), rel=1e-4)
 
 
 def test_unknown_target_modules_are_refused_with_the_modules_that_exist(tmp_path: Path) -> None:
-    config = experiment(tmp_path, *QUICK, "lora.target_modules=[query]")
+    config = toy_experiment(tmp_path, *QUICK, "lora.target_modules=[query]")
     with pytest.raises(UserError, match=r"lora\.target_modules=\[query\] names no module.*q_proj"):
         tune(config)
 
@@ -349,7 +357,7 @@ def test_activation_checkpointing_does_not_change_the_adapter(
     uninterrupted: tuple[Config, Path], tmp_path: Path
 ) -> None:
     _, folder = uninterrupted
-    again = tune(experiment(tmp_path, *QUICK, "tuning.activation_checkpointing=true"))
+    again = tune(toy_experiment(tmp_path, *QUICK, "tuning.activation_checkpointing=true"))
     assert again.name == folder.name  # it is in no key
     check_same(again, folder, 0)
 

@@ -1,4 +1,4 @@
-"""Where conf/ is found, and the config of an experiment for commands that do not run it."""
+"""The folder conf/, and the config of an experiment for commands that do not run it."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ def key_values(value: Any) -> Any:
     metadata (`key_default`). An object named by `_target_` is identified by its arguments and its source file.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kept = [item.name for item in dataclasses.fields(value) if _is_in_key(item, value)]
-        return _with_source({name: key_values(getattr(value, name)) for name in kept})
+        names = [item.name for item in dataclasses.fields(value) if _is_in_key(item, value)]
+        return _with_source({name: key_values(getattr(value, name)) for name in names})
     if isinstance(value, dict):
         return _with_source({str(name): key_values(item) for name, item in value.items()})
     if isinstance(value, list | tuple):

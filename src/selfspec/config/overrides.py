@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def expand_shorthand(argument: str) -> list[str]:
-    """The overrides that a typed argument stands for.
+    """The overrides of a typed argument, which may be a shorthand.
 
     Hydra accepts no number as an option, so `data_size=100` becomes `data_size.examples=100`, and `rounds=2` becomes
     `rounds.count=2`. The option `data_size=default` is added to replace the sizes that an experiment sweeps.

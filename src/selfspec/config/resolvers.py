@@ -12,8 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 from selfspec.config.hashing import digest
 
 PROJECT_VARIABLE = "SELFSPEC_PROJECT"  # tells processes of other launchers (joblib, submitit) where conf/ is
-
-
 SECTIONS_NOT_IN_SLUG = ("hydra", "paths", "logger", "plan", "force", "throughput")  # the same experiment without them
 
 
@@ -25,7 +23,7 @@ def register_resolvers(project: Path) -> None:
     OmegaConf.register_new_resolver("selfspec.project", lambda name: str(project / name), replace=True)
     OmegaConf.register_new_resolver("selfspec.domains", lambda name: str(domains / name), replace=True)
     shipped = sorted(str(path) for path in domains.glob("*/evaluation.jsonl"))
-    OmegaConf.register_new_resolver("selfspec.questions", lambda own: [own, *shipped], replace=True)
+    OmegaConf.register_new_resolver("selfspec.questions", lambda path: [path, *shipped], replace=True)
     OmegaConf.register_new_resolver("selfspec.cache", lambda: str(cache), replace=True)
     OmegaConf.register_new_resolver("selfspec.not", lambda value: not value, replace=True)
     OmegaConf.register_new_resolver("selfspec.slug", slug, replace=True)
@@ -39,10 +37,10 @@ def register_resolvers_from_environment() -> None:
 
 def slug(*, _root_: DictConfig) -> str:
     """`biomedicine-gemma-3-270m-64-r8-1f0e9c2a`: the main choices, and a hash of all values."""
-    chosen = {name: _root_[name] for name in _root_ if name not in SECTIONS_NOT_IN_SLUG}
+    sections = {name: _root_[name] for name in _root_ if name not in SECTIONS_NOT_IN_SLUG}
     plain: dict[str, Any] = {
         str(name): OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-        for name, value in chosen.items()
+        for name, value in sections.items()
     }
     toy = ["toy"] if plain["model"]["toy"] else []
     parts = [plain["domain"]["name"], plain["model"]["name"], *toy, plain["data_size"]["examples"]]

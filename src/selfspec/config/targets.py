@@ -18,7 +18,7 @@ def build_target(key: str, spec: Mapping[str, Any], *arguments: Any, **keywords:
     """The object that `spec` describes: its `_target_`, called with the other entries and what is given here.
 
     Args:
-        key: Where the spec stands in the config, for messages.
+        key: The key of the spec in the config, for messages.
         spec: `{_target_: package.module.Class, argument: value}`.
         *arguments: Positional arguments of the call.
         **keywords: Further keyword arguments.

@@ -63,7 +63,7 @@ class Question:
 class Example:
     """A synthetic task with its output and its provenance."""
 
-    id: str  # block and attempt: its position in the pool
+    id: str  # block and place in it: the position in the pool
     task_type: str
     instruction: str
     input: str

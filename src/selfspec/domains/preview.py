@@ -45,7 +45,7 @@ class Recorder:
     batches: list[PromptBatch] = field(default_factory=list)
 
     def complete(self, batch: PromptBatch) -> list[Completion]:
-        """The next reply for every item; all options are equally likely."""
+        """The next reply for every item; all options are equally probable."""
         self.batches.append(batch)
         reply = self.replies.pop(0) if self.replies else ""
         options = batch.options or [()] * len(batch.items)
@@ -67,7 +67,7 @@ class Recorder:
 
 
 class _FirstBatchPool(Pool):
-    """A pool that makes only the first batch of a block, and stores nothing."""
+    """A pool that computes only the first batch of a block, and stores nothing."""
 
     def block(
         self,
@@ -112,26 +112,26 @@ def _record_generation(config: Config, recorder: Recorder) -> list[str]:
     domain, generation = config.domain, config.generation
     seeds = read_seeds(Path(domain.seeds), domain.tasks)
     check_seed_counts(config, domain)
-    shown, _ = split_seeds(seeds)
-    shown = seed_subset(shown, domain.seed_count)
+    shown_seeds, _ = split_seeds(seeds)
+    shown_seeds = seed_subset(shown_seeds, domain.seed_count)
     pools = _first_batch_pools(config, recorder)
     prompts = PromptRenderer(config.prompts)
-    seed = _matching_seed(shown, plan_requests(domain, shown, pools["instructions"], 0)[0])
+    seed = _matching_seed(shown_seeds, plan_requests(domain, shown_seeds, pools["instructions"], 0)[0])
     recorder.replies = [seed.instruction, seed.input]
-    draft = draft_from_row(write_instructions(pools["instructions"], 0, generation, domain, shown, prompts)[0])
+    draft = draft_from_row(write_instructions(pools["instructions"], 0, generation, domain, shown_seeds, prompts)[0])
     settings = ResponseSettings(
-        generation, domain, shown, prompts, _first_passages(config), config.model.context_length
+        generation, domain, shown_seeds, prompts, _first_passages(config), config.model.context_length
     )
     write_responses(pools["responses"], 0, [(0, draft)], settings)
     source = f"with the text of seed {seed.id} in place of the model's"
     titles = ["Instruction-writing", f"Input-writing ({source})", f"Response ({source})"]
-    closed = next((seed for seed in [seed, *shown] if domain.tasks[seed.task_type].kind in CLOSED_KINDS), None)
+    closed = next((seed for seed in [seed, *shown_seeds] if domain.tasks[seed.task_type].kind in CLOSED_KINDS), None)
     if generation.filters.self_consistency and closed:
         closed_draft = Draft(closed.task_type, closed.instruction, closed.input, closed.options)
         sample_votes(pools["votes"], 0, [(0, closed_draft)], settings)
         titles.append(f"Self-consistency (with the text of seed {closed.id})")
     if generation.filters.judge:
-        judge = Judge(pools["judgements"], generation.judge, domain, shown, prompts)
+        judge = Judge(pools["judgements"], generation.judge, domain, shown_seeds, prompts)
         judge.block(0, [(0, draft, seed.output)])
         titles.append(f"Judge ({source})")
     return titles
@@ -148,9 +148,9 @@ def _first_batch_pools(config: Config, recorder: Recorder) -> dict[str, Pool]:
     }
 
 
-def _matching_seed(shown: Sequence[Seed], request: TaskRequest) -> Seed:
-    """The first seed with the task type and options that the model is asked for."""
-    return next(seed for seed in shown if (seed.task_type, seed.options) == (request.task_type, request.options))
+def _matching_seed(shown_seeds: Sequence[Seed], request: TaskRequest) -> Seed:
+    """The first seed with the task type and options of the request."""
+    return next(seed for seed in shown_seeds if (seed.task_type, seed.options) == (request.task_type, request.options))
 
 
 def _first_passages(config: Config) -> FindPassages:
@@ -162,9 +162,9 @@ def _first_passages(config: Config) -> FindPassages:
 
 
 def _record_evaluation(config: Config, task: str | None, recorder: Recorder) -> list[str]:
-    """Ask the first questions of one task type with each number of shots; returns a title for each."""
+    """Record the first prompt of one task type with each number of shots; returns a title for each."""
     domain = config.domain
-    shown, _ = split_seeds(read_seeds(Path(domain.seeds), domain.tasks))
+    shown_seeds, _ = split_seeds(read_seeds(Path(domain.seeds), domain.tasks))
     questions = read_questions(Path(domain.evaluation), domain.tasks)
     task = task or questions[0].task_type
     types = {question.task_type for question in questions}
@@ -175,7 +175,7 @@ def _record_evaluation(config: Config, task: str | None, recorder: Recorder) -> 
         )
     titles = []
     prompts = PromptRenderer(config.prompts)
-    batches = build_batches(questions, shown, config.evaluation, config.seed)
+    batches = build_batches(questions, shown_seeds, config.evaluation, config.seed)
     for shots in config.evaluation.shots:
         batch = next(batch for batch in batches if (batch.task_type, batch.shots) == (task, shots))
         (first, *_) = answer_batch(recorder, batch, domain.role, config.model.context_length, prompts)

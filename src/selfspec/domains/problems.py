@@ -95,10 +95,10 @@ def find_early_stops(seeds: Sequence[Line], input_stop: Sequence[str]) -> Iterat
 
 
 def find_unseen_types_and_labels(seeds: Sequence[Line], held_out: set[str]) -> Iterator[str]:
-    """Task types and labels that only held-out seeds have, so that no model ever sees them."""
-    shown = [line for line in seeds if line.row.id not in held_out]
-    types = {line.row.task_type for line in shown}
-    labels = {(line.row.task_type, label) for line in shown for label in line.labels}
+    """Task types and labels that only held-out seeds have, so that no prompt shows them."""
+    shown_lines = [line for line in seeds if line.row.id not in held_out]
+    types = {line.row.task_type for line in shown_lines}
+    labels = {(line.row.task_type, label) for line in shown_lines for label in line.labels}
     for line in (line for line in seeds if line.row.id in held_out):
         task = line.row.task_type
         if task not in types:

@@ -1,4 +1,4 @@
-"""Engines: what an engine does, and what it is asked. A batch is a unit of work; a row's result is its own."""
+"""The protocol of engines and their inputs. A batch is a unit of work; a row's result does not depend on its batch."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class LoadedModel(Protocol):
 
         Args:
             contrast: Weight of the base's log-probability.
-            plausible: Least probability of a token, as a share of the likeliest one's.
+            plausible: Least probability of a token, as a share of the most probable one's.
 
         Raises:
             UserError: this engine can't.

@@ -18,9 +18,11 @@ from selfspec.engines.kv_cache import copy_rows, empty_cache
 from selfspec.engines.protocol import Completion, PromptBatch, Sampling
 from selfspec.prompts.chat import bos_ids, chat_template_of
 
-TOP_K_FIRST = 4096  # likeliest tokens that are sorted first; the whole vocabulary only if they have too little mass
-STOP_WINDOW = 32  # tokens that are decoded to look for a stop text
-OPTIONS_AT_ONCE = 32  # rows of one forward pass that scores options
+TOP_K_FIRST = (
+    4096  # most probable tokens, which are sorted first; the whole vocabulary only if they have too little mass
+)
+STOP_WINDOW_TOKENS = 32  # tokens that are decoded to look for a stop text
+MAX_OPTION_ROWS = 32  # rows of one forward pass that scores options
 
 
 @dataclass
@@ -108,7 +110,7 @@ class TransformersEngine:
         items = [self._encode(self.chat_template.item(item, batch.continues_response)) for item in batch.items]
         longest = max(map(len, items))
         gaps = [longest - len(item) for item in items]
-        if max(gaps) > len(prefix):  # nothing of the prefix would stay cached
+        if max(gaps) > len(prefix):  # no token of the prefix would remain cached
             rows, num_cached = [prefix + item for item in items], 0
             longest = max(map(len, rows))
             gaps = [longest - len(row) for row in rows]
@@ -141,8 +143,8 @@ class TransformersEngine:
         pairs = [(row, self._encode(text)) for row, texts in enumerate(options) for text in texts]
         scores = [float(first[row, ids[0]]) for row, ids in pairs]
         longer = [number for number, (_, ids) in enumerate(pairs) if len(ids) > 1]
-        for begin in range(0, len(longer), OPTIONS_AT_ONCE):
-            numbers = longer[begin : begin + OPTIONS_AT_ONCE]
+        for begin in range(0, len(longer), MAX_OPTION_ROWS):
+            numbers = longer[begin : begin + MAX_OPTION_ROWS]
             for number, rest in zip(numbers, self._rest_logprobs(state, [pairs[n] for n in numbers]), strict=True):
                 scores[number] += rest
         remaining = iter(scores)
@@ -176,14 +178,14 @@ class TransformersEngine:
                 ended[row] = token in self.end_ids
                 if not ended[row]:
                     rows[row].append(token)
-                    tail = self.tokenizer.decode(rows[row][-STOP_WINDOW:])
+                    tail = self.tokenizer.decode(rows[row][-STOP_WINDOW_TOKENS:])
                     ended[row] = any(text in tail for text in batch.stop)
-            going = [place for place, row in enumerate(active) if not ended[row]]
-            if not going or step + 1 == sampling.max_new_tokens:
+            continuing = [place for place, row in enumerate(active) if not ended[row]]
+            if not continuing or step + 1 == sampling.max_new_tokens:
                 break
-            if len(going) < len(active):
-                state.keep(going)
-                active, tokens = [active[place] for place in going], [tokens[place] for place in going]
+            if len(continuing) < len(active):
+                state.keep(continuing)
+                active, tokens = [active[place] for place in continuing], [tokens[place] for place in continuing]
             self._advance(state, tokens)
         return rows, ended
 
@@ -202,7 +204,7 @@ def _row_uniforms(batch: PromptBatch) -> Tensor:
 
 
 def sample_next_token(logits: Tensor, sampling: Sampling, numbers: Tensor) -> Tensor:
-    """One token a row: the likeliest, or by inverting the distribution of the nucleus at `numbers`.
+    """One token a row: the most probable, or by inverting the distribution of the nucleus at `numbers`.
 
     Args:
         logits: [rows, vocabulary].

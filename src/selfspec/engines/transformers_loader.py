@@ -20,7 +20,7 @@ class TransformersLoader:
     def load(
         self, model: ModelConfig, paths: PathsConfig, progress: Progress, adapter: Path | None = None
     ) -> Iterator[TransformersModel]:
-        """See `ModelLoader`. The base stays in memory for the next stage of this process."""
+        """See `ModelLoader`. The base remains in memory for the next stage of this process."""
         from selfspec.models.load import load_base, with_adapter
 
         network, tokenizer = load_base(model, paths, progress)
@@ -30,7 +30,7 @@ class TransformersLoader:
 
 @dataclass(frozen=True)
 class TransformersModel:
-    """A network of transformers, perhaps wrapped by PEFT, with its tokenizer."""
+    """A network of transformers, which PEFT may have wrapped, with its tokenizer."""
 
     network: Any
     tokenizer: Any

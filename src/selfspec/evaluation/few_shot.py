@@ -40,12 +40,12 @@ def build_batches(
     draws = [(shots, draw) for shots in evaluation.shots for draw in range(evaluation.draws if shots else 1)]
     for shots, draw in draws:
         for task_type in dict.fromkeys(question.task_type for question in questions):
-            own = sorted((q for q in selected if q.task_type == task_type), key=lambda q: (len(q.input), q.id))
+            of_type = sorted((q for q in selected if q.task_type == task_type), key=lambda q: (len(q.input), q.id))
             rng = random_stream(seed, "evaluation shots", draw, task_type, shots)
             examples = tuple(draw_few_shot(seeds, task_type, shots, rng))
-            for start in range(0, len(own), evaluation.batch_size):
-                part = tuple(own[start : start + evaluation.batch_size])
-                batches.append(EvaluationBatch(task_type, shots, draw, examples, part))
+            for start in range(0, len(of_type), evaluation.batch_size):
+                batch = tuple(of_type[start : start + evaluation.batch_size])
+                batches.append(EvaluationBatch(task_type, shots, draw, examples, batch))
     return batches
 
 

@@ -14,14 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-
-
 Draws = NDArray[np.int64]  # [1 + resamples, questions] indices of questions; row 0 is the original sample
-
-
 Measure = Callable[[Draws], Array]  # a metric's value for each row of `Draws`: [1 + resamples]
-
-
 Counts = Mapping[str, tuple[int, int, int]]  # one question's (true pos., false pos., false neg.) by class
 
 

@@ -31,16 +31,9 @@ MAX_NEW_TOKENS = {  # of a reply, by kind of question
     "text": 96,
 }
 
-
 SHORT_ANSWER_MAX_WORDS = 8
-
-
 NUMBER_TOLERANCE = 1e-2 + 1e-9  # the second term covers rounding of floats
-
-
 MAX_LENIENT_CANDIDATES = 5  # BioASQ's lenient accuracy
-
-
 Counts = dict[str, tuple[int, int, int]]  # class -> (true positives, false positives, false negatives)
 
 

@@ -16,14 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 SUPPORTED_VERSIONS = ">=0.4.13,<0.5"  # as in pyproject.toml
-
-
 BOOTSTRAP_RESAMPLES = 1000  # for standard errors without a formula
-
-
 MAX_LOGITS = 2**29  # in one batch: the harness keeps the logits of every position, so a large vocabulary fills memory
-
-
 ASSUMED_PROMPT_TOKENS = 1024  # of a long prompt, to estimate how many prompts have MAX_LOGITS logits
 
 

@@ -11,8 +11,6 @@ from rapidfuzz.distance import LCSseq
 from selfspec.data.text import words
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-
-
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 

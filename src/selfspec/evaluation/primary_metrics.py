@@ -29,10 +29,7 @@ DEFAULT_METRICS = {  # kind of question -> its primary metric, where the task do
     "text": "ROUGE-L F1",
 }
 
-
 ONE_LABEL, BY_TOPIC = "F1 of ", " by topic"  # prefix, suffix
-
-
 Judgements = Sequence[Judgement]
 
 
@@ -66,7 +63,6 @@ def _weighted_f1(judgements: Judgements) -> Measure:
 
 
 _PRIMARY_VALUE = _mean(lambda judgement: judgement.primary_value)
-
 
 METRICS: Mapping[str, PrimaryMetric] = {
     "accuracy": PrimaryMetric(("label", "labels"), _mean(lambda judgement: judgement.label_correct)),

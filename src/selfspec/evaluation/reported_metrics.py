@@ -1,6 +1,6 @@
 """The metrics of a report: the built-in ones by name, and those of the user's own (`evaluation.metrics`).
 
-They are computed from stored replies whenever a report is made, so none of them is in the key of a stage.
+They are computed from stored replies whenever a report is written, so none of them is in the key of a stage.
 """
 
 from __future__ import annotations

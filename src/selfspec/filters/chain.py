@@ -30,7 +30,7 @@ def run_filters(filters: Filters, phase: Phase, candidates: Sequence[Candidate],
         filters: All filters.
         phase: Which of them run.
         candidates: Those of the block that no filter has dropped.
-        read: Reads a kind of model output (`ModelFilter.model_output`) for some candidates.
+        read: Reads a kind of model output (`ModelFilter.model_output`) for the given candidates.
     """
     for group in _split_at_model_filters(filters, phase):
         for first in list(group.values())[:1]:

@@ -31,14 +31,14 @@ def check_custom_filters(specs: Sequence[Spec]) -> None:
             raise UserError(f"{key}: {spec['_target_']} {reason}.")
 
 
-def build_custom_filters(specs: Sequence[Spec], context: FilterContext, taken: Iterable[str]) -> dict[str, Filter]:
+def build_custom_filters(specs: Sequence[Spec], context: FilterContext, used_names: Iterable[str]) -> dict[str, Filter]:
     """The user's filters by name, in the given order; a name that another filter has gets a number.
 
     Raises:
         UserError: One can't be imported or created.
     """
     filters: dict[str, Filter] = {}
-    used = set(taken)
+    used = set(used_names)
     for place, spec in enumerate(specs):
         key = f"{KEY}[{place}]"
         built = build_target(key, spec, **context.select(find_target(key, spec)))

@@ -62,12 +62,12 @@ def calibrate_judge(right: Sequence[float], wrong: Sequence[float], least_auc: f
         wrong: Margins of corrupted answers.
         least_auc: Smallest AUC at which the judge filters.
     """
-    wins = sum((margin > other) + 0.5 * (margin == other) for margin in right for other in wrong)
+    wins = sum((high > low) + 0.5 * (high == low) for high in right for low in wrong)
     auc = wins / (len(right) * len(wrong)) if right and wrong else 0.5
 
     def separation(threshold: float) -> float:
-        kept = sum(margin >= threshold for margin in right) / max(len(right), 1)
-        return kept + sum(margin < threshold for margin in wrong) / max(len(wrong), 1)
+        accepted = sum(margin >= threshold for margin in right) / max(len(right), 1)
+        return accepted + sum(margin < threshold for margin in wrong) / max(len(wrong), 1)
 
     threshold = max(sorted({*right, *wrong}), key=separation, default=0.0)
     return Calibration(auc, threshold, auc >= least_auc, len(right))

@@ -13,7 +13,7 @@ PHASES: tuple[Phase, ...] = ("task", "answer")
 
 @dataclass
 class Candidate:
-    """A synthetic example on its way through the filters, with its verdicts so far."""
+    """A generated row that the filters check, with its verdicts so far."""
 
     id: str  # block and place: "00003-17"
     draft: Draft  # the task: its type, instruction, input, options and topic
@@ -58,7 +58,7 @@ class Filter(Protocol):
 
 @runtime_checkable
 class SelectiveFilter(Filter, Protocol):
-    """A filter that only checks some candidates; the others get no verdict of it."""
+    """A filter that checks only a part of the candidates; the others get no verdict from it."""
 
     def applies(self, candidate: Candidate) -> bool:
         """Whether the candidate is checked."""

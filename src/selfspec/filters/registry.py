@@ -49,7 +49,7 @@ def build_filters(context: FilterContext) -> dict[str, Filter]:
         for name, filter_class in FILTERS.items()
         if getattr(generation.filters, name)
     }
-    return built_in | build_custom_filters(generation.filters.extra, context, taken=FILTERS)
+    return built_in | build_custom_filters(generation.filters.extra, context, used_names=FILTERS)
 
 
 def _options(name: str, generation: GenerationConfig) -> dict[str, Any]:

@@ -49,9 +49,9 @@ class GenerationInputs:
     ) -> GenerationInputs:
         """Read the inputs of a stage."""
         all_seeds = read_seeds(seeds, domain.tasks)
-        shown = seed_subset(split_seeds(all_seeds)[0], domain.seed_count)
+        shown_seeds = seed_subset(split_seeds(all_seeds)[0], domain.seed_count)
         questions = [text for path in against for text in read_question_texts(path)]
-        return cls(all_seeds, shown, questions, passage_finder(index, retrieval.passages))
+        return cls(all_seeds, shown_seeds, questions, passage_finder(index, retrieval.passages))
 
 
 @dataclass
@@ -161,7 +161,7 @@ class CandidateRows:
         return [passage for passage in self.inputs.find_passages(task) if accepts_passage(self.filters, passage.text)]
 
     def _read_model_output(self, number: int, name: str, candidates: Sequence[Candidate]) -> None:
-        """Set what a filter reads of the model beside the answer, for some candidates of a block."""
+        """Set the samples or margins that a filter reads, for some candidates of a block."""
         if name == "votes":
             samples = sample_votes(self.pools[name], number, _drafts(candidates), self.response_settings)
             self._check_places(name, number, samples, candidates)

@@ -46,7 +46,7 @@ class Judge:
         return calibrate_judge(margins[:half], margins[half:], self.config.least_auc)
 
     def block(self, number: int, answered: Sequence[Answered]) -> dict[int, float]:
-        """Margins of the remaining candidates of one block, by the attempt's place in its block."""
+        """Margins of the remaining candidates of one block, by the candidate's place in its block."""
         rows = self.pool.block(number, {"": answered}, self._margins)
         return {row["place"]: row["margin"] for row in rows}
 

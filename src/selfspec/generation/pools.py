@@ -1,6 +1,6 @@
 """Pools: chains of immutable blocks of raw model output in the store.
 
-A block is the output for 64 attempts. It is a function of its pool's key and its number; filters work on what is read
+A block is the output for 64 candidates. It is a function of its pool's key and its number; filters work on what is read
 from it, so a changed filter generates again only what depends on it.
 """
 
@@ -22,7 +22,7 @@ from selfspec.runtime.context import StageContext
 from selfspec.runtime.random_streams import random_stream, stream_seed
 
 Row = TypeVar("Row")
-BLOCK_SIZE = 64  # attempts
+BLOCK_SIZE = 64  # candidates
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def group_by_type(rows: Sequence[Row], task_type: Callable[[Row], str]) -> dict[
 
 @dataclass(frozen=True)
 class Pool:
-    """A pool of one stage: reads blocks from the store, or makes them."""
+    """A pool of one stage: reads blocks from the store, or computes and stores them."""
 
     context: StageContext
     name: str
@@ -121,18 +121,18 @@ class Pool:
     batch_size: int
     load_engine: Callable[[], Engine]  # loads the model at the first call
 
-    def role(self, what: str) -> str:
+    def role(self, name: str) -> str:
         """Name of a random stream: later rounds that write new instructions draw other numbers."""
         number = self.context.stage.values.get("round", 1)
-        return what if number == 1 else f"{what}, round {number}"
+        return name if number == 1 else f"{name}, round {number}"
 
-    def rng(self, what: str, *place: int | str) -> Random:
+    def rng(self, role: str, *place: int | str) -> Random:
         """The random stream of a role at a place of the pool."""
-        return random_stream(self.seed, self.role(what), *place)
+        return random_stream(self.seed, self.role(role), *place)
 
-    def row_seed(self, what: str, *place: int | str) -> int:
+    def row_seed(self, role: str, *place: int | str) -> int:
         """The seed of one row's own stream."""
-        return stream_seed(self.seed, self.role(what), *place)
+        return stream_seed(self.seed, self.role(role), *place)
 
     def block(
         self,
@@ -140,7 +140,7 @@ class Pool:
         groups: Mapping[str, Sequence[Row]],
         complete: Callable[[str, Sequence[Row]], list[dict[str, Any]]],
     ) -> list[dict[str, Any]]:
-        """The rows of one block, sorted by their place in it: read, or made batch by batch.
+        """The rows of one block, sorted by their place in it: read, or computed batch by batch.
 
         Args:
             number: Of the block.
@@ -159,7 +159,7 @@ class Pool:
         """An output of the pool in the store, with the rows of these batches in `rows.jsonl`."""
 
         def fill(work: Path, output: Path) -> None:
-            scratch = work / f"batches-of-{self.batch_size}"  # another batch size composes other batches
+            scratch = work / f"batches-of-{self.batch_size}"  # batches of another size have other rows
             scratch.mkdir(exist_ok=True)
             size = sum(batch.size for batch in batches)
             with self.context.progress.step(f"{self.name}, {note}", size, "row") as step:

@@ -15,7 +15,7 @@ from selfspec.prompts.templates import PromptRenderer
 from selfspec.retrieval.passage import Passage
 
 FindPassages = Callable[[Task], Sequence[Passage]]
-Placed = tuple[int, Draft]  # an attempt's place in its block, and its task
+Placed = tuple[int, Draft]  # an candidate's place in its block, and its task
 TOKEN_MARGIN = 8  # tokens that tokenising prefix and task apart may add
 
 
@@ -26,10 +26,10 @@ class ResponseSettings:
     Args:
         generation: Number of shots, token limits.
         domain: The role, and which tasks are closed.
-        seeds: To draw shots from.
+        seeds: Few-shot examples are drawn from these.
         prompts: Renders the prompts.
         find_passages: Passages for a task, best first.
-        context_length: Tokens that the model can read; passages that do not fit are left out, from the last on.
+        context_length: The model's, in tokens; passages that do not fit are left out, from the last on.
     """
 
     generation: GenerationConfig
@@ -40,9 +40,9 @@ class ResponseSettings:
     context_length: int
 
     def shots(self, pool: Pool, role: str, number: int, task_type: str) -> list[Seed]:
-        """The seeds that a block's tasks of one type show."""
-        like = task_type if self.generation.demonstrations == "own_type" else ""
-        return draw_few_shot(self.seeds, like, self.generation.responses.shots, pool.rng(role, number, task_type))
+        """The few-shot examples in the prompts of a block's tasks of one type."""
+        first_type = task_type if self.generation.demonstrations == "own_type" else ""
+        return draw_few_shot(self.seeds, first_type, self.generation.responses.shots, pool.rng(role, number, task_type))
 
     def items(
         self, engine: Engine, prefix: str, batch: Sequence[Placed], max_new_tokens: int
@@ -63,7 +63,7 @@ class ResponseSettings:
 def write_responses(
     pool: Pool, number: int, drafts: Sequence[Placed], settings: ResponseSettings
 ) -> dict[int, dict[str, Any]]:
-    """Raw responses to the remaining drafts of one block, by the attempt's place in its block."""
+    """Raw responses to the remaining drafts of one block, by the candidate's place in its block."""
     domain, max_new_tokens = settings.domain, settings.generation.responses.max_new_tokens
 
     def answer(task_type: str, batch: Sequence[Placed]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ MAX_LABEL_TOKENS = 24  # more than any label has
 
 
 def sample_votes(pool: Pool, number: int, drafts: Sequence[Placed], settings: ResponseSettings) -> dict[int, list[str]]:
-    """Sampled responses to the closed drafts of one block, by the attempt's place in its block."""
+    """Sampled responses to the closed drafts of one block, by the candidate's place in its block."""
     config = settings.generation.self_consistency
 
     def sample(task_type: str, batch: Sequence[Placed]) -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ def sample_votes(pool: Pool, number: int, drafts: Sequence[Placed], settings: Re
             completions = engine.complete(PromptBatch(prefix, prompts, sampling, stop, row_seeds, closed=closed))
             texts += [completion.text for completion in completions]
         samples = batches_of(texts, config.samples)
-        return [{"place": place, "samples": list(own)} for (place, _), own in zip(batch, samples, strict=True)]
+        return [{"place": place, "samples": list(texts)} for (place, _), texts in zip(batch, samples, strict=True)]
 
     groups = group_by_type(drafts, lambda row: row[1].task_type)
     return {row["place"]: row["samples"] for row in pool.block(number, groups, sample)}

@@ -37,9 +37,7 @@ from selfspec.runtime.store import Store
 
 log = logging.getLogger("selfspec")
 
-
 register_resolvers_from_environment()
-
 
 TRACEBACK_VARIABLE = "SELFSPEC_TRACEBACK"  # set if the user set HYDRA_FULL_ERROR=1, which cli.run sets for itself
 
@@ -49,14 +47,14 @@ def run_task(composed: DictConfig, outcomes: Outcomes | None = None) -> float | 
 
     Args:
         composed: The config as Hydra composed it.
-        outcomes: What the stages of the sweep came to, if this process has run them.
+        outcomes: Results of the sweep's stages, if this process has run them.
 
     Returns:
         Loss of the specialized model on the held-out seeds (nats a token): what a search may minimise, never a score.
     """
     configure_environment()
     folder = Path(HydraConfig.get().runtime.output_dir)
-    (folder / "error.json").unlink(missing_ok=True)  # of an earlier try in the same folder
+    (folder / "error.json").unlink(missing_ok=True)  # of an earlier run in the same folder
     try:
         config = with_logged_names(prepare_config(composed))
         if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep prints the notes of all its jobs
@@ -88,13 +86,13 @@ def run_experiment(config: Config, folder: Path, outcomes: Outcomes) -> float | 
     with Progress(Console(quiet=True) if in_sweep else None) as progress:
         title = experiment_title(config)
         progress.say(f"[bold]{title}[/]  [dim]{folder}[/]")
-        made = _run_missing_stages(config, stages, store, progress, folder, outcomes)
-        if made is None:
+        has_executed = _run_missing_stages(config, stages, store, progress, folder, outcomes)
+        if has_executed is None:
             return None
         report = build_report(config, stages, store, title)
         _write_json(folder / "results.json", report)
         write_page(stages, store, report, folder)
-        if made:  # a run that found everything stored has nothing new to log
+        if has_executed:  # if everything was stored, there is nothing new to log
             log_result(config, report, stages, store)
         progress.console.print(results_table(report))
         progress.say(f"[bold]{folder / 'report.html'}[/]")
@@ -114,10 +112,10 @@ def _run_missing_stages(
     """
     nodes = unite_jobs([(config, stages)])
     mark_stored(nodes, store, outcomes)
-    idle = not any(node.open for node in nodes.values())
+    is_idle = not any(node.open for node in nodes.values())
     stop = StopFlag()
-    executor = choose_executor({} if idle else _launcher_config(), folder, store, progress, stop)
-    with nullcontext() if idle else stop.installed():  # a sweep installs its own signal handlers
+    executor = choose_executor({} if is_idle else _launcher_config(), folder, store, progress, stop)
+    with nullcontext() if is_idle else stop.installed():  # a sweep installs its own signal handlers
         execute_graph(nodes, store, executor, outcomes, lambda node: _print_stage(node, store, progress))
     for node in nodes.values():
         if node.state == "failed":
@@ -125,7 +123,7 @@ def _run_missing_stages(
     if any(node.open for node in nodes.values()):
         progress.say("Its stages were left to SLURM; the same command attaches to them, and draws the report.")
         return None
-    return bool(outcomes.made & set(nodes))
+    return bool(outcomes.executed & set(nodes))
 
 
 def _show_plan(config: Config, stages: Pipeline, store: Store, folder: Path) -> None:

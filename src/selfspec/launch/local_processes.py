@@ -105,8 +105,8 @@ class LocalProcesses:
         gpus = list(map(str, range(gpu_count()))) if visible is None else list(filter(None, visible.split(",")))
         if gpus:
             first = slot * self.devices
-            own = [gpus[(first + number) % len(gpus)] for number in range(num_processes)]
-            return {"CUDA_VISIBLE_DEVICES": ",".join(own)}
+            stage_gpus = [gpus[(first + number) % len(gpus)] for number in range(num_processes)]
+            return {"CUDA_VISIBLE_DEVICES": ",".join(stage_gpus)}
         cores = max(1, (os.cpu_count() or 1) // (self.slots * num_processes))
         return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(cores))}
 

@@ -46,7 +46,7 @@ def show_memory(nodes: Graph, launcher: Mapping[str, Any], console: Console) -> 
     """
     cases: dict[object, tuple[Config, Sequence[str]]] = {}
     processes, (sharing, neighbours) = devices_of("adapter", launcher), processes_here(launcher)
-    here = this_machine(max(neighbours, 1))
+    machine = this_machine(max(neighbours, 1))
     for node in nodes.values():
         kind, config = RESOURCE_KIND[node.stage.name], node.stage.config
         if kind not in STAGE_KINDS:
@@ -58,8 +58,8 @@ def show_memory(nodes: Graph, launcher: Mapping[str, Any], console: Console) -> 
         largest = max(earlier_config, config, key=lambda candidate: _largest_bytes(candidate, processes))
         cases[key] = (largest, tuple(name for name in STAGE_KINDS if name in (*earlier_kinds, kind)))
     for config, kinds in cases.values():
-        _show_case(config, kinds, processes, here, console)
-        if sharing and not is_allowed_on(config, kinds, here, processes):
+        _show_case(config, kinds, processes, machine, console)
+        if sharing and not is_allowed_on(config, kinds, machine, processes):
             console.print(
                 "[yellow]This machine has too little memory: a run on it is refused before any work, "
                 "unless plan.force=true.[/]"
@@ -70,13 +70,13 @@ def _largest_bytes(config: Config, processes: int) -> float:
     return max(total_memory(config, kind, ANY_GPU, processes) for kind in STAGE_KINDS)
 
 
-def _show_case(config: Config, kinds: Sequence[str], processes: int, here: Device, console: Console) -> None:
+def _show_case(config: Config, kinds: Sequence[str], processes: int, machine: Device, console: Console) -> None:
     console.print(f"\n[bold]{config.model.name}[/]: {_parameter_text(config, processes)}")
     if config.model.toy:
         console.print("[dim]a toy fits every device[/]")
         return
-    console.print(_memory_table(config, kinds, processes, here))
-    console.print(_device_table(config, kinds, processes, here))
+    console.print(_memory_table(config, kinds, processes, machine))
+    console.print(_device_table(config, kinds, processes, machine))
 
 
 def _parameter_text(config: Config, processes: int) -> str:
@@ -93,9 +93,9 @@ def _parameter_text(config: Config, processes: int) -> str:
     return f"{parameters}{quantization}; strategy {strategy.name}, {devices}"
 
 
-def _memory_table(config: Config, kinds: Sequence[str], processes: int, here: Device) -> Table:
+def _memory_table(config: Config, kinds: Sequence[str], processes: int, machine: Device) -> Table:
     """Gigabytes by part: on a GPU, and on this machine if it has no GPU."""
-    devices = [ANY_GPU] if here.is_gpu else [ANY_GPU, here]
+    devices = [ANY_GPU] if machine.is_gpu else [ANY_GPU, machine]
     columns = [(device, kind) for device in devices for kind in kinds]
     memory = [memory_by_part(config, kind, device, processes) for device, kind in columns]
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -110,13 +110,13 @@ def _memory_table(config: Config, kinds: Sequence[str], processes: int, here: De
     return table
 
 
-def _device_table(config: Config, kinds: Sequence[str], processes: int, here: Device) -> Table:
+def _device_table(config: Config, kinds: Sequence[str], processes: int, machine: Device) -> Table:
     """Which stages fit which devices, and which changes would make the others fit."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for head in ("device", "GB", *kinds):
         table.add_column(head, no_wrap=True, justify="right" if head == "GB" else "left")
     table.add_column("changes that would make it fit", overflow="fold")
-    for device in (*KNOWN_DEVICES, here):
+    for device in (*KNOWN_DEVICES, machine):
         fits = {kind: fits_device(config, (kind,), device, processes) for kind in kinds}
         marks = ("[green]fits[/]" if fits[kind] else "[red]no[/]" for kind in kinds)
         advice = "" if all(fits.values()) else _advice_text(config, kinds, device, processes)

@@ -138,21 +138,22 @@ def check_seed_counts(config: Config, domain: DomainConfig) -> None:
         UserError: the number of shots that the seeds are too few for.
     """
     seeds = read_seeds(Path(domain.seeds), domain.tasks)
-    shown, held_out = split_seeds(seeds)
+    shown_seeds, held_out = split_seeds(seeds)
     generation_shots = {
         "generation.instructions.shots": config.generation.instructions.shots,
         "generation.responses.shots": config.generation.responses.shots,
     }
     key, shots = _largest(generation_shots)
-    if len(shown) >= shots > (domain.seed_count or len(shown)):
+    if len(shown_seeds) >= shots > (domain.seed_count or len(shown_seeds)):
         raise UserError(
             f"domain.seed_count={domain.seed_count} is fewer than {key}={shots} needs; raise it, or lower the shots."
         )
     key, shots = _largest({**generation_shots, "evaluation.shots": max(config.evaluation.shots)})
-    if len(shown) < shots:
+    if len(shown_seeds) < shots:
         raise UserError(
-            f"{domain.seeds} has {len(seeds)} seeds, of which {len(held_out)} are held out and {len(shown)} can be "
-            f"shown, fewer than {key}={shots} needs; write at least {shots + len(held_out)} seeds."
+            f"{domain.seeds} has {len(seeds)} seeds, of which {len(held_out)} are held out and "
+            f"{len(shown_seeds)} can be shown, fewer than {key}={shots} needs; "
+            f"write at least {shots + len(held_out)} seeds."
         )
 
 

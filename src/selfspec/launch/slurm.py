@@ -51,7 +51,7 @@ REMEDIES = {
 
 
 class SlurmExecutor:
-    """Submits every stage with its dependencies and watches the jobs; when it is interrupted, the jobs go on."""
+    """Submits every stage with its dependencies and watches the jobs; when it is interrupted, the jobs continue."""
 
     slots, ahead = sys.maxsize, True
 
@@ -95,7 +95,7 @@ class SlurmExecutor:
         self._watched = [node for node in self._watched if node.open]
         try:
             states = self.queue.states([node.job for node in self._watched])
-        except UserError as error:  # SLURM's controller restarts or is busy; the jobs go on
+        except UserError as error:  # SLURM's controller restarts or is busy; the jobs continue
             log.warning(str(error))
             return []
         changes = []
@@ -110,7 +110,7 @@ class SlurmExecutor:
         jobs = [node.job for node in self._watched if node.open and node.job]
         arrays = sorted({job.partition("_")[0] for job in jobs}, key=int)
         self.say(
-            f"Detached: {len(jobs)} stages go on in SLURM; the same command attaches to them again, "
+            f"Detached: {len(jobs)} stages continue in SLURM; the same command attaches to them again, "
             f"and scancel {' '.join(arrays)} cancels them."
         )
 
@@ -146,7 +146,7 @@ class SlurmExecutor:
                     path.unlink()
                 continue
             record, array = json.loads(path.read_text()), arrays[path.stem]
-            for number in array.alive:
+            for number in array.active_tasks:
                 log_file = log_path(record["folder"], array.job, number)
                 stages[record["keys"][number]] = (f"{array.job}_{number}", log_file)
         return stages

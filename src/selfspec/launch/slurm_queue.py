@@ -21,7 +21,7 @@ class QueuedArray:
     """A job array in the queue."""
 
     job: str
-    alive: list[int] = field(default_factory=list)  # tasks that wait or run
+    active_tasks: list[int] = field(default_factory=list)  # tasks that wait or run
 
 
 class SlurmQueue:
@@ -33,14 +33,14 @@ class SlurmQueue:
         for job, state, _, name in self._squeue():
             number, _, task = job.partition("_")
             if name.startswith(prefix) and state in ACTIVE_STATES - ENDING_STATES and task.isdigit():
-                arrays.setdefault(name, QueuedArray(number)).alive.append(int(task))
+                arrays.setdefault(name, QueuedArray(number)).active_tasks.append(int(task))
         return arrays
 
     def states(self, jobs: Iterable[str]) -> dict[str, tuple[str, str]]:
         """Return (state, node) of each job that SLURM knows."""
-        wanted = set(jobs)
-        states = {job: (state, host) for job, state, host, _ in self._squeue() if job in wanted}
-        missing = sorted(wanted - set(states))
+        requested = set(jobs)
+        states = {job: (state, host) for job, state, host, _ in self._squeue() if job in requested}
+        missing = sorted(requested - set(states))
         return {**states, **self._sacct(missing)} if missing else states
 
     def _squeue(self) -> list[tuple[str, str, str, str]]:

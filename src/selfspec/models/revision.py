@@ -17,7 +17,7 @@ def resolve_revision(model: ModelConfig, ask_hub: bool) -> str | None:
 
     Args:
         model: Whose weights may come from the hub.
-        ask_hub: Whether the hub is asked for what the cache does not have.
+        ask_hub: Whether the hub may be queried for what the cache does not have.
 
     Returns:
         The revision unchanged if the weights are not the hub's, or if neither the cache nor the hub knows it.

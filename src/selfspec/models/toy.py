@@ -12,10 +12,7 @@ from selfspec.prompts.chat import with_prompt_style
 
 DOMAINS = Path(__file__).parents[1] / "domains"  # whose seeds the tokenizer is trained on
 TOY_VOCABULARY_SIZE = 2048
-
-
 SPECIAL_TOKENS = ["<pad>", "<bos>", "<eos>"]
-
 
 CHAT_TEMPLATE = (
     "{% for turn in messages %}[{{ turn.role }}]\n{{ turn.content }}\n{% endfor %}"

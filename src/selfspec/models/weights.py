@@ -27,13 +27,11 @@ from selfspec.runtime.leases import LEASE_SECONDS
 from selfspec.runtime.progress import Progress
 
 SAMPLE_BYTES, NUM_SAMPLES = 1 << 16, 64  # of a weight file, that its fingerprint is computed from
-
-
 HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt"]
 
 
 def weights_identity(model: ModelConfig) -> str:
-    """What identifies the weights in cache keys, wherever they are; of local weight files only samples are read."""
+    """What identifies the weights in keys; their path is no part of it; of local weight files only samples are read."""
     if model.toy:
         from selfspec.models.toy import toy_hash
 

@@ -49,9 +49,9 @@ class _Builder:
 
     def pipeline(self) -> Pipeline:
         config = self.config
-        harnessed = {}
+        harness = {}
         if config.evaluation.tasks:  # first, since only this stage finds a wrong task name
-            harnessed["base"] = self._stage("harness", "lm_eval (base)", config, {})
+            harness["base"] = self._stage("harness", "lm_eval (base)", config, {})
         rounds = self._rounds()
         adapters = {}
         if config.baselines.seeds_only:
@@ -59,19 +59,19 @@ class _Builder:
         if config.baselines.generic and config.domain.name != config.general.name:
             adapters["generic"] = self._generic()
         adapters["specialized"] = rounds[-1][1]
-        scores = self._scored("scores", config, adapters)
+        scores = self._score_models("scores", config, adapters)
         off_domain = {}
         pair = {"specialized": adapters["specialized"]}
         expert = {config.domain.name, config.evaluation.domain.name if config.evaluation.domain else ""}
         if config.baselines.off_domain and config.general.name not in expert:
             elsewhere = replace(config.evaluation, domain=config.general, files=(), shot_files=(), sets={}, tasks=())
-            off_domain = self._scored("off-domain scores", replace(config, evaluation=elsewhere), pair)
-        if harnessed:
+            off_domain = self._score_models("off-domain scores", replace(config, evaluation=elsewhere), pair)
+        if harness:
             specialized = adapters["specialized"]
-            harnessed["specialized"] = self._stage(
+            harness["specialized"] = self._stage(
                 "harness", "lm_eval (specialized)", config, {}, {"adapter": specialized}
             )
-        return Pipeline(tuple(self.stages), tuple(rounds), adapters, scores, off_domain, harnessed)
+        return Pipeline(tuple(self.stages), tuple(rounds), adapters, scores, off_domain, harness)
 
     def _rounds(self) -> list[tuple[Stage, Stage]]:
         """The base writes, answers, and is tuned; then, round by round, the specialized model answers."""
@@ -104,12 +104,12 @@ class _Builder:
         examples = self._stage("examples", "examples (generic)", config, _generation_files(config))
         return self._stage("adapter", "adapter (generic)", config, _seed_file(config), {"examples": examples})
 
-    def _scored(self, what: str, config: Config, adapters: Mapping[str, Stage]) -> dict[str, Stage]:
+    def _score_models(self, label: str, config: Config, adapters: Mapping[str, Stage]) -> dict[str, Stage]:
         files = _evaluation_files(config)
-        scores = {"base": self._stage("scores", f"{what} (base)", config, files)}
+        scores = {"base": self._stage("scores", f"{label} (base)", config, files)}
         for model, adapter in adapters.items():
             scores[model] = self._stage(
-                "scores", f"{what} ({model.replace('_', ' ')})", config, files, {"adapter": adapter}
+                "scores", f"{label} ({model.replace('_', ' ')})", config, files, {"adapter": adapter}
             )
         return scores
 
@@ -143,7 +143,7 @@ def _seed_file(config: Config) -> dict[str, Files]:
 
 
 def _generation_files(config: Config) -> dict[str, Files]:
-    """The seeds, and the questions that synthetic data must not overlap with: each content once, whatever its path."""
+    """The seeds, and the questions that synthetic data must not overlap with: each content once."""
     by_content = {file_hash(path): path for path in map(Path, config.generation.contamination.against)}
     return {**_seed_file(config), "against": tuple(by_content[content] for content in sorted(by_content))}
 

@@ -15,7 +15,7 @@ from selfspec.runtime.stage import Stage
 from selfspec.runtime.store import Store
 
 FINISHED = ("done", "stored")
-NOT_MADE = ("failed", "cancelled")
+UNSUCCESSFUL = ("failed", "cancelled")
 UNFINISHED = ("waiting", "queued", "running")
 
 
@@ -29,15 +29,15 @@ class StageFailed(UserError):
 
 @dataclass
 class Outcomes:
-    """What stages came to while one process ran them: a job's report does not run a failed stage again.
+    """Results of the stages that one process has run: a job's report does not run a failed stage again.
 
     Args:
         failed: Message by key of each stage that failed or was cancelled.
-        made: Keys of the stages that were executed; a job without any has nothing new to log.
+        executed: Keys of the stages that were executed; a job without any has nothing new to log.
     """
 
     failed: dict[str, str] = field(default_factory=dict)
-    made: set[str] = field(default_factory=set)
+    executed: set[str] = field(default_factory=set)
 
 
 @dataclass(eq=False)
@@ -47,7 +47,7 @@ class Node:
     stage: Stage
     config: Config  # of the first job that needs the stage: for paths and the logger
     parents: tuple[Node, ...] = ()
-    after: Node | None = None  # a smaller size of the same pool, which runs first, whatever its outcome
+    after: Node | None = None  # a smaller size of the same pool, which runs first; it may fail
     state: str = "waiting"  # waiting, queued (handed to a cluster), running, done, stored, failed, cancelled
     message: str = ""  # why it failed or was cancelled
     started: float = 0.0
@@ -58,12 +58,12 @@ class Node:
 
     @property
     def open(self) -> bool:
-        """Whether it still has to be made."""
+        """Whether the stage still has to run."""
         return self.state in UNFINISHED
 
     @property
     def elapsed(self) -> float:
-        """Seconds that it has run."""
+        """Seconds that the stage has run."""
         return time.monotonic() - self.started if self.state == "running" else self.seconds
 
 
@@ -118,17 +118,17 @@ def mark_stored(graph: Graph, store: Store, outcomes: Outcomes) -> None:
 def execute_graph(
     graph: Graph, store: Store, executor: Executor, outcomes: Outcomes, changed: Callable[[Node], None]
 ) -> None:
-    """Make every output that is not stored. A failed stage cancels only what depends on it.
+    """Compute every output that is not stored. A failed stage cancels only what depends on it.
 
     Args:
         graph: The nodes; their states are updated.
-        store: Where outputs are found.
+        store: Holds the outputs.
         executor: Runs the stages.
-        outcomes: Updated with what fails and what is made.
+        outcomes: Updated with the stages that failed and those that were executed.
         changed: Called with each node whose state changed.
 
     Raises:
-        Interrupted: a signal came; the same call resumes from what is done.
+        Interrupted: a signal arrived; the same call resumes from the finished work.
     """
 
     def set_state(node: Node, state: str, message: str = "") -> None:
@@ -137,10 +137,10 @@ def execute_graph(
         if state == "running":
             node.started = time.monotonic()
         node.state, node.message = state, message
-        if state in NOT_MADE:
+        if state in UNSUCCESSFUL:
             outcomes.failed[node.stage.key] = message
         if state == "done":
-            outcomes.made.add(node.stage.key)
+            outcomes.executed.add(node.stage.key)
         changed(node)
 
     mark_stored(graph, store, outcomes)
@@ -158,28 +158,28 @@ def execute_graph(
                 return
             for node, state, message in executor.poll():
                 set_state(node, state, message)
-    except BaseException:  # a signal or a full disk must not leave processes behind
+    except BaseException:  # after a signal or on a full disk, no process may remain
         executor.stop()
         raise
 
 
 def _cancel_dependents(graph: Graph, set_state: Callable[[Node, str, str], None]) -> None:
-    """Cancel the nodes with a parent that was not made."""
+    """Cancel the nodes with a parent that failed or was cancelled."""
     for node in graph.values():
-        lost = [parent for parent in node.parents if parent.state in NOT_MADE]
-        if lost and node.open:
-            set_state(node, "cancelled", f"{lost[0].stage.label} {lost[0].state}: {lost[0].message}")
+        failed = [parent for parent in node.parents if parent.state in UNSUCCESSFUL]
+        if failed and node.open:
+            set_state(node, "cancelled", f"{failed[0].stage.label} {failed[0].state}: {failed[0].message}")
 
 
 def _ready_nodes(graph: Graph, executor: Executor) -> list[Node]:
     """Waiting nodes that can start now, as many as the executor has free slots."""
-    begun = ("queued", "running") if executor.ahead else ()
+    started_states = ("queued", "running") if executor.ahead else ()
     ready = [
         node
         for node in graph.values()
         if node.state == "waiting"
-        and all(parent.state in (*FINISHED, *begun) for parent in node.parents)
-        and (node.after is None or not node.after.open or node.after.state in begun)
+        and all(parent.state in (*FINISHED, *started_states) for parent in node.parents)
+        and (node.after is None or not node.after.open or node.after.state in started_states)
     ]
     running = sum(node.state in ("queued", "running") for node in graph.values())
     return ready[: executor.slots - running]

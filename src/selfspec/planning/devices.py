@@ -16,10 +16,7 @@ from selfspec.stages.registry import RESOURCE_KIND
 from selfspec.tuning.strategies.limits import check_strategy_choice
 
 GB = 1e9
-
-
 PYTHON_BYTES = 0.6 * GB  # torch, Lightning and transformers, imported; counted where the model is in CPU memory
-
 
 KNOWN_DEVICES = (
     Device("H100, A100 80 GB", 80 * GB, True),
@@ -28,18 +25,10 @@ KNOWN_DEVICES = (
     Device("RTX 4090, A10 24 GB", 24 * GB, True),
 )
 
-
 MAX_DEVICES = 64  # that are suggested
-
-
 MIN_LENGTH = 256  # tokens: `tuning.max_length` is not suggested to be below
-
-
 MAX_RATIO = 0.99  # of the memory after and before a change that is worth suggesting
-
-
 NUM_DEVICES = "devices"  # a suggested change that is no key of the config
-
 
 BATCH_KEYS = (
     "generation.instructions.batch_size",
@@ -48,7 +37,6 @@ BATCH_KEYS = (
     "evaluation.batch_size",
     "tuning.micro_batch_tokens",
 )
-
 
 Values = Mapping[str, object]  # by key of the config, or NUM_DEVICES
 
@@ -90,7 +78,7 @@ def suggest_changes(config: Config, kinds: Sequence[str], device: Device, proces
         if step is None:
             return ()
         values = {**values, **step}
-    for key in [*values]:  # a later, larger change may have made an earlier one superfluous
+    for key in [*values]:  # a later, larger change can make an earlier one unnecessary
         others = {name: value for name, value in values.items() if name != key}
         if is_enough(others):
             values = others

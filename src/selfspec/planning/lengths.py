@@ -17,8 +17,6 @@ from selfspec.prompts.templates import PromptRenderer
 from selfspec.runtime.file_version import FileVersion, file_version
 
 CHARACTERS_PER_TOKEN = 4.0  # gemma-3-270m has 3.9 to 4.4 on the shipped seeds
-
-
 MAX_ITEM_NUMBER = 9  # of an item in the list of tasks, for the length of its heading
 
 

@@ -15,38 +15,21 @@ from selfspec.planning.parameters import Linear, Shape
 
 # Bytes a weight for the scales of NF4: 8 bits for each 64 weights, and a float for each 256 of these scales.
 NF4_SCALE_BYTES = 1 / 64 + 4 / (64 * 256)
-
-
 NF4_BYTES = 0.5 + NF4_SCALE_BYTES  # bytes a weight
-
-
 FLOAT32_BYTES = 4  # the adapter is stored and computed in float32
-
-
-MAX_OPTIONS_AT_ONCE = 32  # options that the engine scores in one forward pass
-
-
+MAX_OPTION_ROWS = 32  # as in engines/transformers.py: options scored in one forward pass
 CPU_HEAP_FACTOR = 1.45  # glibc's heap divided by the tensors in it, as the passes differ in length
-
 
 # The same with activation checkpointing: one layer is recomputed at a time, and large blocks are mapped and returned.
 CPU_CHECKPOINTING_FACTOR = 2.7
-
-
 CPU_LIBRARY_BYTES = 5e7  # kernels and buffers of the libraries
-
-
 GPU_LIBRARY_BYTES = 1.0e9  # CUDA context and workspaces
-
 
 # A part of the estimate: pages of the weight file that were read. The system reclaims them when memory is short.
 MAPPED_FILE = "mapped file, reclaimable"
 
-
 # A part of the estimate: weights that are dequantized or gathered for as long as a layer computes with them.
 TEMPORARY_WEIGHTS = "temporary weights"
-
-
 SHARED_INPUT_MODULES = ("k_proj", "v_proj", "up_proj")  # each has the same input as the module before it
 
 
@@ -129,7 +112,7 @@ class CompletionBatch:
     @property
     def num_copied_rows(self) -> int:
         """Rows whose cache is copied to score the tokens of an option after its first."""
-        return min(MAX_OPTIONS_AT_ONCE, self.num_rows * self.max_options) if self.option_tokens > 1 else 0
+        return min(MAX_OPTION_ROWS, self.num_rows * self.max_options) if self.option_tokens > 1 else 0
 
 
 @lru_cache(maxsize=256)  # the jobs of a sweep have few distinct shapes
@@ -158,15 +141,15 @@ def _activation_bytes(base: BaseOnDevice, lora: LoraConfig, batch: TrainingPass)
     per_token = activation_bytes_per_token(shape, base.bytes_per_number, lora, attention_length)
     layer = batch.num_tokens * per_token
     if batch.activation_checkpointing:
-        kept = shape.num_layers * batch.num_tokens * shape.hidden_size * base.bytes_per_number + layer
+        kept_bytes = shape.num_layers * batch.num_tokens * shape.hidden_size * base.bytes_per_number + layer
     else:
-        kept = shape.num_layers * layer
+        kept_bytes = shape.num_layers * layer
     temporary = batch.num_tokens * _max_features(shape.linear_layers) * (base.bytes_per_number + 3 * FLOAT32_BYTES)
     if lora.dora:  # norms of the weights, in float32
         widest_input = max(layer.in_features for layer in shape.adapted_layers(lora))
         temporary += FLOAT32_BYTES * (4 * shape.num_largest_weights + widest_input**2)
     cpu_factor = CPU_CHECKPOINTING_FACTOR if batch.activation_checkpointing else CPU_HEAP_FACTOR
-    return (kept + temporary) * (1 if base.is_gpu else cpu_factor)
+    return (kept_bytes + temporary) * (1 if base.is_gpu else cpu_factor)
 
 
 @lru_cache(maxsize=1024)
@@ -239,21 +222,23 @@ def activation_bytes_per_token(
     adapted = shape.adapted_layers(lora)
     # Each layer keeps a float32 copy of its input; an input that is float32 already is shared, not copied.
     copying = [layer for layer in adapted if bytes_per_number < FLOAT32_BYTES or layer.name not in SHARED_INPUT_MODULES]
-    kept = sum(FLOAT32_BYTES * layer.in_features for layer in copying) + sum(FLOAT32_BYTES * lora.r for _ in adapted)
-    kept += sum(FLOAT32_BYTES * layer.in_features for layer in adapted) if lora.dropout else 0
-    kept += sum((bytes_per_number + FLOAT32_BYTES) * layer.out_features for layer in adapted) if lora.dora else 0
+    kept_bytes = sum(FLOAT32_BYTES * layer.in_features for layer in copying) + sum(
+        FLOAT32_BYTES * lora.r for _ in adapted
+    )
+    kept_bytes += sum(FLOAT32_BYTES * layer.in_features for layer in adapted) if lora.dropout else 0
+    kept_bytes += sum((bytes_per_number + FLOAT32_BYTES) * layer.out_features for layer in adapted) if lora.dora else 0
     norms, hidden = shape.norms, shape.hidden_size
     if norms.in_float32:
-        kept += norms.num_norms * (hidden + 1) * FLOAT32_BYTES
+        kept_bytes += norms.num_norms * (hidden + 1) * FLOAT32_BYTES
     else:
-        kept += norms.num_inputs * hidden * bytes_per_number
-    kept += norms.qk_size * FLOAT32_BYTES
+        kept_bytes += norms.num_inputs * hidden * bytes_per_number
+    kept_bytes += norms.qk_size * FLOAT32_BYTES
     attention = (2 * shape.num_heads + 2 * shape.num_cached_heads) * shape.head_dim * bytes_per_number
     if attention_length:
         score_bytes = FLOAT32_BYTES + (bytes_per_number if bytes_per_number < FLOAT32_BYTES else 0)
         attention = 3 * shape.num_heads * shape.head_dim * bytes_per_number
         attention += attention_length * shape.num_heads * score_bytes
-    return kept + attention + (3 if shape.gated_mlp else 1) * shape.intermediate_size * bytes_per_number
+    return kept_bytes + attention + (3 if shape.gated_mlp else 1) * shape.intermediate_size * bytes_per_number
 
 
 def _library_bytes(base: BaseOnDevice) -> float:

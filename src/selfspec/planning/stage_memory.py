@@ -20,20 +20,10 @@ from selfspec.planning.parameters import model_shape
 from selfspec.tuning.batches import choose_batch_size
 
 STAGE_KINDS = ("examples", "adapter", "scores")  # the stages whose memory is estimated: those that load a model
-
-
 SHARDING_STRATEGIES = ("auto", "fsdp", "deepspeed_zero3", "deepspeed_zero3_offload")
-
-
 UNKNOWN_ARCHITECTURE_FACTOR = 1.25  # at least so many times the bytes of the weights, for an unknown architecture
-
-
 TOKENS_PER_WORD = 1.5  # of retrieved passages
-
-
 TEMPLATE_TOKENS = 24  # of a synthetic task beside its texts: headings, and options of a closed one
-
-
 ANSWER_END_TOKENS = 2  # between an instruction and its input
 
 

@@ -14,11 +14,7 @@ from selfspec.planning.work import ASSUMED_PASS_RATE, Work
 from selfspec.runtime.stage import Stage
 
 MAX_MANIFESTS = 50  # that are read for each kind of stage, and for the blocks of each pool
-
-
 UNIT_COUNTS = {"adapter": "tokens", "scores": "answers"}  # the count in a manifest that is the stage's unit of work
-
-
 FROM_CONFIG = "the config's throughput"
 
 

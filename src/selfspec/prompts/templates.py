@@ -36,7 +36,7 @@ PLACEHOLDERS: dict[str, set[str]] = {  # template -> the names that it may use
     "judge_yes": set(),
     "judge_no": set(),
 }
-# Without these a prompt would lack the task itself.
+# Without these placeholders a prompt has no task.
 REQUIRED: dict[str, set[str]] = {
     "task": {"instruction", "input"},
     "task_input": {"input"},

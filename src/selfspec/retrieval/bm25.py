@@ -22,11 +22,7 @@ import tantivy
 from selfspec.retrieval.passage import Passage
 
 ENGLISH = "english"  # the analyzer's name, in an index's schema
-
-
 INDEX_HEAP_BYTES = 256 << 20  # postings in memory before they are written as a segment
-
-
 DECIMALS = 3  # of a score; further ones depend on the order in which tantivy adds floats
 
 

@@ -25,11 +25,7 @@ from selfspec.retrieval.hub import SPLIT, read_hub_dataset
 from selfspec.retrieval.passage import Passage
 
 EMBEDDED = "embedded:"
-
-
 _SENTENCE_END = re.compile(r"[.!?]['\")\]’”»]*$")  # of a word
-
-
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 
@@ -95,7 +91,7 @@ def corpus_identity(config: RetrievalConfig) -> str | dict[str, Any]:
 def _read_all(config: RetrievalConfig) -> Iterator[tuple[str, str]]:
     corpus, field = _require_corpus(config), config.text_field or "text"
     if isinstance(corpus, Mapping):
-        return _read_own(corpus)
+        return _read_custom(corpus)
     if corpus.startswith(EMBEDDED):
         return read_embedded(corpus.removeprefix(EMBEDDED))
     if path := _local_path(corpus):
@@ -103,7 +99,7 @@ def _read_all(config: RetrievalConfig) -> Iterator[tuple[str, str]]:
     return read_hub_dataset(corpus, config, field)
 
 
-def _read_own(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _read_custom(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The documents of a user's corpus, whose types are checked."""
     corpus = build_target("retrieval.corpus", spec)
     if not isinstance(corpus, Iterable):

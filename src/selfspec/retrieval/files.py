@@ -15,8 +15,6 @@ from typing import Any, BinaryIO, cast
 from selfspec.errors import UserError, did_you_mean
 
 NumberedTexts = Iterator[tuple[int, str]]  # row, text
-
-
 PARQUET_BATCH_ROWS = 1024
 
 
@@ -130,8 +128,5 @@ READERS: dict[str, Callable[[Path, str], NumberedTexts]] = {
     ".parquet": _read_parquet,
 }
 
-
 SUFFIXES = (".txt", *READERS)
-
-
 READABLE = ", ".join(SUFFIXES)

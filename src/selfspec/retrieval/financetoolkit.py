@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _FOLDERS_WITHOUT_FINANCE = ("cache", "discovery", "mcp_server", "normalization", "utilities")
-
-
 _SECTION_HEADING = re.compile(r"(Args|Arguments|Parameters|Returns|Raises|References|As an example|Which returns):$")
 
 

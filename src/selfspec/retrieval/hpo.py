@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(.*)')
-
-
 _ESCAPED_CHARACTER = re.compile(r"\\(.)")
 
 

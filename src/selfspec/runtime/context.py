@@ -31,8 +31,8 @@ class StageContext:
         parents = {parent.key: self.store.root / parent.name / parent.key for parent in self.stage.parents}
         for name, files in self.stage.files.items():
             if hash_files(files) != self.stage.inputs[name]:
-                what = files if isinstance(files, Path) else " or ".join(map(str, files))
-                raise UserError(f"{what} changed during the run; start it again, and what is stored is kept.")
+                paths = files if isinstance(files, Path) else " or ".join(map(str, files))
+                raise UserError(f"{paths} changed during the run; start it again, and what is stored is kept.")
         return {
             name: self.stage.files[name] if name in self.stage.files else parents[key]
             for name, key in self.stage.inputs.items()

@@ -22,14 +22,14 @@ def folder_state(folder: Path) -> dict[Path, tuple[int, int]] | None:
         return None
     state = {}
     for path in list_files(folder):
-        with contextlib.suppress(FileNotFoundError):  # a draft that another process renamed meanwhile
+        with contextlib.suppress(FileNotFoundError):  # a draft that another process has just renamed
             stat = path.stat()
             state[path] = (stat.st_mtime_ns, stat.st_ino)
     return state
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write the file completely or not at all, even if the process is killed meanwhile."""
+    """Write the file completely or not at all, even if the process is killed."""
     draft = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     with draft.open("wb") as file:
         file.write(data)

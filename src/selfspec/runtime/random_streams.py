@@ -1,7 +1,7 @@
 """Random streams: named by (experiment seed, role, place), never by a cache key.
 
 Two variants of an experiment that draw for the same role at the same place draw the same numbers (common random
-numbers), whatever else differs between them: filters, batch sizes, the devices.
+numbers), also if their filters, batch sizes or devices differ.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,8 @@ from selfspec.runtime.stage import stage
 from selfspec.tuning.objectives import build_objective
 
 if TYPE_CHECKING:
-    from selfspec.tuning.module import TuningData
+    from selfspec.tuning.batches import EncodedExample
+    from selfspec.tuning.module import SpecializationModule, TuningData
     from selfspec.tuning.objectives import TuningObjective
     from selfspec.tuning.strategies.parallelism import Parallelism
 
@@ -54,7 +56,7 @@ def adapter(
 
     Args:
         context: Folders, display and process group of the stage.
-        seeds: File of the seeds; the held-out ones are measured, never learnt.
+        seeds: File of the seeds; the held-out ones are measured, never trained on.
         examples: Output of the stage that made examples; None: tune on the shown seeds.
         previous: Adapter of the previous round; the one with the lower loss on held-out seeds is kept.
         domain: Role, tasks and number of shown seeds.
@@ -73,33 +75,49 @@ def adapter(
     Raises:
         UserError: No example is short enough.
     """
-    from selfspec.tuning.batches import encode_rows, plan_steps
-    from selfspec.tuning.module import TuningData
+    from selfspec.tuning.batches import encode_rows
     from selfspec.tuning.strategies.parallelism import Parallelism
 
-    shown, held_out = split_seeds(read_seeds(seeds, domain.tasks))
-    shown = seed_subset(shown, domain.seed_count)
-    rows: list[Seed | Example] = [*(read_examples(examples / "examples.jsonl") if examples else shown)]
+    shown_seeds, held_out = split_seeds(read_seeds(seeds, domain.tasks))
+    shown_seeds = seed_subset(shown_seeds, domain.seed_count)
+    rows: list[Seed | Example] = [*(read_examples(examples / "examples.jsonl") if examples else shown_seeds)]
     renderer = PromptRenderer(prompts)
-    process_group = context.stop.process_group
-    parallelism, loss = Parallelism(strategy, process_group), build_objective(objective)
+    parallelism, loss = Parallelism(strategy, context.stop.process_group), build_objective(objective)
     base, tokenizer = parallelism.load_base(model, lora, context.config.paths, context.progress)
-    encoded = [row for row in encode_rows(rows, domain.role, tokenizer, renderer) if len(row) <= tuning.max_length]
-    if not encoded:
-        raise UserError(f"No example has at most tuning.max_length={tuning.max_length} tokens; raise it.")
-    lengths = [(len(row), loss.num_target_tokens(row)) for row in encoded]
-    steps = plan_steps(lengths, tuning, seed, process_group.world_size)
-    measured = [row for row in encode_rows(held_out, domain.role, tokenizer, renderer) if len(row) <= tuning.max_length]
-    data = TuningData(encoded, steps, measured)
+
+    def encode(texts: Sequence[Seed | Example]) -> list[EncodedExample]:
+        encoded = encode_rows(texts, domain.role, tokenizer, renderer)
+        return [row for row in encoded if len(row) <= tuning.max_length]
+
+    data = _plan_data(encode(rows), encode(held_out), loss, tuning, seed, context.stop.process_group.world_size)
     curve, held_out_loss = tune_adapter(
         context, base, parallelism, data, loss, lora=lora, tuning=tuning, trainer_options=trainer, seed=seed
     )
     _write_prompt(context.output, domain, tokenizer, renderer)
     (context.output / "curve.json").write_text(json.dumps(curve, indent=1))
     rounds = _keep_round(context.output, held_out_loss, previous)
-    tokens = sum(len(row) for row in encoded) * (curve[-1]["epoch"] + 1)
-    counts = {"rows": len(encoded), "too_long": len(rows) - len(encoded), "steps": len(curve), "tokens": tokens}
+    num_rows = len(data.examples)
+    num_tokens = sum(len(row) for row in data.examples) * (curve[-1]["epoch"] + 1)
+    counts = {"rows": num_rows, "too_long": len(rows) - num_rows, "steps": len(curve), "tokens": num_tokens}
     return {**counts, "round_kept": rounds["kept"]} if previous else counts
+
+
+def _plan_data(
+    examples: Sequence[EncodedExample],
+    held_out: Sequence[EncodedExample],
+    objective: TuningObjective,
+    tuning: TuningConfig,
+    seed: int,
+    world_size: int,
+) -> TuningData:
+    """The examples with the plan of all optimizer steps."""
+    from selfspec.tuning.batches import plan_steps
+    from selfspec.tuning.module import TuningData
+
+    if not examples:
+        raise UserError(f"No example has at most tuning.max_length={tuning.max_length} tokens; raise it.")
+    lengths = [(len(example), objective.num_target_tokens(example)) for example in examples]
+    return TuningData(examples, plan_steps(lengths, tuning, seed, world_size), held_out)
 
 
 def _write_prompt(output: Path, domain: DomainConfig, tokenizer: Any, renderer: PromptRenderer) -> None:
@@ -140,22 +158,19 @@ def tune_adapter(
     seed: int,
 ) -> tuple[list[dict[str, Any]], float | None]:
     """Train, save the adapter into the output, and restore the base; returns the curve and the kept adapter's loss."""
-    from pytorch_lightning.loggers.logger import DummyLogger
-
     from selfspec.runtime.machine import mmap_large_blocks
     from selfspec.tuning.logged_run import flat_config
     from selfspec.tuning.loggers import curve_logger
     from selfspec.tuning.lora import initial_weights, new_adapter, save_adapter
     from selfspec.tuning.module import SpecializationModule
     from selfspec.tuning.packing import segmented_attention
-    from selfspec.tuning.trainer_settings import build_trainer, fit
 
     with (
         new_adapter(base, lora, seed) as model,
         mmap_large_blocks(MMAP_BLOCK_BYTES) if tuning.activation_checkpointing else nullcontext(),
         segmented_attention(base) as mask,
         context.progress.step(context.stage.label, len(data.steps), "step") as display,
-        curve_logger(context) as first_logger,
+        curve_logger(context) as logger,
     ):
         parallelism.after_adapter_added()
         initial = initial_weights(model, lora)
@@ -173,11 +188,26 @@ def tune_adapter(
         )
         remaining = module.remaining_steps()
         display.advance(len(data.steps) - len(remaining))
-        # Callbacks that log refuse a Trainer without a logger, and only the first process has one.
-        logger = first_logger if parallelism.process_group.is_first else DummyLogger()
-        settings = {**parallelism.trainer_settings(tuning), "logger": logger, "default_root_dir": context.work}
-        trainer = build_trainer(trainer_options, context.config.callbacks, settings)
-        fit(trainer, module, remaining)
+        settings = {**parallelism.trainer_settings(tuning), "default_root_dir": context.work}
+        _fit(context, module, remaining, logger, trainer_options, settings)
         loss = module.restore_best()
         save_adapter(model, context.config.model, context.output, initial)
     return module.curve, loss
+
+
+def _fit(
+    context: StageContext,
+    module: SpecializationModule,
+    steps: Sequence[int],
+    logger: Any,
+    trainer_options: dict[str, Any],
+    settings: dict[str, Any],
+) -> None:
+    """Train on the steps of these numbers with Lightning's Trainer; only the first process logs."""
+    from pytorch_lightning.loggers.logger import DummyLogger
+
+    from selfspec.tuning.trainer_settings import build_trainer, fit
+
+    # Callbacks that log refuse a Trainer without a logger, so the other processes get one that logs nothing.
+    settings = {**settings, "logger": logger if context.stop.process_group.is_first else DummyLogger()}
+    fit(build_trainer(trainer_options, context.config.callbacks, settings), module, steps)

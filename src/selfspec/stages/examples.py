@@ -47,15 +47,23 @@ def examples(
     """The first `data_size.examples` candidates that passed every filter, and every candidate with its verdicts.
 
     Raises:
-        UserError: `generation.max_attempts` was reached first; what was made is kept.
+        UserError: `generation.max_attempts` was reached first; the finished blocks are kept.
     """
-    material = GenerationInputs.read(seeds, against, index, domain, retrieval)
+    generation_inputs = GenerationInputs.read(seeds, against, index, domain, retrieval)
     with lazy_model(engine, model, context.config.paths, context.progress) as loaded:
 
         def base() -> Engine:
             return loaded().base()
 
         candidates = CandidateRows(
-            context, domain, generation, material, model.context_length, base, base, PromptRenderer(prompts), seed
+            context,
+            domain,
+            generation,
+            generation_inputs,
+            model.context_length,
+            base,
+            base,
+            PromptRenderer(prompts),
+            seed,
         )
         return collect_examples(candidates, data_size.examples)

@@ -52,9 +52,9 @@ def round_examples(
     """As `examples`, with responses of the specialized model.
 
     Raises:
-        UserError: `generation.max_attempts` was reached first; what was made is kept.
+        UserError: `generation.max_attempts` was reached first; the finished blocks are kept.
     """
-    material = GenerationInputs.read(seeds, against, index, domain, retrieval)
+    generation_inputs = GenerationInputs.read(seeds, against, index, domain, retrieval)
     with lazy_model(engine, model, context.config.paths, context.progress, adapter) as loaded:
 
         def base() -> Engine:
@@ -65,15 +65,8 @@ def round_examples(
                 return loaded().contrastive(rounds.contrast, rounds.plausible)
             return loaded().specialized()
 
+        renderer, length = PromptRenderer(prompts), model.context_length
         candidates = CandidateRows(
-            context,
-            domain,
-            generation,
-            material,
-            model.context_length,
-            base,
-            specialized,
-            PromptRenderer(prompts),
-            seed,
+            context, domain, generation, generation_inputs, length, base, specialized, renderer, seed
         )
         return collect_examples(candidates, data_size.examples)

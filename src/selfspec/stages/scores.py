@@ -1,6 +1,6 @@
 """The stage `scores`: a model's replies to every evaluation question, at each number and draw of shots.
 
-Replies and log-probabilities are stored; scores are computed from them whenever a report is drawn.
+Replies and log-probabilities are stored; scores are computed from them whenever a report is written.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ def scores(
     assert domain is not None  # set by validation
     few_shot = [*split_seeds(read_seeds(seeds, domain.tasks))[0]]
     few_shot += [row for path in shots for row in read_few_shot_examples(path)]
-    parts = build_batches(read_all_questions(questions, domain.tasks), few_shot, evaluation, seed)
-    renderer, total = PromptRenderer(prompts), sum(len(part.questions) for part in parts)
-    scratch = context.work / f"batches-of-{evaluation.batch_size}"  # another batch size composes other batches
+    batches = build_batches(read_all_questions(questions, domain.tasks), few_shot, evaluation, seed)
+    renderer, total = PromptRenderer(prompts), sum(len(batch.questions) for batch in batches)
+    scratch = context.work / f"batches-of-{evaluation.batch_size}"  # batches of another size have other rows
     scratch.mkdir(exist_ok=True)
     with (
         lazy_model(engine, model, context.config.paths, context.progress, adapter) as loaded,
         context.progress.step(context.stage.label, total, "question") as step,
     ):
-        answering = loaded().specialized()
-        batches = [
+        engine_of_model = loaded().specialized()
+        numbered = [
             NumberedBatch(
-                partial(answer_batch, answering, part, domain.role, model.context_length, renderer),
-                len(part.questions),
-                f"{part.task_type}, {part.shots} shots",
+                partial(answer_batch, engine_of_model, batch, domain.role, model.context_length, renderer),
+                len(batch.questions),
+                f"{batch.task_type}, {batch.shots} shots",
             )
-            for part in parts
+            for batch in batches
         ]
-        rows = run_batches(context.stop, scratch, batches, step)
+        rows = run_batches(context.stop, scratch, numbered, step)
     write_jsonl(context.output / "answers.jsonl", rows)
-    fewer = sum(row["shots_shown"] < row["shots"] for row in rows)
-    return {"answers": len(rows), "with_fewer_shots": fewer}
+    num_with_fewer = sum(row["shots_shown"] < row["shots"] for row in rows)
+    return {"answers": len(rows), "with_fewer_shots": num_with_fewer}

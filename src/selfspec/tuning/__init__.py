@@ -1,5 +1,5 @@
 """Specialization (paper, section 3.2): the base model is tuned on its own examples, through LoRA.
 
-`objectives` says what is learnt, `batches` plans every step before the first, `packing` runs forward passes without
+`objectives` defines the loss, `batches` plans every step before the first, `packing` runs forward passes without
 padding, `module` is the LightningModule, `strategies` distributes it over processes.
 """

@@ -13,8 +13,6 @@ from selfspec.prompts.chat import bos_ids, chat_template_of
 from selfspec.prompts.templates import PromptRenderer
 
 SMALL_DATA_SIZE = 500  # examples; the batch sizes for at most so many, and for more [O; the follow-up paper has 32]
-
-
 SMALL_BATCH_SIZE, LARGE_BATCH_SIZE = 8, 32
 
 

@@ -1,4 +1,4 @@
-"""What a logger is told of a run: id, name, tags, group and the flat configuration."""
+"""What a logger records of a run: id, name, tags, group and the flat configuration."""
 
 from __future__ import annotations
 
@@ -15,14 +15,8 @@ from selfspec.runtime.stage import Stage
 
 MAX_TAG_CHARACTERS = 64  # W&B refuses longer ones
 MAX_NAME_CHARACTERS = 128
-
-
 SECTIONS_NOT_LOGGED = ("paths", "logger")
-
-
 _SECRET_KEY = re.compile(r"(?:^|[._])(?:api_?key|key|token|secret|password|credentials?)$", re.IGNORECASE)
-
-
 _PATH = re.compile(r"(?:^|[\s\"'=(:,\[])(?:~|\.{1,2})?/(?=[^/\s])")  # at the start or inside a text; no URL
 
 

@@ -23,11 +23,7 @@ if TYPE_CHECKING:
     from selfspec.runtime.context import StageContext
 
 log = logging.getLogger("selfspec")
-
-
 OPTIONAL_PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow"}  # of loggers; each is an extra of its name
-
-
 LOGGING_METHODS = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize")  # that Lightning calls
 
 
@@ -131,7 +127,7 @@ def _create_logger(config: Config, run: LoggedRun, folder: Path) -> Any:
         "mlflow": _create_mlflow,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    logger = (_create_own if config.logger._target_ else create[config.logger.name])(config, run, folder)
+    logger = (_create_custom if config.logger._target_ else create[config.logger.name])(config, run, folder)
     for name in LOGGING_METHODS:
         setattr(logger, name, log_failure(getattr(logger, name)))
     if not uses_wandb(config.logger):  # which has it since its start
@@ -208,13 +204,13 @@ def _create_mlflow(config: Config, run: LoggedRun, folder: Path) -> Any:
     )
 
 
-def _create_own(config: Config, run: LoggedRun, folder: Path) -> Any:
+def _create_custom(config: Config, run: LoggedRun, folder: Path) -> Any:
     """The logger of `logger._target_`; it gets the usual arguments of Lightning's loggers where it accepts them."""
     spec = {"_target_": config.logger._target_, **(config.logger.arguments or {})}
     accepted = inspect.signature(find_target("logger", spec)).parameters
     usual = {"save_dir": str(folder), "name": run.name, "version": run.id}
-    given = {name: value for name, value in usual.items() if name in accepted and name not in spec}
-    return build_target("logger", spec, **given)
+    arguments = {name: value for name, value in usual.items() if name in accepted and name not in spec}
+    return build_target("logger", spec, **arguments)
 
 
 def _finish_wandb() -> None:

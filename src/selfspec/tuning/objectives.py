@@ -1,6 +1,6 @@
 """Tuning objectives: the loss of a forward pass, and the number of tokens that a step's loss is the mean over.
 
-An objective is chosen by the group `objective`: a name of `OBJECTIVES`, or an object of one's own by `_target_`.
+An objective is chosen by the group `objective`: a name of `OBJECTIVES`, or a user's object by `_target_`.
 """
 
 from __future__ import annotations

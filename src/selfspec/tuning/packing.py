@@ -39,9 +39,9 @@ def _choose_attention(model: Any, current: str) -> tuple[str, SegmentMask]:
     """The attention implementation that a model uses for packed rows, and its mask function."""
     # Our kernels lack what torch's attention lacks (softcapping, attention sinks).
     if accepts_registered_attention(model):
-        return ATTENTION_NAME, SegmentLengths.of
+        return ATTENTION_NAME, SegmentLengths.from_lengths
     if model.config.model_type == "falcon" and current == "sdpa" and not model.config.alibi:
-        return current, SegmentLengths.of
+        return current, SegmentLengths.from_lengths
     if model.config.model_type == "mpt":
         return current, partial(_mpt_mask_or_none, model)
     return current, lambda _: None

@@ -25,7 +25,7 @@ class SegmentLengths(Tensor):
     """
 
     @classmethod
-    def of(cls, lengths: Sequence[int]) -> SegmentLengths:
+    def from_lengths(cls, lengths: Sequence[int]) -> SegmentLengths:
         """The mask of a row whose segments have these lengths."""
         return torch.tensor(lengths).view(1, 1, 1, -1).as_subclass(cls)
 

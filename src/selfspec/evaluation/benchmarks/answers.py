@@ -19,8 +19,6 @@ from selfspec.evaluation.benchmarks.fields import (
 from selfspec.evaluation.benchmarks.sources import Row
 
 NO_ANSWER = "none"  # no entity, or no label
-
-
 MAX_LIST_SPELLINGS = 64  # of one list that are kept as reference answers
 
 

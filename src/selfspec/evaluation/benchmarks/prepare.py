@@ -25,11 +25,7 @@ from selfspec.evaluation.benchmarks.sources import SourceMissing, SplitMissing, 
 from selfspec.evaluation.primary_metrics import check_metric
 
 READER_VERSION = 1  # of the modules beside this one: raise it when they make other questions of the same rows
-
-
 MAX_SHOT_ROWS = 200  # rows of the few-shot split that are read
-
-
 MAX_BAD_SHARE = 0.01  # of rows that do not fit the schema; they are left out, with a note
 
 

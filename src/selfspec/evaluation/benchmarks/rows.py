@@ -13,11 +13,7 @@ from selfspec.evaluation.benchmarks.fields import FIELD_REFERENCE, BadRow, field
 from selfspec.evaluation.benchmarks.sources import Row
 
 ROW_FORMS = ("fields", "tags", "turns")
-
-
 _EARLIER_ANSWER = re.compile(r"{answer(\d+)}")  # in a dialogue: the reference answer of an earlier turn
-
-
 Turns = dict[tuple[str, str], str]  # (dialogue, turn) -> reference answer
 
 

@@ -20,14 +20,8 @@ from selfspec.errors import UserError
 from selfspec.runtime.files import list_files
 
 Row = dict[str, Any]
-
-
 _SPLIT = re.compile(r"(.+?)(?:\[(\d*):(\d*)\])?")  # name, or name[begin:end]
-
-
 READABLE_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv", ".xml")
-
-
 SAVED_DATASET_FILES = ("dataset_dict.json", "state.json")  # in a folder that `save_to_disk` wrote
 
 

@@ -60,7 +60,8 @@ class Parallelism:
             )
             raise UserError(
                 f"The checkpoint in {work} was written by {origin}; DeepSpeed can restore an optimizer only with as "
-                "many processes of the same strategy; start it again as it began, or delete that folder to begin anew."
+                "many processes of the same strategy; start it again with the same settings, or delete "
+                "that folder to start from step 0."
             )
 
     def build_backend(self, module: Any) -> TrainingBackend:

@@ -31,8 +31,8 @@ class CPUZeroStrategy(ZeroStrategy):
         self._init_deepspeed_distributed()
 
 
-def allow() -> None:
-    """Let DeepSpeed strategies run on CPUs from now on."""
+def allow_deepspeed_on_cpu() -> None:
+    """Let the DeepSpeed strategies of this process run on CPUs."""
     parallelism.ZeroStrategy = CPUZeroStrategy  # type: ignore[misc]
     parallelism.check_strategy_device = lambda _: None
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # use gloo, so that nothing is compiled

@@ -1,6 +1,6 @@
 """Run by torchrun: loads the base of a folder with a strategy; each process prints its peak memory.
 
-torchrun --nproc-per-node 2 tests/peak.py FOLDER none|nf4 STRATEGY
+torchrun --nproc-per-node 2 tests/torchrun_peak_memory.py FOLDER none|nf4 STRATEGY
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-import processors
+from deepspeed_on_cpu import allow_deepspeed_on_cpu
 from selfspec.config.schema import LoraConfig, PathsConfig, StrategyConfig
 from selfspec.runtime.distributed import join_process_group
 from selfspec.runtime.progress import Progress
@@ -20,22 +20,22 @@ from toys import model_config
 STATUS = Path("/proc/self/status")
 
 
-def anonymous() -> int:
+def anonymous_memory_bytes() -> int:
     """Anonymous memory of this process in bytes; mapped weight files do not count."""
-    found = re.search(r"RssAnon:\s+(\d+) kB", STATUS.read_text())
-    return int(found[1]) << 10 if found else 0
+    match = re.search(r"RssAnon:\s+(\d+) kB", STATUS.read_text())
+    return int(match[1]) << 10 if match else 0
 
 
 class Peak(threading.Thread):
-    """Samples memory until `over` is set."""
+    """Samples the memory of this process until `stopped` is set."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.before, self.most, self.over = anonymous(), 0, threading.Event()
+        self.before, self.peak_bytes, self.stopped = anonymous_memory_bytes(), 0, threading.Event()
 
     def run(self) -> None:
-        while not self.over.wait(0.002):
-            self.most = max(self.most, anonymous() - self.before)
+        while not self.stopped.wait(0.002):
+            self.peak_bytes = max(self.peak_bytes, anonymous_memory_bytes() - self.before)
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
     from selfspec.tuning.strategies.parallelism import Parallelism
 
     config = replace(model_config("llama-2-7b"), toy=False, path=folder, dtype="bfloat16", quantization=quantization)
-    processors.allow()
+    allow_deepspeed_on_cpu()
     with join_process_group() as group:
         parallelism, peak = Parallelism(StrategyConfig(strategy), group), Peak()
         peak.start()
@@ -52,9 +52,9 @@ def main() -> None:
         base, _ = parallelism.load_base(config, rank8, PathsConfig(folder, folder, folder), Progress())
         add_adapter(base, rank8, 0)
         parallelism.after_adapter_added()
-        peak.over.set()
+        peak.stopped.set()
         peak.join()
-        print(f"PEAK {group.rank} {peak.most}", flush=True)
+        print(f"PEAK {group.rank} {peak.peak_bytes}", flush=True)
 
 
 if __name__ == "__main__":

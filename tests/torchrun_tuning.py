@@ -1,6 +1,6 @@
 """Run by torchrun: all processes together tune the seeds-only adapters of several configs, one after the other.
 
-    torchrun --nproc-per-node 2 tests/pair.py CELLS.json
+    torchrun --nproc-per-node 2 tests/torchrun_tuning.py CELLS.json
 
 CELLS.json: a list of {"folder": ..., "overrides": [...], "stop_after": null or a number of steps}. With "torn": true,
 an incomplete DeepSpeed checkpoint is written first, as by a process killed while saving. Errors of a cell are written
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import processors
+from deepspeed_on_cpu import allow_deepspeed_on_cpu
 from selfspec.errors import Interrupted
 from selfspec.launch.worker import run_stage
 from selfspec.pipeline.build import build_pipeline
@@ -22,12 +22,12 @@ from selfspec.runtime.distributed import ProcessGroup, join_process_group
 from selfspec.runtime.progress import Progress
 from selfspec.runtime.signals import StopFlag
 from selfspec.runtime.store import Store
-from toys import experiment
+from toys import toy_experiment
 from tuning_runs import StopAfter
 
 
 def tune(cell: dict[str, Any], group: ProcessGroup) -> None:
-    config = experiment(Path(cell["folder"]), *cell["overrides"])
+    config = toy_experiment(Path(cell["folder"]), *cell["overrides"])
     stage = build_pipeline(config).adapters["seeds_only"]
     stop = StopAfter(cell["stop_after"]) if cell["stop_after"] else StopFlag()
     stop.process_group = group
@@ -45,7 +45,7 @@ def write_torn_checkpoint(folder: Path) -> None:
 
 
 def main() -> None:
-    processors.allow()
+    allow_deepspeed_on_cpu()
     with join_process_group() as group:
         for cell in json.loads(Path(sys.argv[1]).read_text()):
             if group.is_first and cell.get("torn"):

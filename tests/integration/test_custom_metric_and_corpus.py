@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-import own_evaluation
+import custom_evaluation
 import wandb_file
 from conftest import Ended, Warm, places
 from selfspec.config.hashing import file_hash
 
-SMOKE = ["debug=smoke", "retrieval=bm25", "retrieval.corpus={_target_: own_evaluation.Notes, count: 30}"]
+SMOKE = ["debug=smoke", "retrieval=bm25", "retrieval.corpus={_target_: custom_evaluation.Notes, count: 30}"]
 
 
 def metric(words: int) -> str:
-    return f"evaluation.metrics=[{{_target_: own_evaluation.Brevity, words: {words}}}]"
+    return f"evaluation.metrics=[{{_target_: custom_evaluation.Brevity, words: {words}}}]"
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ def finished(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     return folder, ended, ended.results(folder / "run")
 
 
-def test_an_own_metric_is_the_mean_over_the_stored_replies(finished: tuple[Path, Ended, dict[str, Any]]) -> None:
+def test_a_custom_metric_is_the_mean_over_the_stored_replies(finished: tuple[Path, Ended, dict[str, Any]]) -> None:
     folder, _, report = finished
     answers = read_rows(folder / "store" / "scores" / report["keys"]["scores (base)"] / "answers.jsonl")
     values: dict[str, list[float]] = {}
@@ -53,7 +53,7 @@ def test_an_own_metric_is_the_mean_over_the_stored_replies(finished: tuple[Path,
     assert any(row["measure"] == "brevity" for row in report["off_domain"]["scores"])
 
 
-def test_an_own_metric_is_in_the_table_the_page_and_wandb(finished: tuple[Path, Ended, dict[str, Any]]) -> None:
+def test_a_custom_metric_is_in_the_table_the_page_and_wandb(finished: tuple[Path, Ended, dict[str, Any]]) -> None:
     folder, ended, _ = finished
     assert ended.text.count("  brevity ") == 2  # at 0 and at 5 shots
     assert "<td>brevity</td>" in (folder / "run" / "report.html").read_text()
@@ -62,14 +62,14 @@ def test_an_own_metric_is_in_the_table_the_page_and_wandb(finished: tuple[Path, 
     assert "specialized/5-shot/brevity" in names
 
 
-def test_an_own_corpus_is_indexed_and_identified_by_its_arguments_and_source(
+def test_a_custom_corpus_is_indexed_and_identified_by_its_arguments_and_source(
     finished: tuple[Path, Ended, dict[str, Any]],
 ) -> None:
     folder, _, report = finished
     manifest = json.loads((folder / "store" / "index" / report["keys"]["index"] / "manifest.json").read_text())
     assert manifest["counts"] == {"documents": 30, "passages": 30}
-    source = file_hash(Path(own_evaluation.__file__))
-    assert manifest["values"]["corpus"] == {"_target_": "own_evaluation.Notes", "count": 30, "source": source}
+    source = file_hash(Path(custom_evaluation.__file__))
+    assert manifest["values"]["corpus"] == {"_target_": "custom_evaluation.Notes", "count": 30, "source": source}
     rows = read_rows(folder / "store" / "examples" / report["keys"]["examples"] / "examples.jsonl")
     assert {name.partition(":")[0] for row in rows for name in row["documents"]} <= {"note"}
 
@@ -88,13 +88,16 @@ def test_another_metric_changes_no_key(
     ("override", "message"),
     [
         (
-            "evaluation.metrics=[{_target_: own_evaluation.Brevety}]",
-            "evaluation.metrics[0]: own_evaluation.Brevety can't be",
+            "evaluation.metrics=[{_target_: custom_evaluation.Brevety}]",
+            "evaluation.metrics[0]: custom_evaluation.Brevety can't be",
         ),
-        ("evaluation.metrics=[{_target_: own_evaluation.Brevity, letters: 3}]", "can't be created"),
-        ("evaluation.metrics=[{_target_: own_evaluation.Notes, count: 3}]", "can't be called"),
+        ("evaluation.metrics=[{_target_: custom_evaluation.Brevity, letters: 3}]", "can't be created"),
+        ("evaluation.metrics=[{_target_: custom_evaluation.Notes, count: 3}]", "can't be called"),
         ("evaluation.metrics=[{words: 3}]", "evaluation.metrics[0] has no _target_"),
-        ("retrieval.corpus={_target_: own_evaluation.Nots}", "retrieval.corpus: own_evaluation.Nots can't be imported"),
+        (
+            "retrieval.corpus={_target_: custom_evaluation.Nots}",
+            "retrieval.corpus: custom_evaluation.Nots can't be imported",
+        ),
     ],
 )
 def test_a_wrong_target_is_refused_before_any_work(warm: Warm, tmp_path: Path, override: str, message: str) -> None:
