@@ -16,7 +16,7 @@ from selfspec.data.reading import read_questions, read_seeds
 from selfspec.data.records import KINDS, SEPARATOR, Question, Seed
 from selfspec.data.splits import split_seeds
 from selfspec.data.text import words
-from selfspec.evaluation.metrics import rouge_l
+from selfspec.evaluation.text_overlap import rouge_l
 from toys import prompts
 
 PROJECT = Path(__file__).parents[2]

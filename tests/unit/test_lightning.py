@@ -13,8 +13,8 @@ from pytorch_lightning import Callback
 from torch import Tensor
 
 from selfspec.errors import Interrupted, UserError
+from selfspec.loggers.logged_run import flat_config
 from selfspec.pipeline.build import build_pipeline
-from selfspec.tuning.logged_run import flat_config
 from selfspec.tuning.loss import response_loss_sum
 from selfspec.tuning.objectives import Imitation, build_objective
 from toys import compose_config, toy_experiment

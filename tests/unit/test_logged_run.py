@@ -14,11 +14,12 @@ from pytorch_lightning.loggers import CSVLogger
 from selfspec.config.schema import LoggerConfig
 from selfspec.errors import UserError
 from selfspec.launch.logged_names import differing_overrides
+from selfspec.loggers.build import open_logger
+from selfspec.loggers.logged_run import LoggedRun, flat_config, join_name, run_tags, tune_run
+from selfspec.loggers.settings import check_logger
 from selfspec.pipeline.build import build_pipeline
 from selfspec.reporting.logged_result import tune_links
 from selfspec.tuning import loggers
-from selfspec.tuning.logged_run import LoggedRun, flat_config, join_name, run_tags, tune_run
-from selfspec.tuning.loggers import check_logger, open_logger
 from toys import toy_experiment
 
 RUN = LoggedRun("0f", "a name", "tune", "adapter", {"lora.r": 8})

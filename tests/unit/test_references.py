@@ -20,7 +20,7 @@ from questions import FIELDS, YESNO, make_question
 from selfspec.data.records import SEPARATOR
 from selfspec.evaluation.intervals import auc_measure, bootstrap_draws, f1_measure
 from selfspec.evaluation.judgement import judge_reply
-from selfspec.evaluation.metrics import normalize_answer, rouge_l, token_f1
+from selfspec.evaluation.text_overlap import normalize_answer, rouge_l, token_f1
 
 ROUGE = RougeScorer(["rougeL"], use_stemmer=False)
 

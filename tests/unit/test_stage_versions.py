@@ -36,7 +36,7 @@ ROOTS = {
     "judgements": ["generation/judgements.py", *CANDIDATES, "filters/self_consistency.py", *MODELS],
 }
 # Packages that run stages or report on them: they do not change an output.
-EXCLUDED = {"cli", "config", "errors.py", "launch", "pipeline", "reporting", "runtime", "__init__.py"}
+EXCLUDED = {"cli", "config", "errors.py", "launch", "loggers", "pipeline", "reporting", "runtime", "__init__.py"}
 
 
 def imported_files(*roots: str) -> set[Path]:

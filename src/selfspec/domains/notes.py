@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from selfspec.data.records import SEPARATOR
 from selfspec.domains.lines import Line
-from selfspec.evaluation.metrics import normalize_answer
+from selfspec.evaluation.text_overlap import normalize_answer
 from selfspec.filters.contamination import Contamination
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")

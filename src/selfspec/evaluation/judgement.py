@@ -10,7 +10,6 @@ from typing import Any
 
 from selfspec.data.records import ENTITY, SEPARATOR, Question
 from selfspec.data.text import words
-from selfspec.evaluation.metrics import f1_from_counts, normalize_answer, rouge_l, token_f1
 from selfspec.evaluation.parsing import (
     NUMBER,
     lenient_label,
@@ -19,6 +18,7 @@ from selfspec.evaluation.parsing import (
     parse_entities,
     parse_items,
 )
+from selfspec.evaluation.text_overlap import f1_from_counts, normalize_answer, rouge_l, token_f1
 from selfspec.filters.labels import canonical_label
 
 MAX_NEW_TOKENS = {  # of a reply, by kind of question

@@ -27,13 +27,13 @@ from selfspec.evaluation.harness import check_harness
 from selfspec.evaluation.reported_metrics import build_own_metrics
 from selfspec.filters.custom import check_custom_filters
 from selfspec.launch.resources import devices_of
+from selfspec.loggers.settings import check_logger
 from selfspec.models.nf4 import check_bitsandbytes
 from selfspec.models.revision import resolve_revision
 from selfspec.models.weights import check_weights
 from selfspec.planning.devices import check_devices, processes_here
 from selfspec.prompts.templates import check_prompts
 from selfspec.runtime.machine import has_native_bf16
-from selfspec.tuning.loggers import check_logger
 from selfspec.tuning.lora_settings import check_lora_extra
 from selfspec.tuning.objectives import check_objective
 from selfspec.tuning.strategies.limits import check_deepspeed_installed, check_strategy_choice, check_strategy_device

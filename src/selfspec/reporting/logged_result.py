@@ -10,13 +10,14 @@ from typing import Any
 from selfspec.config.hashing import digest
 from selfspec.config.schema import Config
 from selfspec.data.jsonl import read_jsonl
+from selfspec.loggers.build import log_failure, open_logger
+from selfspec.loggers.logged_run import LoggedRun, config_key, flat_config, join_name, tune_run
+from selfspec.loggers.settings import has_logger, uses_wandb
 from selfspec.pipeline.build import Pipeline
 from selfspec.reporting.cells import funnel_rows
 from selfspec.reporting.report import kept_round, output_folder
 from selfspec.runtime.stage import Stage
 from selfspec.runtime.store import Store
-from selfspec.tuning.logged_run import LoggedRun, config_key, flat_config, join_name, tune_run
-from selfspec.tuning.loggers import has_logger, log_failure, open_logger, uses_wandb
 
 MAX_ROWS = 20  # generated rows in W&B's table
 

@@ -158,9 +158,9 @@ def tune_adapter(
     seed: int,
 ) -> tuple[list[dict[str, Any]], float | None]:
     """Train, save the adapter into the output, and restore the base; returns the curve and the kept adapter's loss."""
+    from selfspec.loggers.build import curve_logger
+    from selfspec.loggers.logged_run import flat_config
     from selfspec.runtime.machine import mmap_large_blocks
-    from selfspec.tuning.logged_run import flat_config
-    from selfspec.tuning.loggers import curve_logger
     from selfspec.tuning.lora import initial_weights, new_adapter, save_adapter
     from selfspec.tuning.module import SpecializationModule
     from selfspec.tuning.packing import segmented_attention

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -16,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from selfspec.config.schema import Config, LoggerConfig
 from selfspec.config.targets import build_target, find_target
-from selfspec.errors import UserError
-from selfspec.tuning.logged_run import MAX_TAG_CHARACTERS, LoggedRun, is_secret_key, run_tags, tune_run
+from selfspec.loggers.logged_run import LoggedRun, run_tags, tune_run
+from selfspec.loggers.settings import has_logger, uses_wandb
 
 if TYPE_CHECKING:
     from selfspec.runtime.context import StageContext
 
 log = logging.getLogger("selfspec")
-OPTIONAL_PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow"}  # of loggers; each is an extra of its name
 LOGGING_METHODS = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize")  # that Lightning calls
 
 
@@ -52,16 +50,6 @@ def open_logger(config: Config, run: LoggedRun) -> Iterator[Any]:
             log_failure(_finish_wandb)()
 
 
-def has_logger(settings: LoggerConfig) -> bool:
-    """Whether anything is logged."""
-    return settings._target_ is not None or settings.name != "none"
-
-
-def uses_wandb(settings: LoggerConfig) -> bool:
-    """Whether W&B logs, in the way of `logger=wandb`."""
-    return settings._target_ is None and settings.name == "wandb"
-
-
 def log_failure(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, whose exceptions are written to the log; it returns None then."""
     reported: set[str] = set()
@@ -77,46 +65,6 @@ def log_failure(function: Callable[..., Any]) -> Callable[..., Any]:
             return None
 
     return call
-
-
-def check_logger(settings: LoggerConfig) -> None:
-    """Check a logger's settings before any work.
-
-    Raises:
-        UserError: a package or a key is missing, or a setting is not allowed.
-    """
-    for tag in settings.tags:
-        if not 1 <= len(tag) <= MAX_TAG_CHARACTERS:
-            raise UserError(f"logger.tags: {tag!r} must have 1 to {MAX_TAG_CHARACTERS} characters; shorten it.")
-    if settings.log_adapter and not uses_wandb(settings):
-        raise UserError("logger.log_adapter=true needs W&B artifacts; add logger=wandb, or leave it out.")
-    if settings._target_ is not None:
-        _check_own_logger(settings)
-        return
-    package = OPTIONAL_PACKAGES.get(settings.name)
-    if package and importlib.util.find_spec(package) is None:
-        command = f'pip install -e ".[{package}]" -c constraints.txt'
-        raise UserError(f"logger={settings.name} needs the package {package}, which is not installed; run: {command}")
-    if uses_wandb(settings) and settings.mode == "online" and not _has_wandb_key():
-        raise UserError("logger.mode=online needs a W&B key; set WANDB_API_KEY, or run: wandb login")
-
-
-def _check_own_logger(settings: LoggerConfig) -> None:
-    find_target("logger", {"_target_": settings._target_})
-    arguments = settings.arguments or {}
-    if not isinstance(arguments, Mapping):
-        raise UserError(f"logger.arguments={arguments} must be a mapping: logger.arguments={{name: value}}.")
-    for name in arguments:
-        if is_secret_key(name):
-            raise UserError(
-                f"logger.arguments.{name} would be written to config.yaml; give it in an environment variable instead."
-            )
-
-
-def _has_wandb_key() -> bool:
-    variables = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
-    netrc = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
-    return any(map(os.environ.get, variables)) or netrc.exists()
 
 
 def _create_logger(config: Config, run: LoggedRun, folder: Path) -> Any:
