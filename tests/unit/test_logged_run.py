@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,6 @@ from selfspec.loggers.logged_run import LoggedRun, flat_config, join_name, run_t
 from selfspec.loggers.settings import check_logger
 from selfspec.pipeline.build import build_pipeline
 from selfspec.reporting.logged_result import tune_links
-from selfspec.tuning import loggers
 from toys import toy_experiment
 
 RUN = LoggedRun("0f", "a name", "tune", "adapter", {"lora.r": 8})
@@ -107,7 +107,7 @@ def test_wrong_settings_are_refused(
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
 def test_a_missing_package_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=rf"logger={name} needs the package {name}.* pip install -e \"\.\[{name}\]\""):
         check_logger(LoggerConfig(name))
     check_logger(LoggerConfig("csv"))
