@@ -118,8 +118,8 @@ def test_an_encoded_example_is_the_evaluation_prompt_the_response_and_the_end_to
         question = Question(
             row.id, row.task_type, "text", row.instruction, row.input, (row.output,), options=row.options
         )
-        sheet = EvaluationBatch(row.task_type, 0, 0, (), (question,))
-        answer_batch(OneToken(TransformersEngine(model, tokenizer)), sheet, domain.role, 4096, prompts())
+        batch = EvaluationBatch(row.task_type, 0, 0, (), (question,))
+        answer_batch(OneToken(TransformersEngine(model, tokenizer)), batch, domain.role, 4096, prompts())
         assert list(encoded.prompt) == read
         assert (read[0] == tokenizer.bos_token_id) == special
         assert len(encoded) == len(read) + len(encoded.response)

@@ -32,7 +32,7 @@ SEEDS = (5, 6, 7, 8)  # of the rows' random streams
 def prepared(name: str) -> tuple[Any, Any]:
     """A toy whose attention matters; Gemma's sliding window is shorter than the long prefix."""
     model, tokenizer = toy(name, **({"sliding_window": 16} if name.startswith("gemma") else {}))
-    with torch.no_grad():  # which tokens a random model likes hangs on the toy's vocabulary; here none shall end a row
+    with torch.no_grad():  # the tokens of a random model depend on its vocabulary; here no row ends early
         model.get_output_embeddings().weight[tokenizer.eos_token_id].zero_()
     return scale_linear_weights(model), tokenizer
 

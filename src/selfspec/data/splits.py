@@ -38,5 +38,5 @@ def round_robin(rows: Sequence[Row], count: int | None) -> list[Row]:
     types: dict[str, list[Row]] = {}
     for row in rows:
         types.setdefault(row.task_type, []).append(row)  # type: ignore[attr-defined]
-    in_turn = [row for turn in zip_longest(*types.values()) for row in turn if row is not None]
-    return in_turn[:count]
+    interleaved = [row for turn in zip_longest(*types.values()) for row in turn if row is not None]
+    return interleaved[:count]

@@ -33,7 +33,7 @@ class PromptBatch:
         options: For each item, answers whose log-probability is wanted.
         continues_response: Whether each item is the beginning of what the model writes (with a chat template: it is
             part of the model's turn).
-        closed: For each item, whether its answer is a label, which contrastive decoding leaves as it is.
+        closed: For each item, whether its answer is a label, which contrastive decoding does not change.
     """
 
     prefix: str

@@ -41,7 +41,7 @@ class _DecodingState:
 
 
 class TransformersEngine:
-    """Completes batches with a causal language model held in this process."""
+    """Completes batches with a causal language model loaded in this process."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer

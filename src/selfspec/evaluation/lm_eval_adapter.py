@@ -81,7 +81,7 @@ def wrap_for_harness(
     from lm_eval.models.huggingface import HFLM
 
     class RequestHook:
-        """Stands in for the harness's cache, which is called after each request."""
+        """Replaces the cache of the harness, which is called after each request."""
 
         def add_partial(self, *request: Any) -> None:
             finished()

@@ -73,7 +73,7 @@ def _largest_bytes(config: Config, processes: int) -> float:
 def _show_case(config: Config, kinds: Sequence[str], processes: int, machine: Device, console: Console) -> None:
     console.print(f"\n[bold]{config.model.name}[/]: {_parameter_text(config, processes)}")
     if config.model.toy:
-        console.print("[dim]a toy fits every device[/]")
+        console.print("[dim]a model with model.toy=true fits every device[/]")
         return
     console.print(_memory_table(config, kinds, processes, machine))
     console.print(_device_table(config, kinds, processes, machine))

@@ -37,7 +37,7 @@ class SlurmQueue:
         return arrays
 
     def states(self, jobs: Iterable[str]) -> dict[str, tuple[str, str]]:
-        """Return (state, node) of each job that SLURM knows."""
+        """Return (state, node) of each job that SLURM lists."""
         requested = set(jobs)
         states = {job: (state, host) for job, state, host, _ in self._squeue() if job in requested}
         missing = sorted(requested - set(states))

@@ -91,8 +91,8 @@ def _sample_dropped(dropped: Sequence[Example]) -> list[Example]:
     by_filter: dict[str, list[Example]] = {}
     for row in dropped:
         by_filter.setdefault(next(name for name, reason in row.verdicts.items() if reason), []).append(row)
-    in_turn = [row for turn in zip_longest(*by_filter.values()) for row in turn if row is not None]
-    return in_turn[:MAX_SAMPLE_ROWS]
+    interleaved = [row for turn in zip_longest(*by_filter.values()) for row in turn if row is not None]
+    return interleaved[:MAX_SAMPLE_ROWS]
 
 
 def _format_score(row: Mapping[str, Any], signed: bool = False) -> Markup:
