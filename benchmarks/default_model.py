@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,16 @@ def default_weights() -> Path:
     return locate_weights(config.model, Path(config.paths.cache), Progress())
 
 
-def load_default() -> tuple[Config, list[Seed], Any, Any]:
+def load_default(overrides: Sequence[str] = ()) -> tuple[Config, list[Seed], Any, Any]:
     """(config, seeds without the held-out ones, model, tokenizer)."""
-    config = default_config()
+    config = default_config(overrides)
     seeds, _ = split_seeds(read_seeds(Path(config.domain.seeds), config.domain.tasks))
     return (config, seeds, *load_base(config.model, config.paths, Progress()))
 
 
-def default_config() -> Config:
-    """The config of the default experiment."""
+def default_config(overrides: Sequence[str] = ()) -> Config:
+    """The config of the default experiment with overrides."""
     register_schema()
     register_resolvers(PROJECT)
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-        return prepare_config(compose("config", ["paths.output=/tmp/selfspec-benchmark"]))
+        return prepare_config(compose("config", ["paths.output=/tmp/selfspec-benchmark", *overrides]))
