@@ -165,6 +165,7 @@ def test_hydras_own_launcher_gives_the_same_results(warm: Warm, tmp_path: Path) 
     assert ended.text.count("stored  ") == len(record["stages"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_launchers_of_plugins_give_the_same_results(warm: Warm, tmp_path: Path, launcher: str) -> None:
     overrides = ["lora=r8,r16", "baselines.seeds_only=false"]
