@@ -1,4 +1,4 @@
-"""JSONL files that this program writes and reads back."""
+"""JSON and JSONL files that this program writes and reads back."""
 
 from __future__ import annotations
 
@@ -22,3 +22,12 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
         for row in rows:
             plain = row if isinstance(row, dict) else asdict(row)
             file.write(json.dumps(plain, ensure_ascii=False) + "\n")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty if the file is missing, half-written or holds something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from omegaconf import OmegaConf
 from selfspec.config.composition import freeze
 from selfspec.config.hashing import file_hash
 from selfspec.config.schema import Config
+from selfspec.data.jsonl import read_object
 from selfspec.data.reading import read_seeds
 from selfspec.data.records import Seed
 from selfspec.data.splits import seed_subset, split_seeds
@@ -54,7 +54,7 @@ def read_finished_run(folder: Path) -> FinishedRun:
     """
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} holds no run (no config.yaml); give the folder of one: {RUN_FOLDER_HINT}.")
-    stages, report = _read_object(folder / "stages.json"), _read_object(folder / "results.json")
+    stages, report = read_object(folder / "stages.json"), read_object(folder / "results.json")
     if not stages or report.get("keys") != {label: path.rpartition("/")[2] for label, path in stages.items()}:
         raise UserError(
             f"The run in {folder} is not finished; start its command again, and it continues from what is stored."
@@ -66,9 +66,9 @@ def read_finished_run(folder: Path) -> FinishedRun:
             f"The run's adapter {adapter} is damaged ({problem}); start the run's command again, which makes only what "
             "is missing."
         )
-    manifest = _read_object(adapter / "manifest.json")
+    manifest = read_object(adapter / "manifest.json")
     shown, held_out = _read_split(config, manifest)
-    template = _read_object(adapter / "prompt.json")["template"]
+    template = read_object(adapter / "prompt.json")["template"]
     return FinishedRun(config, report, adapter, manifest, template, shown, held_out)
 
 
@@ -93,12 +93,3 @@ def _read_split(config: Config, manifest: Mapping[str, Any]) -> tuple[tuple[Seed
             f"{path} changed since the run, and the model card describes its seeds; restore the file first."
         )
     return tuple(seed_subset(shown, config.domain.seed_count)), tuple(held_out)
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty if the file holds none or can't be read."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

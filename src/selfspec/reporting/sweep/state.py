@@ -5,7 +5,6 @@ All files but `sweep.json` may be missing or half-written: what can't be read co
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from selfspec.data.jsonl import read_object
 from selfspec.errors import UserError
 
 # (model or difference of two models ("specialized - base"), shots, measure, task)
@@ -101,10 +101,10 @@ def read_sweep(folder: Path) -> SweepState:
         UserError: the folder is not one of a sweep.
     """
     folder = folder.absolute()
-    record = _read_object(folder / "sweep.json")
+    record = read_object(folder / "sweep.json")
     if "jobs" not in record or "stages" not in record:
         raise UserError(f"{folder} has no readable sweep.json; give the folder of a sweep, multirun/<date>/<time>.")
-    states = _read_object(folder / "stages.json")
+    states = read_object(folder / "stages.json")
     jobs_by_key: dict[str, list[int]] = {}
     for job in record["jobs"]:
         for path in job["stages"].values():
@@ -122,7 +122,7 @@ def _read_stage(
 ) -> StageState:
     """The state of a stage, from the store and from what `stages.json` has of it (`last`)."""
     # Hashing every file again, as the store does before it uses an output, is too slow for a report.
-    manifest = _read_object(store / record["name"] / key / "manifest.json")
+    manifest = read_object(store / record["name"] / key / "manifest.json")
     state = "done" if manifest else str(last.get("state") or "not done")
     if not manifest and state in ("done", "stored"):
         state = "not done"  # the output was removed from the store
@@ -145,7 +145,7 @@ def _read_job(record: Mapping[str, Any], stages: Mapping[str, StageState], sweep
     if not folder.exists():  # the sweep's folder was moved, or copied from another machine
         folder = sweep / folder.name
     job_stages = [stages[key] for path in record["stages"].values() if (key := path.split("/")[-1]) in stages]
-    report = _read_object(folder / "results.json")
+    report = read_object(folder / "results.json")
     estimates = _estimates(report)
     state, message, log = ("done", "", "") if estimates else _explain_missing_results(folder, job_stages, sweep)
     chances = [task["chance"] for task in (report.get("closed_labels") or {}).values()] if estimates else []
@@ -167,7 +167,7 @@ def _read_job(record: Mapping[str, Any], stages: Mapping[str, StageState], sweep
 
 def _explain_missing_results(folder: Path, stages: Sequence[StageState], sweep: Path) -> tuple[str, str, str]:
     """(state, reason, log) of a job without results."""
-    error = _read_object(folder / "error.json")
+    error = read_object(folder / "error.json")
     failed = [stage for state in ("failed", "cancelled") for stage in stages if stage.state == state]
     sweep_log = "sweep.log" if (sweep / "sweep.log").exists() else ""
     log = next((stage.log for stage in failed if stage.log), sweep_log)
@@ -207,12 +207,3 @@ def _finite(value: Any) -> float | None:
 def _relative_path(path: str, folder: Path) -> str:
     """The path relative to the folder if it is below it, else unchanged."""
     return str(Path(path).relative_to(folder)) if path and Path(path).is_relative_to(folder) else path
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty if the file is missing, half-written or holds something else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
