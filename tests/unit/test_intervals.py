@@ -23,7 +23,7 @@ from selfspec.evaluation.intervals import (
     percentile_interval,
     widen,
 )
-from selfspec.evaluation.reported_metrics import ReportedMetric, _mean_of_replies, build_own_metrics, option_margins
+from selfspec.evaluation.reported_metrics import ReportedMetric, _mean_of_replies, build_custom_metrics, option_margins
 from selfspec.reporting.results import MEASURES, compute_results, score_model
 
 
@@ -237,7 +237,7 @@ def test_a_custom_metric_is_the_mean_of_its_values_and_undefined_replies_are_lef
         return int(reply[-1]) / 10 if question.kind == "number" and reply != "n5" else None
 
     own = {"digit": ReportedMetric("digit", _mean_of_replies("digit", last_digit))}
-    report = compute_results({"base": rows, "specialized": rows}, questions, 200, own_metrics=own)
+    report = compute_results({"base": rows, "specialized": rows}, questions, 200, custom_metrics=own)
     cells = {cell["task"]: cell for cell in report["scores"] if cell["measure"] == "digit" and cell["model"] == "base"}
     assert set(cells) == {"figure", "all"} and cells["figure"]["value"] == pytest.approx(0.2)
     assert cells["figure"]["low"] < 0.2 < cells["figure"]["high"]
@@ -254,7 +254,7 @@ def test_models_are_compared_on_the_tasks_where_both_have_a_value() -> None:
     tuned = [{**row, "reply": "no" if row["task_type"] == "one" else ""} for row in base]
     values = {"yes": 0.75, "no": 0.25, "": None}
     own = {"given": ReportedMetric("given", _mean_of_replies("given", lambda _, reply: values[reply]))}
-    report = compute_results({"base": base, "specialized": tuned}, questions, 100, own_metrics=own)
+    report = compute_results({"base": base, "specialized": tuned}, questions, 100, custom_metrics=own)
     differences = {row["task"]: row["value"] for row in report["differences"] if row["measure"] == "given"}
     assert differences == {"one": -0.5, "all": -0.5}
 
@@ -265,17 +265,17 @@ def test_a_custom_metric_outside_zero_to_one_is_refused(result: Any) -> None:
     own = {"odd": ReportedMetric("odd", _mean_of_replies("odd", lambda _, reply: result))}
     rows = [{**answer_row(question, 0, "a"), "task_type": "task"}]
     with pytest.raises(UserError, match=r"The metric odd of evaluation.metrics .* on the question q7"):
-        compute_results({"base": rows}, [question], 10, own_metrics=own)
+        compute_results({"base": rows}, [question], 10, custom_metrics=own)
 
 
 def test_names_of_custom_metrics_are_unique() -> None:
     spec = {"_target_": f"{__name__}.named", "name": "mine"}
-    assert list(build_own_metrics([spec, {**spec, "name": "yours"}])) == ["mine", "yours"]
+    assert list(build_custom_metrics([spec, {**spec, "name": "yours"}])) == ["mine", "yours"]
     for name in ("token_f1", "macro F1", "F1 of yes", "macro F1 by topic"):
         with pytest.raises(UserError, match=f"the name '{name}' is taken"):
-            build_own_metrics([{**spec, "name": name}])
+            build_custom_metrics([{**spec, "name": name}])
     with pytest.raises(UserError, match=r"evaluation.metrics\[1\]: the name 'mine' is taken"):
-        build_own_metrics([spec, spec])
+        build_custom_metrics([spec, spec])
 
 
 def named(name: str) -> Any:

@@ -64,7 +64,7 @@ class ReportedMetric:
     measure: Callable[[TaskReplies], Measure | None]
 
 
-def build_own_metrics(specs: Sequence[Mapping[str, Any]]) -> dict[str, ReportedMetric]:
+def build_custom_metrics(specs: Sequence[Mapping[str, Any]]) -> dict[str, ReportedMetric]:
     """The metrics of `evaluation.metrics`, by name.
 
     Raises:
@@ -83,9 +83,9 @@ def build_own_metrics(specs: Sequence[Mapping[str, Any]]) -> dict[str, ReportedM
     return metrics
 
 
-def task_measures(replies: TaskReplies, own_metrics: Mapping[str, ReportedMetric]) -> dict[str, Measure]:
+def task_measures(replies: TaskReplies, custom_metrics: Mapping[str, ReportedMetric]) -> dict[str, Measure]:
     """Every metric that applies to one task, by name."""
-    measures = {name: metric.measure(replies) for name, metric in {**REPORTED_METRICS, **own_metrics}.items()}
+    measures = {name: metric.measure(replies) for name, metric in {**REPORTED_METRICS, **custom_metrics}.items()}
     beside_primary = {name: _named_measure(name, replies) for name in replies.metrics[1:]}
     return {name: measure for name, measure in {**measures, **beside_primary}.items() if measure is not None}
 

@@ -43,9 +43,9 @@ class PoolDefinition:
 
     def key(self, values: Mapping[str, Any], inputs: Mapping[str, str], previous: str) -> str:
         """The pool's key, from the values and inputs of a stage and the key of the pool before."""
-        own = {name: value for name in self.values if (value := _value(values, name)) is not None}
-        own_inputs = {name: inputs[name] for name in self.inputs if name in inputs}
-        return digest({"pool": self.name, "version": self.version, "previous": previous, **own, **own_inputs})
+        pool_values = {name: value for name in self.values if (value := _value(values, name)) is not None}
+        pool_inputs = {name: inputs[name] for name in self.inputs if name in inputs}
+        return digest({"pool": self.name, "version": self.version, "previous": previous, **pool_values, **pool_inputs})
 
 
 def _value(values: Mapping[str, Any], name: str) -> Any:

@@ -24,7 +24,7 @@ from selfspec.engines.build import build_engine
 from selfspec.errors import UserError
 from selfspec.evaluation.benchmarks.prepare import prepare_benchmarks
 from selfspec.evaluation.harness import check_harness
-from selfspec.evaluation.reported_metrics import build_own_metrics
+from selfspec.evaluation.reported_metrics import build_custom_metrics
 from selfspec.filters.custom import check_custom_filters
 from selfspec.launch.resources import devices_of
 from selfspec.loggers.settings import check_logger
@@ -80,7 +80,7 @@ def check_parts(config: Config, num_processes: int = 1) -> None:
     check_trainer_options(config.trainer)
     check_callbacks(config.callbacks)
     check_harness(config.evaluation)
-    build_own_metrics(config.evaluation.metrics)
+    build_custom_metrics(config.evaluation.metrics)
 
 
 def print_notes(configs: Iterable[Config]) -> None:

@@ -37,7 +37,7 @@ def check_logger(settings: LoggerConfig) -> None:
     if settings.log_adapter and not uses_wandb(settings):
         raise UserError("logger.log_adapter=true needs W&B artifacts; add logger=wandb, or leave it out.")
     if settings._target_ is not None:
-        _check_own_logger(settings)
+        _check_custom_logger(settings)
         return
     package = OPTIONAL_PACKAGES.get(settings.name)
     if package and importlib.util.find_spec(package) is None:
@@ -47,7 +47,7 @@ def check_logger(settings: LoggerConfig) -> None:
         raise UserError("logger.mode=online needs a W&B key; set WANDB_API_KEY, or run: wandb login")
 
 
-def _check_own_logger(settings: LoggerConfig) -> None:
+def _check_custom_logger(settings: LoggerConfig) -> None:
     find_target("logger", {"_target_": settings._target_})
     arguments = settings.arguments or {}
     if not isinstance(arguments, Mapping):

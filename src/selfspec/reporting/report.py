@@ -14,7 +14,7 @@ from selfspec.config.schema import Config
 from selfspec.data.jsonl import read_jsonl
 from selfspec.data.reading import read_all_questions, read_examples, read_seeds
 from selfspec.data.records import Question
-from selfspec.evaluation.reported_metrics import build_own_metrics
+from selfspec.evaluation.reported_metrics import build_custom_metrics
 from selfspec.generation.passages import passage_finder
 from selfspec.pipeline.build import Pipeline
 from selfspec.reporting.harness_table import compare_harness_results
@@ -46,7 +46,7 @@ def build_report(config: Config, pipeline: Pipeline, store: Store, title: str) -
     """
     resamples = config.evaluation.resamples
     metrics = {name: (item.metric, *item.also) for name, item in config.evaluation.sets.items()}
-    own_metrics = build_own_metrics(config.evaluation.metrics)
+    custom_metrics = build_custom_metrics(config.evaluation.metrics)
     questions, answers = read_answers(store, pipeline.scores)
     examples, rounds = kept_round(pipeline, store)
     report = {
@@ -58,11 +58,11 @@ def build_report(config: Config, pipeline: Pipeline, store: Store, title: str) -
         "rounds": rounds,
         "funnel": _read_json(store, examples, "funnel.json"),
         "overlap": overlap_report(_training_texts(store, examples), questions, answers, resamples, metrics),
-        **compute_results(answers, questions, resamples, metrics, own_metrics),
+        **compute_results(answers, questions, resamples, metrics, custom_metrics),
     }
     if pipeline.off_domain:
         off_domain_questions, off_domain_answers = read_answers(store, pipeline.off_domain)
-        scores = compute_results(off_domain_answers, off_domain_questions, resamples, own_metrics=own_metrics)
+        scores = compute_results(off_domain_answers, off_domain_questions, resamples, custom_metrics=custom_metrics)
         report["off_domain"] = {"name": config.general.name, **scores}
     if pipeline.harness:
         rows = {model: _read_json(store, stage, "results.json") for model, stage in pipeline.harness.items()}

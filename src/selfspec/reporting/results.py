@@ -36,7 +36,7 @@ COMPARED_MODELS = (  # differences are the first minus the second
 )
 
 
-OwnMetrics = Mapping[str, ReportedMetric]  # by name
+CustomMetrics = Mapping[str, ReportedMetric]  # by name
 
 
 Answers = Sequence[Mapping[str, Any]]  # rows of a stage `scores`
@@ -65,7 +65,7 @@ def compute_results(
     questions: Sequence[Question],
     resamples: int,
     metrics: Mapping[str, Sequence[str]] = MappingProxyType({}),
-    own_metrics: OwnMetrics = MappingProxyType({}),
+    custom_metrics: CustomMetrics = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Compute all scores of a report, as plain data.
 
@@ -75,7 +75,7 @@ def compute_results(
         resamples: Number of bootstrap resamples.
         metrics: By task type, the primary metric and those that the field reports beside it; the default for a task
             type is the primary metric of its kind of question.
-        own_metrics: The user's metrics, by name.
+        custom_metrics: The user's metrics, by name.
 
     Returns:
         `measures`, name -> heading; `scores` and `differences`, one row for each model (or pair of models), number of
@@ -85,11 +85,11 @@ def compute_results(
     metrics = {
         question.task_type: metrics.get(question.task_type, (DEFAULT_METRICS[question.kind],)) for question in questions
     }
-    scores = _score_models(answers, questions, resamples, metrics, own_metrics)
+    scores = _score_models(answers, questions, resamples, metrics, custom_metrics)
     answered = {row["id"] for rows in answers.values() for row in rows}
     questions = [question for question in questions if question.id in answered]
     return {
-        "measures": {**MEASURES, **{name: metric.heading for name, metric in own_metrics.items()}},
+        "measures": {**MEASURES, **{name: metric.heading for name, metric in custom_metrics.items()}},
         "scores": [row for (model, shots), values in scores.items() for row in _score_rows(model, shots, values)],
         "differences": _compare_models(scores),
         "closed_labels": _guessing_scores(questions),
@@ -102,7 +102,7 @@ def score_model(
     questions: Mapping[str, Question],
     resamples: int,
     metrics: Mapping[str, Sequence[str]],
-    own_metrics: OwnMetrics = MappingProxyType({}),
+    custom_metrics: CustomMetrics = MappingProxyType({}),
 ) -> ModelScores:
     """Score the answers of one model at one number of shots.
 
@@ -113,7 +113,7 @@ def score_model(
         questions: The questions, by id.
         resamples: Number of bootstrap resamples.
         metrics: By task type, the primary metric and those that the field reports beside it.
-        own_metrics: The user's metrics, by name.
+        custom_metrics: The user's metrics, by name.
     """
     by_task: dict[str, dict[str, Array]] = {}
     by_draw: dict[str, list[list[float]]] = {}
@@ -122,7 +122,7 @@ def score_model(
         num_questions = len(draws[0])
         sampled = bootstrap_draws(num_questions, resamples, task)
         measures_by_draw = [
-            task_measures(_judge_replies(draw, [questions[row["id"]] for row in draw], metrics[task]), own_metrics)
+            task_measures(_judge_replies(draw, [questions[row["id"]] for row in draw], metrics[task]), custom_metrics)
             for draw in draws
         ]
         for measure in measures_by_draw[0]:
@@ -159,14 +159,14 @@ def _score_models(
     questions: Sequence[Question],
     resamples: int,
     metrics: Mapping[str, Sequence[str]],
-    own_metrics: OwnMetrics,
+    custom_metrics: CustomMetrics,
 ) -> dict[tuple[str, int], ModelScores]:
     """The scores by model and number of shots."""
     by_id = {question.id: question for question in questions}
     shot_counts = sorted({row["shots"] for rows in answers.values() for row in rows})
     return {
         (model, shots): score_model(
-            [row for row in rows if row["shots"] == shots], by_id, resamples, metrics, own_metrics
+            [row for row in rows if row["shots"] == shots], by_id, resamples, metrics, custom_metrics
         )
         for model, rows in answers.items()
         for shots in shot_counts

@@ -85,15 +85,15 @@ def run_batches(stop: StopFlag, work: Path, batches: Sequence[NumberedBatch], di
     Raises:
         Interrupted: A signal arrived; the finished batches are kept.
     """
-    world_size, own_rows = stop.process_group.world_size, dict[int, list[Row]]()
+    world_size, local_rows = stop.process_group.world_size, dict[int, list[Row]]()
     for start in range(0, len(batches), world_size):
         number = start + stop.process_group.rank
         if number < len(batches):
-            own_rows[number] = load_or_compute_rows(work / f"batch-{number:04d}.jsonl", batches[number].run)
+            local_rows[number] = load_or_compute_rows(work / f"batch-{number:04d}.jsonl", batches[number].run)
         finished = batches[start : start + world_size]
         display.advance(sum(batch.size for batch in finished), finished[0].about)
         stop.raise_if_set()
-    rows = stop.process_group.all_gather(own_rows)
+    rows = stop.process_group.all_gather(local_rows)
     return [row for number in range(len(batches)) for row in rows[number]]
 
 

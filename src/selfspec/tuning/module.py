@@ -163,7 +163,7 @@ class SpecializationModule(pl.LightningModule):  # type: ignore[misc]
         if index == 0 and self.checkpoint:  # not earlier: Lightning has drawn random numbers since it was read
             restore_random_states(self.checkpoint["random"])
         before = {"held_out_loss_before": self.held_out_loss()} if number == 0 and self.data.held_out else {}
-        passes = [(rows, weight / step.tokens) for rows, weight in self._own_passes(step)]
+        passes = [(rows, weight / step.tokens) for rows, weight in self._local_passes(step)]
         loss = float(self.backend.backward([partial(self._weighted_loss, *each) for each in passes]))
         if not math.isfinite(loss):
             raise UserError(
@@ -185,7 +185,7 @@ class SpecializationModule(pl.LightningModule):  # type: ignore[misc]
     def _scheduler(self) -> Any:
         return self.lr_schedulers()
 
-    def _own_passes(self, step: OptimizerStep) -> list[tuple[tuple[int, ...], float]]:
+    def _local_passes(self, step: OptimizerStep) -> list[tuple[tuple[int, ...], float]]:
         """This process's forward passes of a step, and the weight of each.
 
         Where all processes need the same number of passes, one that has too few repeats the first with weight 0.
