@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -49,7 +50,14 @@ def test_a_preset_opens_with_its_command_and_its_cost(preset: str) -> None:
     assert {"GPUs", "Hours"} <= {line.partition(":")[0] for line in cost}
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+def composed_presets() -> list[Any]:
+    """All presets; the one with a corpus of the package financetoolkit, which is no dependency, runs where it is."""
+    missing = pytest.mark.skipif(not importlib.util.find_spec("financetoolkit"), reason="needs financetoolkit: README")
+    embedded = pytest.param("ablation_embedded", marks=[pytest.mark.slow, missing])
+    return [embedded if preset == "ablation_embedded" else preset for preset in PRESETS]
+
+
+@pytest.mark.parametrize("preset", composed_presets())
 def test_every_job_composes_and_the_opening_gives_their_number(warm: Warm, tmp_path: Path, preset: str) -> None:
     overrides = ["hydra.sweeper.n_jobs=20"] if preset.startswith("optuna") else []  # one batch for the whole search
     if not preset.startswith("ablation"):  # a toy has two filters off, so that two jobs of that sweep are equal

@@ -170,7 +170,8 @@ def test_the_human_phenotype_ontology_has_definitions_and_lay_synonyms() -> None
     assert seizure.endswith(" Also called: Epilepsy.")
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("financetoolkit"), reason="see the README")
+@pytest.mark.slow  # for CI, which installs the package for the slow suite only
+@pytest.mark.skipif(not importlib.util.find_spec("financetoolkit"), reason="needs financetoolkit: README")
 def test_financetoolkit_has_formulas_without_code() -> None:
     rows = dict(read("embedded:financetoolkit"))
     assert len(rows) > 500
