@@ -92,6 +92,7 @@ def test_a_failed_stage_cancels_only_what_depends_on_it(warm: Warm, tmp_path: Pa
     assert "1 of 2 jobs done, 1 failed" in (tmp_path / "sweep" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_stages_in_separate_processes_give_the_same_results(warm: Warm, tmp_path: Path) -> None:
     ended, record = sweep(warm, tmp_path, "lora=r8,r16", "baselines.seeds_only=false", "hydra.launcher.processes=2")
     assert ended.code == 0, ended.text
