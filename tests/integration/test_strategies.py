@@ -197,5 +197,4 @@ def test_no_process_holds_the_whole_of_a_sharded_base(tmp_path: Path) -> None:
     assert min(peaks(tmp_path, "none", "ddp")) > 0.95 * whole
     assert max(peaks(tmp_path, "none", "fsdp")) < 0.65 * whole  # its half, and what is in flight
     assert max(peaks(tmp_path, "none", "deepspeed_zero3")) < 0.65 * whole
-    # Half of what is in 4 bits, of what is not, and what is being read: .27 to .36; a base that is packed whole: .45.
-    assert max(peaks(tmp_path, "nf4", "fsdp")) < 0.4 * whole
+    assert max(peaks(tmp_path, "nf4", "fsdp")) < 0.3 * whole  # half of what is in 4 bits, and of what is not
