@@ -10,7 +10,9 @@ from typing import Any
 
 from selfspec.errors import UserError
 
-MMAP_BLOCK_BYTES = 1 << 20  # while weights are quantized, allocations of at least this size are mapped
+# While weights are quantized, allocations of at least this size are mapped. It is below the size of a shard: on glibc's
+# heap, shards that stay between freed layers keep the freed memory from the system.
+MMAP_BLOCK_BYTES = 1 << 16
 
 
 def check_bitsandbytes() -> None:
