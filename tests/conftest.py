@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 PROJECT = Path(__file__).parent.parent
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -108,11 +110,24 @@ def places(folder: Path, name: str = "run") -> list[str]:
 
 @pytest.fixture(scope="session")
 def smoke(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a finished smoke run in `run/` and its store in `store/`."""
-    folder = tmp_path_factory.mktemp("smoke")
-    ended = warm("debug=smoke", *places(folder))
-    assert ended.code == 0, ended.text
+    """A folder with a finished smoke run in `run/` and its store in `store/`; one for all of pytest's workers."""
+    with made_once("smoke", tmp_path_factory) as (folder, is_made):
+        if not is_made:
+            ended = warm("debug=smoke", *places(folder))
+            assert ended.code == 0, ended.text
     return folder
+
+
+@contextmanager
+def made_once(name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, bool]]:
+    """A folder that all of pytest's workers share, and whether one of them has filled it already."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        done = folder.with_suffix(".done")
+        yield folder, done.exists()
+        done.touch()
 
 
 @pytest.fixture

@@ -44,19 +44,21 @@ def run_request(request: dict[str, object]) -> int:
 
 def main() -> None:
     """Read requests as JSON lines; print `started PID`, then `ended CODE` (negative: the signal that killed it)."""
+    import pandas  # of W&B's tables
     import peft
     import pytorch_lightning
     import torch
     import transformers.models.gemma3
-    import wandb  # noqa: F401
+    import wandb.sdk.launch  # by wandb.init
 
+    import selfspec.cli.app
     import selfspec.engines.transformers
     import selfspec.launch.experiment
     import selfspec.reporting.page
     import selfspec.stages.adapter
     import selfspec.tuning.module  # noqa: F401
 
-    assert peft and pytorch_lightning and transformers
+    assert pandas and peft and pytorch_lightning and transformers and wandb
     torch.set_num_threads(1)
     print("ready", flush=True)
     for line in sys.stdin:

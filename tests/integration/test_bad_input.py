@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import PROJECT, Warm, cold, places
+from conftest import PROJECT, Ended, Warm, cold, places
 from selfspec.config.schema import StrategyConfig
 from selfspec.errors import UserError
 from selfspec.tuning.strategies import limits
@@ -19,9 +20,9 @@ from selfspec.tuning.strategies.limits import check_deepspeed_installed, check_s
 SEEDS = (PROJECT / "src/selfspec/domains/biomedicine/seeds.jsonl").read_text().splitlines()
 
 
-def refusal(tmp_path: Path, *arguments: str, env: dict[str, str] | None = None) -> str:
-    """The sentence with which a run is refused."""
-    ended = cold(*places(tmp_path), *arguments, env=env, timeout=60)  # a run that is not refused takes longer
+def refusal(run: Callable[..., Ended], tmp_path: Path, *arguments: str, env: dict[str, str] | None = None) -> str:
+    """The sentence with which a run is refused; `run` is `warm` or `cold`."""
+    ended = run(*places(tmp_path), *arguments, env=env)
     assert ended.code == 1, ended.text
     lines = [line for line in ended.text.splitlines() if line.strip()]
     assert len(lines) == 1 and "Traceback" not in ended.text, ended.text
@@ -68,8 +69,10 @@ def refusal(tmp_path: Path, *arguments: str, env: dict[str, str] | None = None) 
         ("model=falcon-40b", ["falcon-40b needs about", "model.toy=true", "model=gemma-3-270m", "plan.force"]),
     ],
 )
-def test_a_wrong_argument_is_reported_in_one_sentence(tmp_path: Path, argument: str, parts: list[str]) -> None:
-    sentence = refusal(tmp_path, argument)
+def test_a_wrong_argument_is_reported_in_one_sentence(
+    warm: Warm, tmp_path: Path, argument: str, parts: list[str]
+) -> None:
+    sentence = refusal(warm, tmp_path, argument)
     assert all(part in sentence for part in parts), sentence
 
 
@@ -83,22 +86,26 @@ def test_a_wrong_argument_is_reported_in_one_sentence(tmp_path: Path, argument: 
         ([*SEEDS, SEEDS[0]], ["line 81", "'id' repeats", "line 1"]),
     ],
 )
-def test_a_bad_seeds_file_is_named_by_file_line_and_field(tmp_path: Path, lines: list[str], parts: list[str]) -> None:
+def test_a_bad_seeds_file_is_named_by_file_line_and_field(
+    warm: Warm, tmp_path: Path, lines: list[str], parts: list[str]
+) -> None:
     path = tmp_path / "seeds.jsonl"
     path.write_text("\n".join(lines))
-    sentence = refusal(tmp_path, f"domain.seeds={path}")
+    sentence = refusal(warm, tmp_path, f"domain.seeds={path}")
     assert str(path) in sentence and all(part in sentence for part in parts), sentence
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 @pytest.mark.parametrize("sharding", ["strategy=fsdp", "hydra.launcher.devices=2"])  # auto, on several devices
-def test_dora_is_refused_where_the_base_is_sharded(tmp_path: Path, quantization: str, sharding: str) -> None:
-    sentence = refusal(tmp_path, "lora=dora", sharding, f"quantization={quantization}")
+def test_dora_is_refused_where_the_base_is_sharded(
+    warm: Warm, tmp_path: Path, quantization: str, sharding: str
+) -> None:
+    sentence = refusal(warm, tmp_path, "lora=dora", sharding, f"quantization={quantization}")
     assert all(part in sentence for part in ("lora=dora", "strategy=fsdp", "strategy=ddp", "lora=r8"))
 
 
-def test_deepspeed_and_offloading_are_refused_without_gpus(tmp_path: Path, monkeypatch: Any) -> None:
-    sentence = refusal(tmp_path, "strategy=deepspeed_zero3", "quantization=nf4")
+def test_deepspeed_and_offloading_are_refused_without_gpus(warm: Warm, tmp_path: Path, monkeypatch: Any) -> None:
+    sentence = refusal(warm, tmp_path, "strategy=deepspeed_zero3", "quantization=nf4")
     assert all(part in sentence for part in ("quantization=nf4", "strategy=fsdp", "strategy=deepspeed_zero2"))
     monkeypatch.setattr(limits, "gpu_count", lambda: 0)
     monkeypatch.setattr(limits.importlib.util, "find_spec", lambda _: None)
@@ -114,31 +121,32 @@ def test_deepspeed_and_offloading_are_refused_without_gpus(tmp_path: Path, monke
         check_deepspeed_installed(StrategyConfig(name))
 
 
-def test_an_answer_outside_its_options_is_named(tmp_path: Path) -> None:
+def test_an_answer_outside_its_options_is_named(warm: Warm, tmp_path: Path) -> None:
     row = {"id": "q", "task_type": "inference", "instruction": "Do it.", "input": "x", "answers": ["maybe"]}
     path = tmp_path / "questions.jsonl"
     path.write_text(json.dumps({**row, "options": ["yes", "no"]}))
-    sentence = refusal(tmp_path, f"domain.evaluation={path}")
+    sentence = refusal(warm, tmp_path, f"domain.evaluation={path}")
     assert f"{path}, line 1" in sentence and "'maybe'" in sentence and "options" in sentence
 
 
 def test_missing_weights_offline_name_the_ways_to_get_them(tmp_path: Path) -> None:
     env = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
-    sentence = refusal(tmp_path, "model=gemma-3-270m", "model.package=null", env=env)
+    sentence = refusal(cold, tmp_path, "model=gemma-3-270m", "model.package=null", env=env)
     assert "google/gemma-3-270m" in sentence and "model.path=" in sentence and "HF_HUB_OFFLINE" in sentence
 
 
-def test_a_store_of_an_older_format_is_refused(tmp_path: Path) -> None:
+def test_a_store_of_an_older_format_is_refused(warm: Warm, tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "format.json").write_text('{"format": 0}')
-    sentence = refusal(tmp_path, "debug=smoke")
+    sentence = refusal(warm, tmp_path, "debug=smoke")
     assert "format 0" in sentence and "paths.store=" in sentence
 
 
 def test_a_full_disk_loses_nothing_that_was_finished(warm: Warm, tmp_path: Path, disk: Path) -> None:
     ballast = disk / "ballast"
     ballast.write_bytes(b"\0" * 900_000)
-    wanted = ["debug=smoke", "logger=none", f"paths.store={disk}/store", f"hydra.run.dir={tmp_path}/run"]
+    wanted = ["debug=smoke", "logger=none", "evaluation.limit=1", "baselines.seeds_only=false"]
+    wanted += [f"paths.store={disk}/store", f"hydra.run.dir={tmp_path}/run"]
     ended = warm(*wanted)
     assert ended.code == 1 and "Traceback" not in ended.text, ended.text
     assert "No space is left" in ended.text and "continues from what is stored" in ended.text

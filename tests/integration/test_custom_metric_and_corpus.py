@@ -13,7 +13,8 @@ import wandb_file
 from conftest import Ended, Warm, places
 from selfspec.config.hashing import file_hash
 
-SMOKE = ["debug=smoke", "retrieval=bm25", "retrieval.corpus={_target_: custom_evaluation.Notes, count: 30}"]
+SMOKE = ["debug=smoke", "evaluation.limit=10", "retrieval=bm25"]
+SMOKE += ["retrieval.corpus={_target_: custom_evaluation.Notes, count: 30}"]
 
 
 def metric(words: int) -> str:

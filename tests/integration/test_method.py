@@ -222,8 +222,11 @@ def test_a_general_run_evaluated_in_a_domain_shares_its_stages_with_the_generic_
     assert "off_domain" not in run.results
 
 
-def test_the_general_domain_on_its_own_questions_has_nothing_off_domain_and_no_generic_baseline(warm: Warm) -> None:
-    ended = warm(*SMALL, "domain=general", "baselines.off_domain=true", "baselines.generic=true", "plan=true")
+def test_the_general_domain_on_its_own_questions_has_nothing_off_domain_and_no_generic_baseline(
+    warm: Warm, tmp_path: Path
+) -> None:
+    baselines = ["baselines.off_domain=true", "baselines.generic=true"]
+    ended = warm(*SMALL, *places(tmp_path), "domain=general", *baselines, "plan=true")
     assert ended.code == 0, ended.text
     assert "scores (base)" in ended.text
     assert "off-domain" not in ended.text and "generic" not in ended.text

@@ -21,6 +21,7 @@ from toys import compose_config
 
 RECORDED = Path(__file__).parent / "plan.txt"
 QUICK = ["debug=smoke", "logger=none", "baselines.seeds_only=false", "baselines.off_domain=false"]
+LIMIT = "evaluation.limit=1"
 REQUEST = "hydra.launcher.resources"
 SLURM_OVERRIDES = [
     "hydra/launcher=slurm",
@@ -52,24 +53,24 @@ def test_the_plan_equals_the_recorded_one(warm: Warm, tmp_path: Path) -> None:
 
 
 def test_the_plan_says_which_stages_are_stored(warm: Warm, tmp_path: Path) -> None:
-    assert "6 waiting" in plan(warm, tmp_path, "-m", "lora=r8,r16")
-    ended = warm(*QUICK, f"paths.store={tmp_path}/store", f"hydra.run.dir={tmp_path}/run", "lora=r8")
+    assert "6 waiting" in plan(warm, tmp_path, "-m", LIMIT, "lora=r8,r16")
+    ended = warm(*QUICK, LIMIT, f"paths.store={tmp_path}/store", f"hydra.run.dir={tmp_path}/run", "lora=r8")
     assert ended.code == 0, ended.text
-    text = plan(warm, tmp_path, "-m", "lora=r8,r16")
+    text = plan(warm, tmp_path, "-m", LIMIT, "lora=r8,r16")
     assert "4 stored, 2 waiting" in text and text.count(" stored ") == 4 and text.count(" to do ") == 2
 
 
 def test_work_and_time_are_estimated_from_finished_stages(warm: Warm, tmp_path: Path) -> None:
     places = [f"paths.store={tmp_path}/store", f"hydra.run.dir={tmp_path}/run"]
-    assert warm(*QUICK, *places, "lora=r8", "data_size=4").code == 0
+    assert warm(*QUICK, LIMIT, *places, "lora=r8", "data_size=4").code == 0
     manifests = [json.loads(path.read_text()) for path in (tmp_path / "store").glob("*/*/manifest.json")]
     counts = {facts["stage"]: facts["counts"] for facts in manifests}
     seconds = {facts["stage"]: facts["seconds"] for facts in manifests if facts["stage"] in ("adapter", "scores")}
-    text = plan(warm, tmp_path, "lora=r16", "data_size=8")
+    text = plan(warm, tmp_path, LIMIT, "lora=r16", "data_size=8")
     assert f"{counts['scores']['answers']} answers" in text
     assert f"{counts['examples']['examples']} of {counts['examples']['attempts']} attempts passed in the same" in text
     assert "time: all stages, " in text and "from 1 finished examples, 1 finished adapter, 2 finished scores" in text
-    stored = plan(warm, tmp_path, "lora=r8", "data_size=4")
+    stored = plan(warm, tmp_path, LIMIT, "lora=r8", "data_size=4")
     assert f"{counts['adapter']['rows']} rows, {counts['adapter']['steps']} steps" in stored and "time:" not in stored
     (line,) = [line for line in text.splitlines() if "adapter (specialized)" in line and "to do" in line]
     hours = re.search(r"(\d+) s  <key>", line)

@@ -94,7 +94,7 @@ def test_a_larger_data_size_extends_the_examples_of_the_smaller_one(warm: Warm, 
     small = (first / "examples.jsonl").read_bytes()
     block = next((tmp_path / "store" / "instructions").iterdir()) / "rows.jsonl"
     modified = block.stat().st_mtime_ns
-    ended = warm("debug=smoke", "data_size.examples=70", *NO_BASELINES, *places(tmp_path))
+    ended = warm("debug=smoke", "data_size.examples=70", "evaluation.limit=1", *NO_BASELINES, *places(tmp_path))
     assert ended.code == 0, ended.text
     assert "adapter (seeds only)" not in ended.text and "off-domain" not in ended.text
     second = next(path for path in (tmp_path / "store" / "examples").iterdir() if path != first)
@@ -130,16 +130,15 @@ SLOW_MODELS = sorted({path.stem for path in (PROJECT / "conf" / "model").glob("*
 
 @pytest.mark.parametrize("model", [*FAST_MODELS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_MODELS)])
 def test_each_model_completes_a_run_as_a_toy(warm: Warm, tmp_path: Path, model: str) -> None:
-    ended = warm(
-        f"model={model}", "debug=smoke", "domain=finance", "logger=none", "evaluation.limit=1", *places(tmp_path)
-    )
+    small = ["debug=smoke", "domain=finance", "logger=none", "evaluation.limit=1", "baselines.seeds_only=false"]
+    ended = warm(f"model={model}", *small, *places(tmp_path))
     assert ended.code == 0, ended.text
     assert (tmp_path / "run" / "report.html").exists()
 
 
 def test_a_chat_model_completes_a_run_with_its_chat_template(warm: Warm, tmp_path: Path) -> None:
-    places = [f"paths.store={tmp_path}/store", f"hydra.run.dir={tmp_path}/run"]
-    ended = warm("debug=smoke", "logger=none", "model.prompt=chat", "baselines.off_domain=false", *places)
+    arguments = ["debug=smoke", "logger=none", "model.prompt=chat", "evaluation.limit=5"]
+    ended = warm(*arguments, *NO_BASELINES, *places(tmp_path))
     assert ended.code == 0, ended.text
     (path, *_) = (tmp_path / "store" / "adapter").glob("*/prompt.json")
     template = json.loads(path.read_text())["template"]

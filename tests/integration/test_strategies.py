@@ -63,7 +63,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of adapters tuned by two processes; `... alone first` was started and stopped by one process."""
     folder = tmp_path_factory.mktemp("together")
-    names = [*("-".join(each) for each in FEW), *ZERO, "two alone"]
+    names = ["-".join(each) for each in FEW]
     names += [f"{strategy} {stop}" for strategy in STOPPED for stop in ("stopped", "alone later", "alone first")]
     places = {name: folder / name for name in names}
     cells = [cell(places["-".join(each)], overrides(each)) for each in FEW]
@@ -74,10 +74,19 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         cells += [cell(stopped, settings, steps) for steps in (2, 3, None)]  # 5: an epoch's last is 3
         cells += [cell(places[f"{strategy} alone later"], settings, 4)]
         cells += [cell(places[f"{strategy} alone first"], settings)]
+    run(cells, folder)
+    return places
+
+
+@pytest.fixture(scope="module")
+def by_deepspeed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of adapters tuned by DeepSpeed in two processes, stopped once; `unfinished` was stopped at step 2."""
+    folder = tmp_path_factory.mktemp("deepspeed")
+    places, cells = {name: folder / name for name in (*ZERO, "unfinished")}, []
     for name in ZERO:  # 3: the epoch's last, and the best so far
         settings = overrides((name, "none", "llama-2-7b"), "tuning.checkpoint_minutes=0")
         cells += [cell(places[name], settings, 3), {**cell(places[name], settings), "torn": True}]
-    cells += [cell(places["two alone"], overrides((ZERO[0], "none", "llama-2-7b")), 2)]
+    cells += [cell(places["unfinished"], overrides((ZERO[0], "none", "llama-2-7b")), 2)]
     run(cells, folder)
     return places
 
@@ -100,15 +109,19 @@ def test_a_stopped_adapter_resumes_with_the_same_or_another_number_of_processes(
     same_steps(adapter(folder, settings), alone(*STOPPED[strategy][1:]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ZERO)
-def test_deepspeed_resumes_from_the_last_complete_checkpoint(name: str, together: dict[str, Path], alone: Any) -> None:
-    same_steps(adapter(together[name], overrides((name, "none", "llama-2-7b"))), alone("none", "llama-2-7b"))
-
-
-def test_a_deepspeed_checkpoint_has_the_size_of_the_adapter_and_requires_its_processes(
-    together: dict[str, Path],
+def test_deepspeed_resumes_from_the_last_complete_checkpoint(
+    name: str, by_deepspeed: dict[str, Path], alone: Any
 ) -> None:
-    config = toy_experiment(together["two alone"], *overrides(("auto", "none", "llama-2-7b")))
+    same_steps(adapter(by_deepspeed[name], overrides((name, "none", "llama-2-7b"))), alone("none", "llama-2-7b"))
+
+
+@pytest.mark.slow
+def test_a_deepspeed_checkpoint_has_the_size_of_the_adapter_and_requires_its_processes(
+    by_deepspeed: dict[str, Path],
+) -> None:
+    config = toy_experiment(by_deepspeed["unfinished"], *overrides(("auto", "none", "llama-2-7b")))
     folders = [path.name for path in (work(config) / "deepspeed").iterdir() if path.is_dir()]
     assert folders == ["step-2"]
     state = load_checkpoint(work(config))

@@ -28,7 +28,8 @@ def oldest_hydra_version() -> Iterator[None]:
     VersionBase.instance().version_base = earlier
 
 
-QUICK = ["-m", "debug=smoke", "logger=none", "evaluation.limit=1", "evaluation.shots=[0]", "baselines.off_domain=false"]
+QUICK = ["-m", "debug=smoke", "logger=none", "evaluation.limit=1", "evaluation.shots=[0]", "tuning.epochs=1"]
+QUICK += ["baselines.off_domain=false"]
 
 
 @pytest.mark.parametrize(("launcher_name", "overrides"), [("local_schema", []), ("slurm_schema", [])])

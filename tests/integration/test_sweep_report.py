@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +12,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 import pytest
-from filelock import FileLock
 from playwright.sync_api import Browser, Page, sync_playwright
 from test_sweep import sweep
 
 from command import selfspec
+from conftest import Warm
 from selfspec.errors import UserError
 from selfspec.reporting.sweep.figures import draw_figures
 from selfspec.reporting.sweep.report import write_sweep_report
@@ -83,18 +82,13 @@ def results(value: float) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def swept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real sweep of eight jobs, run by one of pytest's workers for all of them."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "swept"
-    folder.mkdir(exist_ok=True)
-    with FileLock(folder / "lock"):
-        if not (folder / "done").exists():
-            overrides = ("domain=biomedicine,finance", "data_size=4,6", "lora=r8,r16", "baselines.seeds_only=false")
-            ended, _ = sweep(request.getfixturevalue("warm"), folder, *overrides)
-            assert ended.code == 0, ended.text
-            assert "selfspec report" in ended.text
-            (folder / "done").touch()
+def swept(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real sweep of eight jobs."""
+    folder = tmp_path_factory.mktemp("swept")
+    overrides = ("domain=biomedicine,finance", "data_size=4,6", "lora=r8,r16", "baselines.seeds_only=false")
+    ended, _ = sweep(warm, folder, *overrides)
+    assert ended.code == 0, ended.text
+    assert "selfspec report" in ended.text
     return folder / "sweep"
 
 

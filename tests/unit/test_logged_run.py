@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from pytorch_lightning.loggers import CSVLogger
+from wandb.analytics.opentelemetry.opentelemetry_proxy import get_open_telemetry_proxy
+from wandb.sdk import wandb_setup
 
 from selfspec.config.schema import LoggerConfig
 from selfspec.errors import UserError
@@ -150,3 +152,15 @@ def test_the_environment_is_restored(tmp_path: Path) -> None:
     with open_logger(replace(toy_experiment(tmp_path), logger=LoggerConfig("csv")), RUN):
         os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///elsewhere.db"
     assert dict(os.environ) == before
+
+
+def test_an_offline_run_sends_no_telemetry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B looks at its environment variable for that, not at the mode of the run."""
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr(wandb_setup, "_singleton", None)
+    config = toy_experiment(tmp_path, "baselines.seeds_only=false")
+    config = replace(config, logger=LoggerConfig("wandb", mode="offline"))
+    with open_logger(config, tune_run(config, build_pipeline(config).adapters["specialized"])) as logger:
+        assert logger
+        assert get_open_telemetry_proxy() is None
+    assert "WANDB_MODE" not in os.environ

@@ -113,10 +113,15 @@ def _create_wandb(config: Config, run: LoggedRun, folder: Path) -> Any:
 
 @contextmanager
 def _logger_environment(settings: LoggerConfig, folder: Path) -> Iterator[None]:
-    """W&B stages tables and artifacts below `folder`; the variables that loggers set are restored afterwards."""
-    before = {name: os.environ.get(name) for name in ("WANDB_DATA_DIR", "MLFLOW_TRACKING_URI")}
+    """The variables that loggers read or set; they are restored afterwards.
+
+    W&B stages tables and artifacts below `folder`, and sends telemetry on itself unless `WANDB_MODE` is offline: the
+    `mode` of `wandb.init` does not turn that off.
+    """
+    before = {name: os.environ.get(name) for name in ("WANDB_DATA_DIR", "WANDB_MODE", "MLFLOW_TRACKING_URI")}
     if uses_wandb(settings):
         os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))  # its default is in the home folder
+        os.environ["WANDB_MODE"] = settings.mode
     try:
         yield
     finally:
