@@ -8,6 +8,8 @@ YESNO = ("yes", "no")
 FIELDS = ("infection", "cancer", "heart")
 
 
-def make_question(*answers: str, kind: str = "text", options: tuple[str, ...] = ()) -> Question:
+def make_question(
+    *answers: str, kind: str = "text", options: tuple[str, ...] = (), instruction: str = "Tell."
+) -> Question:
     """A question with these reference answers."""
-    return Question("q1", "task", kind, "Tell.", "A text.", answers, options=options)
+    return Question("q1", "task", kind, instruction, "A text.", answers, options=options)

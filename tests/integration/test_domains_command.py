@@ -203,7 +203,7 @@ def one_seed_of_each_label(seeds: list[dict[str, Any]], questions: list[dict[str
         ),
         (
             change("seeds", 4, output="1e3", formula=""),
-            "seeds.jsonl, line 6: the answer '1e3' does not have the format of kind number.",
+            "seeds.jsonl, line 6: field 'output' is '1e3', which is no bare number such as 12.5.",
         ),
         (
             change("seeds", 3, input="A term before it.\nAnswer: none"),

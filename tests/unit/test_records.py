@@ -16,6 +16,7 @@ from selfspec.data.jsonl import write_jsonl
 from selfspec.data.reading import read_all_questions, read_examples, read_question_texts, read_questions, read_seeds
 from selfspec.data.records import Example, Question, Seed
 from selfspec.data.splits import round_robin, seed_subset, split_seeds
+from selfspec.data.text import words
 from selfspec.errors import UserError
 
 TASKS = {
@@ -35,7 +36,7 @@ READERS: dict[str, tuple[Callable[..., Sequence[Any]], dict[str, Any]]] = {
     "seeds": (read_seeds, {"output": "yes"}),
     "questions": (read_questions, {"answers": ["yes"]}),
 }
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(words)
 
 
 def read_error(folder: Path, which: str, line: str) -> str:

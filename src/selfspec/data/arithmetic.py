@@ -28,6 +28,15 @@ def evaluate_formula(formula: str) -> float:
         raise ValueError(f"'{formula}' is not a formula that can be computed") from None
 
 
+def numbers_of_formula(formula: str) -> list[float]:
+    """The numbers that a formula has, without their signs, in the order in which they stand."""
+    try:
+        constants = [node.value for node in ast.walk(ast.parse(formula, mode="eval")) if isinstance(node, ast.Constant)]
+    except (SyntaxError, RecursionError):
+        return []
+    return [float(value) for value in constants if isinstance(value, int | float)]
+
+
 def agrees_with_written(computed: float, written: str) -> bool:
     """Whether a value, rounded to the decimals of `written`, equals `written` (a tie may be rounded either way)."""
     tolerance = 0.5 * 10.0 ** min(0, _exponent(written))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -12,8 +11,19 @@ from typing import Any
 from selfspec.config.schema import TaskType
 from selfspec.data.arithmetic import agrees_with_written, evaluate_formula
 from selfspec.data.jsonl import read_jsonl
-from selfspec.data.records import KINDS, SEPARATOR, Example, Question, Row, Seed, example_from_row, with_tuples
-from selfspec.data.text import words
+from selfspec.data.numbers import BARE_NUMBER
+from selfspec.data.records import (
+    KINDS,
+    NO_ANSWER,
+    SEPARATOR,
+    Example,
+    Question,
+    Row,
+    Seed,
+    example_from_row,
+    with_tuples,
+)
+from selfspec.data.text import fold, words
 from selfspec.errors import UserError, did_you_mean
 
 Build = Callable[[dict[str, Any], Mapping[str, TaskType]], Row]
@@ -183,27 +193,22 @@ def _checked_answer(row: dict[str, Any], name: str, kind: str) -> str:
     options, formula = row.get("options", []), row.get("formula", "")
     if kind == "label" and answer not in options:
         raise ValueError(f"field '{name}' is '{answer}', which is not among the options {options}")
-    if kind == "number" and not _is_number(answer):
+    if kind == "text" and not words(answer):
+        raise ValueError(f"field '{name}' is '{answer}', which has no word that could be compared")
+    if kind == "number" and not BARE_NUMBER.fullmatch(answer):
         raise ValueError(f"field '{name}' is '{answer}', which is no bare number such as 12.5")
-    if formula and (kind != "number" or not agrees_with_written(evaluate_formula(formula), answer)):
+    if formula and (kind != "number" or not agrees_with_written(evaluate_formula(formula), answer.replace(",", ""))):
         raise ValueError(f"field '{name}' is '{answer}', which is not what the formula {formula} gives")
-    if kind == "labels" and answer != "none":
+    if kind == "labels" and answer != NO_ANSWER:
         for label in answer.split(SEPARATOR):
             if label not in options:
                 raise ValueError(f"field '{name}' has '{label}', which is not among the options {options}")
     return answer
 
 
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
 def _required_text(row: dict[str, Any], name: str) -> str:
     if name not in row:
         raise ValueError(f"field '{name}' is missing")
-    if not isinstance(row[name], str) or not row[name].strip():
+    if not isinstance(row[name], str) or not fold(row[name]).strip():
         raise ValueError(f"field '{name}' must be a string that is not empty")
     return str(row[name])

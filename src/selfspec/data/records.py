@@ -15,6 +15,7 @@ Row = TypeVar("Row")
 
 ENTITY = re.compile(r"\s*(.+?)\s*\(([^()]+)\)\s*")  # mention (type)
 SEPARATOR = "; "  # between the parts of an answer: list items, labels, entities
+NO_ANSWER = "none"  # no item, no label or no entity
 
 
 class Task(Protocol):

@@ -1,15 +1,32 @@
-"""The words of a text, and the longest run of words that two texts share."""
+"""Text in one form for comparison, its words in any script, and the longest run of words that two texts share."""
 
 from __future__ import annotations
 
 import re
+from unicodedata import normalize
 
-_WORD = re.compile(r"[a-z0-9]+")
+import regex
+
+# Scripts that are written without spaces between words: each character, with its marks, counts as a word.
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_ASCII_WORD = re.compile(r"[a-z0-9]+")
+_WORD = regex.compile(
+    rf"[{UNSPACED}]\p{{M}}*|[[\p{{L}}\p{{N}}]--[{UNSPACED}]][[\p{{L}}\p{{N}}\p{{M}}]--[{UNSPACED}]]*", regex.V1
+)
+_INVISIBLE = regex.compile(r"\p{Cf}")  # soft hyphens, joiners, byte order marks
+
+
+def fold(text: str) -> str:
+    """The text in one form: compatible characters are one character (NFKC), case and invisible characters are gone."""
+    return text.lower() if text.isascii() else _INVISIBLE.sub("", normalize("NFKC", normalize("NFKC", text).casefold()))
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words, as split by the tokenizer of rouge_score without stemming."""
-    return _WORD.findall(text.lower())
+    """Words of letters and digits, folded; of English text those of rouge_score's tokenizer without stemming.
+
+    In scripts without spaces between words, each character is a word.
+    """
+    return _ASCII_WORD.findall(text.lower()) if text.isascii() else _WORD.findall(fold(text))
 
 
 def longest_common_run(one: list[str], other: list[str]) -> int:

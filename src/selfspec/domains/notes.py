@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from selfspec.data.arithmetic import numbers_of_formula
+from selfspec.data.numbers import find_digits, find_numbers
 from selfspec.data.records import SEPARATOR
 from selfspec.domains.lines import Line
 from selfspec.evaluation.text_overlap import normalize_answer
 from selfspec.filters.contamination import Contamination
 
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 # A formula may use these without the task: small factors, units of time, per cent, per thousand.
 CONSTANTS = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 24.0, 52.0, 60.0, 100.0, 365.0, 1000.0, 10000.0}
 
@@ -32,11 +32,11 @@ def find_unverified_numbers(lines: Sequence[Line]) -> Iterator[str]:
     for line in (line for line in lines if line.kind == "number"):
         if not line.row.formula:
             yield f"{line.location}: a number without the field 'formula' can't be verified."
-        text = f"{line.row.instruction} {line.row.input}".replace(",", "")
-        known = {float(number) for number in _NUMBER.findall(text)} | CONSTANTS
-        for number in _NUMBER.findall(line.row.formula):
-            if float(number) not in known:
-                yield f"{line.location}: the number {number} of the formula does not occur in the task."
+        text = f"{line.row.instruction} {line.row.input}"
+        known = {abs(number.value) for number in find_numbers(text)} | set(find_digits(text)) | CONSTANTS
+        for number in numbers_of_formula(line.row.formula):
+            if number not in known:
+                yield f"{line.location}: the number {number:g} of the formula does not occur in the task."
 
 
 def find_overlaps(seeds: Sequence[Line], questions: Sequence[Line], num_words: int) -> Iterator[str]:

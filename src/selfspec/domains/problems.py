@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from selfspec.data.records import SEPARATOR, Draft
+from selfspec.data.records import NO_ANSWER, SEPARATOR, Draft
 from selfspec.domains.lines import Line, count_labels, describe_labels, group_by_task
 from selfspec.evaluation.judgement import is_compliant
 from selfspec.filters.duplicate import DuplicateInputs
@@ -69,7 +69,7 @@ def find_unusable_options(lines: Sequence[Line]) -> Iterator[str]:
 def find_absent_entities(lines: Sequence[Line]) -> Iterator[str]:
     """Entities that do not occur in their input literally."""
     for line in lines:
-        parts = [part for answer in line.row.answers if answer != "none" for part in answer.split(SEPARATOR)]
+        parts = [part for answer in line.row.answers if answer != NO_ANSWER for part in answer.split(SEPARATOR)]
         for mention in (part.rpartition(" (")[0] for part in parts if line.kind == "entities"):
             if mention not in line.row.input:
                 yield f"{line.location}: the entity '{mention}' does not occur in the input."

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from selfspec.data.records import ENTITY, SEPARATOR, Question
+from selfspec.data.numbers import BARE_NUMBER
+from selfspec.data.records import ENTITY, NO_ANSWER, SEPARATOR, Question
 from selfspec.data.text import words
 from selfspec.evaluation.parsing import (
-    NUMBER,
     lenient_label,
     lenient_labels,
     lenient_number,
@@ -81,10 +81,10 @@ def is_compliant(question: Question, reply: str) -> bool:
     if kind == "short":
         return is_one_line and len(words(reply)) <= SHORT_ANSWER_MAX_WORDS
     if kind == "number":
-        return bool(NUMBER.fullmatch(reply))
+        return bool(BARE_NUMBER.fullmatch(reply))
     if kind == "entities":
         entities = reply.split(SEPARATOR.strip())
-        return reply == "none" or (is_one_line and all(ENTITY.fullmatch(entity) for entity in entities))
+        return reply == NO_ANSWER or (is_one_line and all(ENTITY.fullmatch(entity) for entity in entities))
     return is_one_line
 
 
@@ -102,8 +102,9 @@ def _judge_label(question: Question, reply: str) -> dict[str, Any]:
 
 
 def _judge_labels(question: Question, reply: str) -> dict[str, Any]:
-    references, predictions = parse_items(question.answers[0]), lenient_labels(reply, question.options)
-    is_answer = bool(predictions) or words(reply)[:1] == ["none"]  # an empty reply does not state "none"
+    answer, predictions = question.answers[0], lenient_labels(reply, question.options)
+    references = {answer} if answer in question.options else parse_items(answer)  # `none` may be an option
+    is_answer = bool(predictions) or words(reply)[:1] == [NO_ANSWER]  # an empty reply does not state it
     by_label = {
         option: _count_matches(Counter(predictions & {option}), Counter(references & {option}))
         for option in question.options
@@ -130,17 +131,18 @@ def _judge_short(question: Question, reply: str) -> dict[str, Any]:
 
 
 def _judge_list(question: Question, reply: str) -> dict[str, Any]:
-    """F1 of the items, against the reference list that matches best."""
+    """F1 of the items, against the reference list that matches best; `none` is right where that list is empty."""
     predicted, *references = (
-        Counter({normalize_answer(item) for item in parse_items(text)}) for text in (reply, *question.answers)
+        Counter({normalize_answer(item) for item in parse_items(text)}) or Counter([NO_ANSWER] if text else [])
+        for text in (reply, *question.answers)
     )
     return {"primary_value": max(f1_from_counts(*_count_matches(predicted, reference)) for reference in references)}
 
 
 def _judge_number(question: Question, reply: str) -> dict[str, Any]:
-    prediction = lenient_number(reply)
+    prediction = lenient_number(reply, question.instruction)
     is_right = prediction is not None and any(
-        abs(prediction - float(answer)) <= NUMBER_TOLERANCE for answer in question.answers
+        abs(prediction - float(answer.replace(",", ""))) <= NUMBER_TOLERANCE for answer in question.answers
     )
     return {"primary_value": float(is_right)}
 

@@ -10,10 +10,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from selfspec.data.records import ENTITY, SEPARATOR
-from selfspec.data.text import words
+from selfspec.data.numbers import find_numbers
+from selfspec.data.records import ENTITY, NO_ANSWER, SEPARATOR
+from selfspec.data.text import fold, words
 
-NUMBER = re.compile(r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")
+_FRACTION = re.compile(r"\b(fraction|proportion|decimal)\b", re.IGNORECASE)
+_PERCENT = re.compile(r"%|\bper ?cent", re.IGNORECASE)
 
 
 def lenient_label(reply: str, options: Sequence[str]) -> str:
@@ -30,24 +32,29 @@ def lenient_labels(reply: str, options: Sequence[str]) -> set[str]:
     return set(_option_positions(_first_line_words(reply), options))
 
 
-def lenient_number(reply: str) -> float | None:
-    """The number that the reply begins with, or the only one in its first line; None if there is no such number."""
-    line = reply.replace("\u2212", "-").splitlines()[0].strip() if reply else ""
-    matches = list(NUMBER.finditer(line))
-    if matches and (matches[0].start() == 0 or len(matches) == 1):
-        return float(matches[0][0].replace(",", ""))
-    return None
+def lenient_number(reply: str, instruction: str = "") -> float | None:
+    """The number that the reply begins with, or the only one in its first line; None if there is no such number.
+
+    12% is 12, unless the instruction asks for a fraction, and not for a percentage.
+    """
+    numbers = find_numbers(reply.splitlines()[0]) if reply else []
+    if not numbers or not (numbers[0].is_first or len(numbers) == 1):
+        return None
+    wants_fraction = _FRACTION.search(instruction) and not _PERCENT.search(instruction)
+    return numbers[0].value / (100 if numbers[0].is_percent and wants_fraction else 1)
 
 
 def parse_entities(reply: str) -> Counter[str]:
-    """The multiset of entities in `mention (type); ...`, in lower case."""
+    """The multiset of entities in `mention (type); ...`, folded."""
     matches = (ENTITY.fullmatch(part) for part in re.split(r"[;\n]", reply))
-    return Counter(f"{match[1]} ({match[2]})".casefold() for match in matches if match)
+    return Counter(fold(f"{match[1]} ({match[2]})") for match in matches if match)
 
 
 def parse_items(text: str) -> set[str]:
-    """The items of a list separated with semicolons; `none` is the empty list."""
-    return {item.strip() for item in text.split(SEPARATOR.strip()) if item.strip()} - {"none"}
+    """The items of a list separated with semicolons; `none` alone is the empty list."""
+    if words(text) == [NO_ANSWER]:
+        return set()
+    return {item.strip() for item in text.split(SEPARATOR.strip()) if item.strip()}
 
 
 def _first_line_words(reply: str) -> list[str]:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import re
-import string
 from collections import Counter
 
+import regex
 from rapidfuzz.distance import LCSseq
 
-from selfspec.data.text import words
+from selfspec.data.text import UNSPACED, fold, words
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = regex.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = regex.compile(r"[\p{P}\p{S}]")  # of ASCII, exactly string.punctuation
+_UNSPACED = regex.compile(rf"([{UNSPACED}]\p{{M}}*)")
 
 
 def normalize_answer(text: str) -> str:
-    """Lower-case and remove punctuation and articles, as SQuAD's evaluation script does."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+    """Fold, and remove punctuation and articles, as SQuAD's evaluation script does for ASCII.
+
+    Characters of scripts without spaces become words. A text of nothing else keeps its articles (the answer `A`), or
+    its punctuation (the answer `%`): only an empty text becomes empty.
+    """
+    folded = fold(text)
+    plain = _UNSPACED.sub(r" \1 ", _PUNCTUATION.sub("", folded))
+    forms = (" ".join(form.split()) for form in (_ARTICLES.sub(" ", plain), plain, folded))
+    return next((form for form in forms if form), "")
 
 
 def token_f1(prediction: str, reference: str) -> float:
-    """F1 of the two bags of words (SQuAD); 1 when both are empty. Probably the F1 that the paper reports."""
+    """F1 of the two bags of words (SQuAD); 0 for an empty prediction. Probably the F1 that the paper reports."""
     predicted, expected = normalize_answer(prediction).split(), normalize_answer(reference).split()
-    if not predicted or not expected:
-        return float(predicted == expected)
     common = sum((Counter(predicted) & Counter(expected)).values())
     return f1_from_counts(common, len(predicted) - common, len(expected) - common)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from selfspec.data.records import ENTITY, SEPARATOR, Draft, Seed
+from selfspec.data.records import ENTITY, NO_ANSWER, SEPARATOR, Draft, Seed
 from selfspec.data.text import words
 from selfspec.filters.numbers import check_number
 
@@ -41,7 +41,7 @@ def check_grounding(output: str, draft: Draft, kind: str, is_extractive: bool) -
         return "" if not is_extractive or _occurs_in(output, draft.input) else "span not in the input"
     if kind == "list":
         return _check_list(output, draft.input, is_extractive)
-    if kind == "entities" and output != "none":
+    if kind == "entities" and output != NO_ANSWER:
         return _check_entities(output, draft.input)
     return ""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from selfspec.data.records import SEPARATOR
+from selfspec.data.records import NO_ANSWER, SEPARATOR
 from selfspec.data.text import words
 
 
@@ -23,8 +23,8 @@ def canonical_label(output: str, options: Sequence[str], kind: str) -> str:
     spelling = {" ".join(words(option)): option for option in options}
     parts = [output] if kind == "label" else re.split(r"[;,]", output)
     names = [" ".join(words(part)) for part in parts]
-    if kind == "labels" and names == ["none"]:
-        return "none"
+    if kind == "labels" and names == [NO_ANSWER] and NO_ANSWER not in spelling:
+        return NO_ANSWER
     if not all(name in spelling for name in names):
         return ""
     chosen = {spelling[name] for name in names}

@@ -7,14 +7,12 @@ wrong number may match by chance, and the right result of a longer formula is dr
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterator, Sequence
 from itertools import combinations, permutations
 
 from selfspec.data.arithmetic import agrees_with_written
+from selfspec.data.numbers import BARE_NUMBER, find_digits, find_numbers
 
-NUMBER = re.compile(r"(?<![\w.])\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?")
 MAX_NUMBERS = 12  # of a task that are combined; a longer task is a table, of which runs are added up
 
 
@@ -23,17 +21,16 @@ def check_number(task: str, answer: str) -> str:
 
     Args:
         task: Instruction and input.
-        answer: As the model wrote it, a bare number.
+        answer: As the model wrote it, a bare number, or a percentage.
     """
     written = answer.strip().replace(",", "").rstrip(".%")
-    try:
-        if not math.isfinite(float(written)):
-            return "no number"
-    except ValueError:
+    if not BARE_NUMBER.fullmatch(written):
         return "no number"
-    numbers = [float(text.replace(",", "")) for text in NUMBER.findall(task)]
+    readings = (find_digits(task), [number.value for number in find_numbers(task)])  # in millions, or in full
     follows = any(
-        agrees_with_written(value, written) or agrees_with_written(-value, written) for value in _results(numbers)
+        agrees_with_written(value, written) or agrees_with_written(-value, written)
+        for numbers in readings
+        for value in _results(numbers)
     )
     return "" if follows else "number does not follow"
 

@@ -75,7 +75,7 @@ INSTRUCTIONS = PoolDefinition(
 )
 RESPONSES = PoolDefinition(
     "responses",
-    version=3,
+    version=4,
     values=(
         *_switches(filter_names("task")),
         *("generation.filters.novelty_threshold", "generation.filters.extra", "generation.contamination"),
@@ -83,8 +83,8 @@ RESPONSES = PoolDefinition(
     ),
     inputs=("against", "index", "adapter"),
 )
-VOTES = PoolDefinition("votes", 5, (*_switches(ANSWER_FILTERS[:VOTING]), "generation.self_consistency"))
-JUDGEMENTS = PoolDefinition("judgements", 4, (*_switches(ANSWER_FILTERS[VOTING:JUDGING]), "generation.judge"))
+VOTES = PoolDefinition("votes", 6, (*_switches(ANSWER_FILTERS[:VOTING]), "generation.self_consistency"))
+JUDGEMENTS = PoolDefinition("judgements", 5, (*_switches(ANSWER_FILTERS[VOTING:JUDGING]), "generation.judge"))
 POOLS = (INSTRUCTIONS, RESPONSES, VOTES, JUDGEMENTS)  # in the order in which a candidate passes them
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from decimal import Decimal
 from itertools import product
 from typing import Any
 
 from selfspec.config.schema import BenchmarkConfig
-from selfspec.data.records import SEPARATOR
+from selfspec.data.numbers import BARE_NUMBER, read_number
+from selfspec.data.records import NO_ANSWER, SEPARATOR
 from selfspec.evaluation.benchmarks.fields import (
     FIELD_REFERENCE,
     BadRow,
@@ -18,7 +20,6 @@ from selfspec.evaluation.benchmarks.fields import (
 )
 from selfspec.evaluation.benchmarks.sources import Row
 
-NO_ANSWER = "none"  # no entity, or no label
 MAX_LIST_SPELLINGS = 64  # of one list that are kept as reference answers
 
 
@@ -54,12 +55,10 @@ def check_answers(answers: tuple[str, ...], config: BenchmarkConfig) -> tuple[st
 
 
 def _plain_number(text: str, field: str) -> str:
-    number = text.replace(",", "").lstrip("$")
-    try:
-        if math.isfinite(float(number)):
-            return number
-    except ValueError:
-        pass
+    if BARE_NUMBER.fullmatch(text):
+        return text.replace(",", "")
+    if number := read_number(text):
+        return f"{Decimal(repr(number.value)).normalize():f}"
     raise BadRow(f"field '{field}' is '{text}', which is no number")
 
 
