@@ -163,7 +163,9 @@ status() { sinfo -N -p main -o "%N %T %C %G %E"; }
 
 case "${1:-}" in
   start | stop | status) "$1" ;;
-  env) echo "export SLURM_CONF=$SLURM_CONF" ;;
+  env) # every node is this machine: several processes of one stage connect through its loopback interface
+    echo "export SLURM_CONF=$SLURM_CONF MASTER_ADDR=127.0.0.1 GLOO_SOCKET_IFNAME=lo"
+    ;;
   *)
     echo "usage: $0 start|stop|status|env" >&2
     exit 2

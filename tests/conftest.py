@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -128,6 +129,14 @@ def made_once(name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
         done = folder.with_suffix(".done")
         yield folder, done.exists()
         done.touch()
+
+
+@pytest.fixture
+def unused_port() -> str:
+    """A port of this machine that no process uses."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return str(server.getsockname()[1])
 
 
 @pytest.fixture

@@ -135,6 +135,19 @@ def test_missing_weights_offline_name_the_ways_to_get_them(tmp_path: Path) -> No
     assert "google/gemma-3-270m" in sentence and "model.path=" in sentence and "HF_HUB_OFFLINE" in sentence
 
 
+@pytest.mark.parametrize("sweep", [[], ["-m"]], ids=["run", "sweep"])
+def test_a_launcher_without_a_slurm_is_refused_before_anything_is_written(
+    warm: Warm, tmp_path: Path, sweep: list[str]
+) -> None:
+    places_ = [*places(tmp_path), f"hydra.sweep.dir={tmp_path}/sweep"]
+    env = {"SLURM_CONF": str(tmp_path / "nowhere.conf")}
+    ended = warm(*sweep, "debug=smoke", "hydra/launcher=slurm", *places_, env=env)
+    assert ended.code == 1 and "Traceback" not in ended.text
+    (sentence,) = (line for line in ended.text.splitlines() if line.strip())
+    assert sentence.startswith("sinfo") and "set SLURM_CONF, or run this command on a node of the cluster" in sentence
+    assert not (tmp_path / "sweep" / "sweep.json").exists() and not (tmp_path / "run" / "config.yaml").exists()
+
+
 def test_a_store_of_an_older_format_is_refused(warm: Warm, tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "format.json").write_text('{"format": 0}')

@@ -47,7 +47,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         parent.chmod(0o755)
     env = {"CLUSTER": str(folder), "PORT": "17817", "CPUS": "1", "MEM": "2500"}
     subprocess.run([SCRIPT, "start"], env={**os.environ, **env}, check=True)
-    yield Cluster({"SLURM_CONF": str(folder / "slurm.conf")})
+    printed = subprocess.run([SCRIPT, "env"], env={**os.environ, **env}, check=True, capture_output=True, text=True)
+    yield Cluster(dict(pair.split("=", 1) for pair in printed.stdout.removeprefix("export ").split()))  # as users do
     subprocess.run([SCRIPT, "stop"], env={**os.environ, **env}, check=True)
 
 
@@ -191,9 +192,6 @@ def test_two_requeues_without_new_work_are_a_failure(warm: Warm, slurm: Cluster,
     assert ended.code == 1 and "stopped twice before one batch of work was done" in ended.text, ended.text
 
 
-LOOPBACK = "MASTER_ADDR=127.0.0.1,GLOO_SOCKET_IFNAME=lo"  # all nodes are this machine
-
-
 def test_two_nodes_under_srun_take_the_steps_of_one_process(slurm: Cluster, tmp_path: Path) -> None:
     """Each strategy, without a sweep: outside these tests, DeepSpeed's strategies are refused on CPUs."""
     chosen = [name for name in MATRIX if name[1:] == ("none", "llama-2-7b")]
@@ -206,7 +204,7 @@ def test_two_nodes_under_srun_take_the_steps_of_one_process(slurm: Cluster, tmp_
         "--ntasks-per-node=1",
         "--cpus-per-task=1",
         "--mem=2000M",
-        f"--export=ALL,{LOOPBACK},OMP_NUM_THREADS=1",
+        "--export=ALL,OMP_NUM_THREADS=1",
     ]
     slurm("srun", *request, sys.executable, str(PROJECT / "tests" / "torchrun_tuning.py"), str(tmp_path / "cells.json"))
     single = tune(toy_experiment(tmp_path / "single", *overrides(("auto", "none", "llama-2-7b"))))
@@ -219,8 +217,7 @@ def test_an_adapter_tuned_on_two_nodes_equals_that_of_one_process(warm: Warm, sl
     single = tmp_path / "single"
     settings = ["tuning.learning_rate=1e-4", "strategy=fsdp"]
     assert warm(*QUICK, *settings, *places(single)).code == 0
-    two_nodes = [f"{REQUEST}.adapter.nodes=2", f"hydra.launcher.setup=['export {LOOPBACK.replace(',', ' ')}']"]
-    ended = run(warm, slurm, tmp_path, *settings, *two_nodes)
+    ended = run(warm, slurm, tmp_path, *settings, f"{REQUEST}.adapter.nodes=2")
     assert ended.code == 0, ended.text
     job = next(job for job, _ in slurm.history()[::-1] if slurm("sacct", "-X", "-n", "-o", "NNodes", "-j", job) == "2")
     assert job
@@ -259,7 +256,6 @@ def test_hydras_submitit_launcher_gives_the_same_results(warm: Warm, slurm: Clus
 
 def test_run_sbatch_runs_one_experiment_in_one_allocation(warm: Warm, slurm: Cluster, tmp_path: Path) -> None:
     request = ["--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1", "--mem=2000M", f"--output={tmp_path}/log.txt"]
-    export = f"--export=ALL,{LOOPBACK}"
     path = f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}"
     script = str(PROJECT / "slurm" / "run.sbatch")
     large = ["model=falcon-40b", "strategy=fsdp", "quantization=nf4"]
@@ -269,7 +265,6 @@ def test_run_sbatch_runs_one_experiment_in_one_allocation(warm: Warm, slurm: Clu
         path,
         "sbatch",
         "--wait",
-        export,
         *request,
         script,
         *QUICK,
@@ -280,6 +275,32 @@ def test_run_sbatch_runs_one_experiment_in_one_allocation(warm: Warm, slurm: Clu
     steps = slurm("sacct", "-n", "-P", "-o", "JobID,NNodes,State").splitlines()[-4:]
     assert sum("|COMPLETED" in step for step in steps) == 4, steps
     assert [step.split("|")[1] for step in steps] == ["2"] * 4  # each stage ran on both nodes
+
+
+def test_a_request_that_no_node_can_hold_is_named_by_the_plan_and_by_the_refusal(
+    warm: Warm, slurm: Cluster, tmp_path: Path
+) -> None:
+    too_large = f"{REQUEST}.adapter.cpus=64"
+    planned = run(warm, slurm, tmp_path, too_large, "plan=true")
+    assert planned.code == 0, planned.text
+    text = " ".join(planned.text.split())
+    assert "64 CPUs per node are requested, and the nodes of partition main have at most 1" in text.replace(
+        "partition by default", "partition main"
+    )
+    refused = run(warm, slurm, tmp_path, too_large, "baselines.seeds_only=true")
+    text = " ".join(refused.text.split())
+    assert refused.code == 1 and "Traceback" not in text
+    assert "CPU count per node can not be satisfied" in text and "change hydra.launcher.resources.adapter" in text
+
+
+def test_processes_that_do_not_reach_each_other_fail_with_the_address(
+    warm: Warm, slurm: Cluster, tmp_path: Path
+) -> None:
+    setup = "hydra.launcher.setup=['export MASTER_ADDR=192.0.2.1 SELFSPEC_CONNECT_SECONDS=5']"  # reserved, unreachable
+    ended = run(warm, slurm, tmp_path, f"{REQUEST}.examples.nodes=2", setup)
+    text = " ".join(ended.text.split())
+    assert ended.code == 1 and "Traceback" not in text
+    assert "of 2 could not connect to the others at 192.0.2.1:" in text and "set MASTER_ADDR" in text
 
 
 GRID = ["-m", "domain=biomedicine,finance", "data_size=4,8,12", "lora=r8,r16,r32,r64"]

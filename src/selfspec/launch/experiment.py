@@ -23,6 +23,7 @@ from selfspec.errors import UserError
 from selfspec.launch.executors import choose_executor
 from selfspec.launch.logged_names import with_logged_names
 from selfspec.launch.preparation import prepare_config, print_notes
+from selfspec.launch.slurm_nodes import check_slurm
 from selfspec.pipeline.build import Pipeline, build_pipeline
 from selfspec.pipeline.graph import Node, Outcomes, StageFailed, execute_graph, mark_stored, unite_jobs
 from selfspec.reporting.board import node_line
@@ -80,6 +81,7 @@ def run_experiment(config: Config, folder: Path, outcomes: Outcomes) -> float | 
     if config.plan:
         _show_plan(config, stages, store, folder)
         return None
+    check_slurm(_launcher_config(), stages.stages, store)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(plain_config(config)))
     _write_json(folder / "stages.json", {stage.label: f"{stage.name}/{stage.key}" for stage in stages.stages})
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN  # the sweep has its own display

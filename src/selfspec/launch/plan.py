@@ -12,11 +12,13 @@ from rich.table import Table
 from selfspec.launch.plan_memory import show_memory
 from selfspec.launch.resources import Resources, devices_of, resources_of, sbatch_parameters
 from selfspec.launch.slurm_arrays import ARRAY_PREFIX, group_into_arrays, stage_command
+from selfspec.launch.slurm_nodes import describe_unmet, find_nodes
 from selfspec.pipeline.graph import Graph, Node
 from selfspec.planning.lengths import CHARACTERS_PER_TOKEN
 from selfspec.planning.throughput import FinishedRuns
 from selfspec.planning.work import Work, stage_work
 from selfspec.reporting.board import count_jobs_and_stages, count_states, describe_node
+from selfspec.stages.registry import RESOURCE_KIND
 
 MIN_LOG_WIDTH = 160  # columns where the plan is not printed to a terminal
 
@@ -131,10 +133,14 @@ def _show_requests(nodes: Graph, launcher: Mapping[str, Any], folder: Path, cons
     open_nodes = [node for node in nodes.values() if node.open]
     for node in open_nodes:
         node.job = f"<{node.stage.label.split(' ')[0]} {node.stage.key[:8]}>"
+    slurm_nodes = find_nodes()
     for dependency, stages in group_into_arrays(open_nodes):
         name = stages[0].stage.name
         request = resources_of(name, launcher["resources"])
         console.print(f"\n[bold]{len(stages)} x {name}[/]: {request.text()}")
+        if slurm_nodes and (reason := describe_unmet(request, slurm_nodes)):
+            key = f"hydra.launcher.resources.{RESOURCE_KIND[name]}"
+            console.print(f"[yellow]SLURM can't run this: {reason}; change {key} or hydra.launcher.partition.[/]")
         console.print(_sbatch_text(len(stages), request, dependency, folder), markup=False)
 
 

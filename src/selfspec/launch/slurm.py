@@ -165,11 +165,22 @@ class SlurmExecutor:
             with _outside_allocation():
                 job = submit_array(folder, stage_command(folder), len(nodes), parameters)
         except Exception as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise UserError(f"SLURM refused {len(nodes)} {nodes[0].stage.name} stages: {reason}") from error
+            raise UserError(_describe_refusal(nodes, str(error))) from error
         for number, node in enumerate(nodes):
             node.job, node.log = f"{job}_{number}", log_path(str(folder), job, number)
         self._submitted.update(keys)
+
+
+def _describe_refusal(nodes: Sequence[Node], message: str) -> str:
+    """Why sbatch refused stages: the last two lines that it printed, since its own reason stands before the last."""
+    lines = [line.strip().removeprefix("sbatch: ").removeprefix("error: ") for line in message.strip().splitlines()]
+    reason = ": ".join(dict.fromkeys(line.rstrip(".") for line in reversed(lines[-2:]) if line))
+    count, name = len(nodes), nodes[0].stage.name
+    return (
+        f"SLURM refused {count} {name} {'stage' if count == 1 else 'stages'}: {reason}; change "
+        f"hydra.launcher.resources.{RESOURCE_KIND[name]} (nodes, tasks_per_node, gpus, cpus, mem, time) or "
+        "hydra.launcher.partition."
+    )
 
 
 def _describe_end(node: Node, slurm_state: str) -> str:
@@ -182,11 +193,13 @@ def _describe_end(node: Node, slurm_state: str) -> str:
 
 @contextmanager
 def _outside_allocation() -> Iterator[None]:
-    """Hide the variables of an allocation from sbatch, which would pass them to the jobs; delay Ctrl-C meanwhile."""
+    """Hide the variables of an allocation from sbatch, which would pass them to the jobs; delay Ctrl-C meanwhile.
+
+    Outside an allocation, MASTER_ADDR and MASTER_PORT are the user's own, for the processes of all jobs.
+    """
+    kept = ("SLURM_CONF",) if "SLURM_JOB_ID" in os.environ else ("SLURM_CONF", "MASTER_ADDR", "MASTER_PORT")
     hidden = {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith(ALLOCATION_PREFIXES) and name != "SLURM_CONF"
+        name: value for name, value in os.environ.items() if name.startswith(ALLOCATION_PREFIXES) and name not in kept
     }
     for name in hidden:
         del os.environ[name]

@@ -45,14 +45,14 @@ class SlurmQueue:
 
     def _squeue(self) -> list[tuple[str, str, str, str]]:
         """(job, state, node, name) of every job that slurmctld remembers, also of those that ended minutes ago."""
-        lines = _run_slurm_command(["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%N|%j"])
+        lines = run_slurm_command(["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%N|%j"])
         rows = (line.split("|", 3) for line in lines)  # names of other users' jobs may contain anything
         return [(row[0], row[1], row[2], row[3]) for row in rows if len(row) == 4]
 
     def _sacct(self, jobs: list[str]) -> dict[str, tuple[str, str]]:
         columns = "--format=JobID,State,NodeList"
         try:
-            lines = _run_slurm_command(
+            lines = run_slurm_command(
                 ["sacct", "--noheader", "--parsable2", "--allocations", columns, f"--jobs={','.join(jobs)}"]
             )
         except UserError:  # a cluster without accounting
@@ -61,7 +61,7 @@ class SlurmQueue:
         return {job: (state.split()[0], "" if host == "None assigned" else host) for job, state, host in rows}
 
 
-def _run_slurm_command(command: list[str]) -> list[str]:
+def run_slurm_command(command: list[str]) -> list[str]:
     """The lines that a SLURM command prints.
 
     Raises:

@@ -18,6 +18,7 @@ from selfspec.errors import UserError
 from selfspec.launch.executors import choose_executor
 from selfspec.launch.experiment import run_task
 from selfspec.launch.plan import show_plan
+from selfspec.launch.slurm_nodes import check_slurm
 from selfspec.launch.sweep_jobs import (
     SweepJob,
     compose_jobs,
@@ -96,9 +97,10 @@ class Sweep:
 
     def run(self) -> Sequence[JobReturn]:
         """Run the graph, and each job's task function as soon as its stages have ended."""
+        store = Store(Path(self.jobs[0].config.paths.store))
+        check_slurm(self.settings, (node.stage for node in self.nodes.values()), store)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_sweep_record(self.folder / "sweep.json", self.jobs, self.nodes)
-        store = Store(Path(self.jobs[0].config.paths.store))
         self._configure_log()
         with StopFlag().installed() as stop, Progress(board=Board(self.nodes, self.folder)) as self.progress:
             self.progress.say(f"[bold]{count_jobs_and_stages(len(self.jobs), self.nodes)}[/]  [dim]{self.folder}[/]")

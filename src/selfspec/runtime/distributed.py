@@ -9,11 +9,15 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+
+from selfspec.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
+CONNECT_SECONDS_VARIABLE, CONNECT_SECONDS = "SELFSPEC_CONNECT_SECONDS", 120  # that processes wait for each other
 PR_SET_PDEATHSIG = 1  # option of Linux's prctl: the signal that this process gets when its parent dies
 
 
@@ -88,6 +92,9 @@ def join_process_group() -> Iterator[ProcessGroup]:
     """Join the process group that torchrun or srun describes in the environment; leave it at the end of the block.
 
     A process that was started alone gets `SINGLE_PROCESS`.
+
+    Raises:
+        UserError: The processes did not reach each other within `SELFSPEC_CONNECT_SECONDS`.
     """
     if "SLURM_STEP_NUM_TASKS" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
         _set_torchrun_variables()
@@ -100,11 +107,40 @@ def join_process_group() -> Iterator[ProcessGroup]:
 
     if torch.cuda.is_available():  # a GPU for each process, also where every process sees all GPUs of its node
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-    torch.distributed.init_process_group("nccl" if _collective_device() == "cuda" else "gloo")
+    group = ProcessGroup(int(os.environ["RANK"]), world_size, int(os.environ["LOCAL_WORLD_SIZE"]))
+    _connect(group)
     try:
-        yield ProcessGroup(int(os.environ["RANK"]), world_size, int(os.environ["LOCAL_WORLD_SIZE"]))
+        yield group
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _connect(group: ProcessGroup) -> None:
+    """Initialize torch's process group.
+
+    The processes first connect with a short timeout, because torch's own of 30 minutes is meant for collectives.
+    """
+    from torch.distributed import PrefixStore, TCPStore, destroy_process_group, init_process_group  # type: ignore[attr-defined]
+
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    seconds = float(os.environ.get(CONNECT_SECONDS_VARIABLE, CONNECT_SECONDS))
+    is_server = group.is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"  # else torchrun is
+    rank, size = group.rank, group.world_size
+    if group.is_first:
+        print(f"Waiting for {size} processes at {host}:{port}.", file=sys.stderr, flush=True)
+    try:
+        timeout = timedelta(seconds=seconds)
+        store = TCPStore(host, port, size, is_server, timeout)
+        init_process_group("gloo", store=PrefixStore("connect", store), rank=rank, world_size=size, timeout=timeout)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"Process {rank + 1} of {size} could not connect to the others at {host}:{port} within "
+            f"{seconds:g} s ({str(error).splitlines()[0].rstrip('.')}); set MASTER_ADDR to an address of the first "
+            f"node that every node reaches, and GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to its network interface."
+        ) from error
+    destroy_process_group()
+    backend = "nccl" if _collective_device() == "cuda" else "gloo"
+    init_process_group(backend, store=PrefixStore("work", store), rank=rank, world_size=size)
 
 
 def _set_torchrun_variables() -> None:
