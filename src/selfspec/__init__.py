@@ -1,4 +1,4 @@
-"""Self-specialization (Kang et al., arXiv 2310.00160): carve an expert out of a generalist language model."""
+"""Self-specialization (Kang et al., arXiv 2310.00160): turn a general language model into a specialist."""
 
 from __future__ import annotations
 

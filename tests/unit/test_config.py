@@ -12,12 +12,14 @@ from typing import Any, Literal
 
 import cloudpickle
 import pytest
+from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import PROJECT
-from selfspec.config.composition import mutable_twin
+from selfspec.config.composition import mutable_twin, register_schema
 from selfspec.config.keys import key_values
+from selfspec.config.resolvers import register_resolvers
 from selfspec.config.schema import Config, LoraConfig, ModelConfig
 from selfspec.config.validation import check_values
 from selfspec.errors import UserError
@@ -237,6 +239,18 @@ def test_a_pickled_schema_keeps_its_defaults() -> None:
     read += "print(OmegaConf.structured(pickle.load(sys.stdin.buffer)).extra)"
     printed = subprocess.run([sys.executable, "-c", read], input=pickled, capture_output=True, check=False)
     assert printed.stdout.decode().strip() == "{}", printed.stderr.decode()
+
+
+def test_jobs_of_one_process_do_not_share_a_mapping_of_the_schema() -> None:
+    """Of a sweep over `lora.extra`, every job would have the value of the last."""
+    register_schema()
+    register_resolvers(PROJECT)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        names = ("gaussian", "orthogonal")
+        composed = [compose("config", [f"lora.extra.init_lora_weights={name}"]) for name in names]
+        plain = compose("config", [])
+    assert [dict(config.lora.extra) for config in composed] == [{"init_lora_weights": name} for name in names]
+    assert dict(plain.lora.extra) == {}
 
 
 def test_a_new_filter_that_is_off_keeps_every_pools_key() -> None:

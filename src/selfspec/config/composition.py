@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import dataclasses
 import types
 import typing
@@ -17,6 +18,9 @@ from selfspec.config.schema import Config
 from selfspec.config.validation import check_unknown_keys, check_values
 from selfspec.errors import UserError
 
+# A pickled field without a default keeps `MISSING` itself, not a copy of it, which OmegaConf would read as its default.
+copyreg.pickle(type(dataclasses.MISSING), lambda _: "MISSING")
+
 
 def mutable_twin(cls: type) -> type:
     """A mutable dataclass with the fields of the frozen `cls`: Hydra accepts no frozen ones.
@@ -26,11 +30,17 @@ def mutable_twin(cls: type) -> type:
     hints = typing.get_type_hints(cls)
     fields = []
     for item in dataclasses.fields(cls):
-        default = MISSING if item.default is dataclasses.MISSING else item.default
-        if item.default_factory is dict:  # any key may be set in it, without a plus sign
-            default = DictConfig({}, flags={"struct": False})  # no factory: OmegaConf loses a pickled one
-        fields.append((item.name, _twin_annotation(hints[item.name]), field(default=default)))
+        if item.default_factory is dict:
+            twin: Any = field(default_factory=_open_dict)
+        else:
+            twin = field(default=MISSING if item.default is dataclasses.MISSING else item.default)
+        fields.append((item.name, _twin_annotation(hints[item.name]), twin))
     return dataclasses.make_dataclass(cls.__name__, fields)
+
+
+def _open_dict() -> DictConfig:
+    """A mapping that accepts any key without a plus sign. Each config gets its own: OmegaConf copies no default."""
+    return DictConfig({}, flags={"struct": False})
 
 
 def _twin_annotation(hint: Any) -> Any:

@@ -101,7 +101,7 @@ def sbatch_parameters(
         environment: Variables that the stages need.
     """
     exports = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
-    optional = {
+    optional = {  # submitit's own keywords; an empty value means no option
         "partition": resources.partition,
         "account": resources.account,
         "qos": resources.qos,
@@ -109,6 +109,8 @@ def sbatch_parameters(
         "gpus_per_node": resources.gpus,
         "dependency": dependency,
     }
+    # Options that submitit writes as they are; None means no option.
+    others = {"requeue": True, "kill_on_invalid_dep": "yes", **resources.sbatch}
     return {
         "job_name": job_name,
         "nodes": resources.nodes,
@@ -122,7 +124,7 @@ def sbatch_parameters(
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus}"],
         "setup": [*exports, 'export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}"', *resources.setup],
         **{name: value for name, value in optional.items() if value},
-        "additional_parameters": {"requeue": True, "kill_on_invalid_dep": "yes", **resources.sbatch},
+        "additional_parameters": {name: value for name, value in others.items() if value is not None},
     }
 
 

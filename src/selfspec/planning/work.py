@@ -11,7 +11,7 @@ from selfspec.planning.lengths import mean_row_lengths, question_lengths, seed_l
 from selfspec.runtime.stage import Stage
 from selfspec.tuning.batches import choose_batch_size
 
-ASSUMED_PASS_RATE = 0.5  # of the attempts: 64 of 135 in the README's run (`python benchmarks/default_run.py`)
+ASSUMED_PASS_RATE = 0.5  # of the attempts: 64 of 132 in the README's run (`python benchmarks/default_run.py`)
 VOTE_TOKENS = 3  # generated for one vote of self-consistency
 
 

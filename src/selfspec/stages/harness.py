@@ -35,7 +35,7 @@ def harness(
     seed: int,
 ) -> dict[str, Any]:
     """Write `results.json`: one row for each task and metric. A requeued stage resumes at the next task."""
-    manager = task_index(evaluation)  # an unknown task is an error before the weights are loaded
+    known_tasks = task_index(evaluation)  # an unknown task is an error before the weights are loaded
     from selfspec.models.load import load_base, with_adapter
 
     base, tokenizer = load_base(model, context.config.paths, context.progress)
@@ -49,7 +49,7 @@ def harness(
 
         wrapped = wrap_for_harness(network, tokenizer, model.context_length, evaluation.batch_size, after_request)
         for number, name in enumerate(names):
-            measure = partial(measure_task, name, manager, wrapped, evaluation, seed)
+            measure = partial(measure_task, name, known_tasks, wrapped, evaluation, seed)
             rows += load_or_compute_rows(context.work / f"task-{number:03d}.jsonl", measure)
     (context.output / "results.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return {"tasks": len(names), "results": len(rows)}
