@@ -277,20 +277,23 @@ def test_run_sbatch_runs_one_experiment_in_one_allocation(warm: Warm, slurm: Clu
     assert [step.split("|")[1] for step in steps] == ["2"] * 4  # each stage ran on both nodes
 
 
-def test_a_request_that_no_node_can_hold_is_named_by_the_plan_and_by_the_refusal(
+def test_a_request_that_no_node_can_hold_is_refused_before_anything_is_submitted(
     warm: Warm, slurm: Cluster, tmp_path: Path
 ) -> None:
-    too_large = f"{REQUEST}.adapter.cpus=64"
-    planned = run(warm, slurm, tmp_path, too_large, "plan=true")
-    assert planned.code == 0, planned.text
-    text = " ".join(planned.text.split())
-    assert "64 CPUs per node are requested, and the nodes of partition main have at most 1" in text.replace(
-        "partition by default", "partition main"
-    )
-    refused = run(warm, slurm, tmp_path, too_large, "baselines.seeds_only=true")
-    text = " ".join(refused.text.split())
-    assert refused.code == 1 and "Traceback" not in text
-    assert "CPU count per node can not be satisfied" in text and "change hydra.launcher.resources.adapter" in text
+    for plan in (["plan=true"], []):
+        ended = run(warm, slurm, tmp_path, *plan, "logger=none", f"{REQUEST}.adapter.cpus=64")
+        text = " ".join(ended.text.split())
+        assert ended.code == int(not plan) and "Traceback" not in text
+        assert "64 CPUs per node are requested, and the nodes of partition main have at most 1" in text
+        assert "change hydra.launcher.resources.adapter" in text
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_what_sbatch_refuses_is_reported_with_its_reason(warm: Warm, slurm: Cluster, tmp_path: Path) -> None:
+    ended = run(warm, slurm, tmp_path, "logger=none", "hydra.launcher.partition=nowhere")
+    text = " ".join(ended.text.split())
+    assert ended.code == 1 and "Traceback" not in text
+    assert "invalid partition specified: nowhere" in text and "hydra.launcher.partition" in text
 
 
 def test_processes_that_do_not_reach_each_other_fail_with_the_address(

@@ -12,13 +12,12 @@ from rich.table import Table
 from selfspec.launch.plan_memory import show_memory
 from selfspec.launch.resources import Resources, devices_of, resources_of, sbatch_parameters
 from selfspec.launch.slurm_arrays import ARRAY_PREFIX, group_into_arrays, stage_command
-from selfspec.launch.slurm_nodes import describe_unmet, find_nodes
+from selfspec.launch.slurm_nodes import describe_unmet, find_nodes, refusal
 from selfspec.pipeline.graph import Graph, Node
 from selfspec.planning.lengths import CHARACTERS_PER_TOKEN
 from selfspec.planning.throughput import FinishedRuns
 from selfspec.planning.work import Work, stage_work
 from selfspec.reporting.board import count_jobs_and_stages, count_states, describe_node
-from selfspec.stages.registry import RESOURCE_KIND
 
 MIN_LOG_WIDTH = 160  # columns where the plan is not printed to a terminal
 
@@ -138,9 +137,8 @@ def _show_requests(nodes: Graph, launcher: Mapping[str, Any], folder: Path, cons
         name = stages[0].stage.name
         request = resources_of(name, launcher["resources"])
         console.print(f"\n[bold]{len(stages)} x {name}[/]: {request.text()}")
-        if slurm_nodes and (reason := describe_unmet(request, slurm_nodes)):
-            key = f"hydra.launcher.resources.{RESOURCE_KIND[name]}"
-            console.print(f"[yellow]SLURM can't run this: {reason}; change {key} or hydra.launcher.partition.[/]")
+        if reason := describe_unmet(request, slurm_nodes):
+            console.print(f"[yellow]{refusal(name, reason)}[/]")
         console.print(_sbatch_text(len(stages), request, dependency, folder), markup=False)
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from selfspec.errors import UserError
-from selfspec.launch.resources import Resources
+from selfspec.launch.resources import Resources, resources_of
 from selfspec.launch.slurm_queue import run_slurm_command
 from selfspec.runtime.stage import Stage
 from selfspec.runtime.store import Store
+from selfspec.stages.registry import RESOURCE_KIND
 
 MEGABYTES = {"": 1, "K": 2**-10, "M": 1, "G": 2**10, "T": 2**20}
 
@@ -28,7 +29,9 @@ class SlurmNode:
 
 
 def check_slurm(launcher: Mapping[str, Any], stages: Iterable[Stage], store: Store) -> None:
-    """Check, before anything is written, that SLURM answers if it will run any of these stages.
+    """Check, before anything is written, that SLURM answers and can run these stages.
+
+    SLURM itself lets a job wait without end for a node that no partition has.
 
     Args:
         launcher: The composed `hydra.launcher`.
@@ -36,21 +39,32 @@ def check_slurm(launcher: Mapping[str, Any], stages: Iterable[Stage], store: Sto
         store: With the outputs of finished stages.
 
     Raises:
-        UserError: It does not; the message says what to set.
+        UserError: It does not or can't; the message says what to set.
     """
-    if "resources" not in launcher or all(store.find(stage.name, stage.key) for stage in stages):
+    names = {stage.name for stage in stages if not store.find(stage.name, stage.key)} if "resources" in launcher else ()
+    if not names:
         return
     try:
         run_slurm_command(["sinfo", "--noheader", "--format=%R"])
     except UserError as error:
         text = str(error).rstrip(".")
         raise UserError(f"{text}; set SLURM_CONF, or run this command on a node of the cluster.") from error
+    nodes = find_nodes()
+    for name in sorted(names):
+        if reason := describe_unmet(resources_of(name, launcher["resources"]), nodes):
+            raise UserError(refusal(name, reason))
+
+
+def refusal(stage_name: str, reason: str) -> str:
+    """One sentence on a request that SLURM can't meet."""
+    key = f"hydra.launcher.resources.{RESOURCE_KIND[stage_name]}"
+    return f"SLURM can't run the stage {stage_name}: {reason}; change {key} or hydra.launcher.partition."
 
 
 def find_nodes() -> list[SlurmNode]:
     """The nodes of all partitions; none where there is no SLURM."""
     try:
-        lines = run_slurm_command(["sinfo", "--noheader", "--Node", "--format=%P|%c|%m|%G"])
+        lines = run_slurm_command(["sinfo", "--all", "--noheader", "--Node", "--format=%P|%c|%m|%G"])
     except UserError:
         return []
     return [_node(*line.split("|")) for line in lines if line.count("|") == 3]
@@ -61,9 +75,9 @@ def describe_unmet(resources: Resources, nodes: Sequence[SlurmNode]) -> str:
     members = [
         node for node in nodes if node.partition == resources.partition or (not resources.partition and node.is_default)
     ]
-    where = f"partition {resources.partition or 'by default'}"
     if not members:
-        return f"there is no {where}" if resources.partition else ""
+        return ""  # sbatch says whether there is such a partition
+    where = f"partition {members[0].partition}"
     requested = {
         "CPUs": (resources.tasks_per_node * resources.cpus, [node.cpus for node in members]),
         "MB": (_megabytes(resources.mem), [node.megabytes for node in members]),
