@@ -26,13 +26,7 @@ from typing import Any
 from selfspec.config.hashing import file_hash
 from selfspec.data.jsonl import read_object
 from selfspec.errors import UserError, explain_disk_errors
-from selfspec.runtime.files import (
-    folder_state,
-    fsync_path,
-    list_files,
-    sync_folder,
-    write_atomic,
-)
+from selfspec.runtime.files import atomic_folder, folder_state, list_files, write_atomic
 from selfspec.runtime.leases import hold_lease
 
 log = logging.getLogger("selfspec")
@@ -161,24 +155,14 @@ class Store:
             metadata: Entries of the manifest, read at the end of the block.
         """
         final = self.output_folder(stage, key)
-        with explain_disk_errors(self.root):
-            draft = self.drafts_folder(key) / uuid.uuid4().hex
-            draft.mkdir(parents=True)
+        with explain_disk_errors(self.root), atomic_folder(final, self.drafts_folder(key) / uuid.uuid4().hex) as draft:
             yield draft
             hashes = {str(path.relative_to(draft)): file_hash(path) for path in list_files(draft)}
             manifest = {"stage": stage, "key": key, **metadata, "files": hashes}
             write_atomic(draft / "manifest.json", json.dumps(manifest, indent=1).encode())
-            sync_folder(draft)
-            final.parent.mkdir(exist_ok=True)
-            try:
-                draft.rename(final)
-            except OSError:
-                if not final.exists():
-                    raise
-            fsync_path(final.parent)
-            self._verified.add(final)
-            for leftover in (self.work_folder(key), self.drafts_folder(key)):
-                shutil.rmtree(leftover, ignore_errors=True)
+        self._verified.add(final)
+        for leftover in (self.work_folder(key), self.drafts_folder(key)):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def find_damage(folder: Path) -> str:
