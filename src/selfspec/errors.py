@@ -28,18 +28,26 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def explain_disk_errors(root: Path, remedy: str = STORE_REMEDY) -> Iterator[None]:
-    """Turn a full disk or a missing permission into a `UserError` that ends with `remedy`."""
+    """Turn a full disk, a missing permission or a file in place of a folder into a `UserError` that gives `remedy`."""
     try:
         yield
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else _errno_in_text(str(error))
+        path = getattr(error, "filename2", None) or getattr(error, "filename", None) or root
         if number in (errno.ENOSPC, errno.EDQUOT):
-            problem = "No space is left on the disk of"
-        elif number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            problem = "There is no permission to write to"
+            problem = f"No space is left on the disk of {path}; free some"
+        elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
+            problem = f"There is no permission to read or write {path}; change it"
+        elif number in (errno.ENOTDIR, errno.EEXIST) and (file := _file_in_path(Path(path))):
+            problem = f"{file} is a file where a folder is needed; remove it"
         else:
             raise
-        raise UserError(f"{problem} {getattr(error, 'filename', None) or root}; free it or {remedy}.") from error
+        raise UserError(f"{problem}, or {remedy}.") from error
+
+
+def _file_in_path(path: Path) -> Path | None:
+    """The path itself or the one above it that is a file; None if all are folders or missing."""
+    return next((each for each in (path, *path.parents) if each.is_file()), None)
 
 
 def _errno_in_text(message: str) -> int | None:

@@ -175,14 +175,14 @@ def test_a_store_that_must_not_be_written_is_reported(tmp_path: Path, disk: Path
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     ended = cold("debug=smoke", f"paths.store={disk}/store", f"hydra.run.dir={tmp_path}/run")
     assert ended.code == 1 and "Traceback" not in ended.text
-    assert "no permission to write" in ended.text and "paths.store=" in ended.text
+    assert "no permission to read or write" in ended.text and "paths.store=" in ended.text
 
 
 def test_a_run_folder_that_must_not_be_written_is_reported(tmp_path: Path, disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     ended = cold("debug=smoke", f"paths.store={tmp_path}/store", f"hydra.run.dir={disk}/run")
     assert ended.code == 1 and "Traceback" not in ended.text
-    assert "no permission to write" in ended.text
+    assert "no permission to read or write" in ended.text
 
 
 def test_full_error_shows_the_traceback(tmp_path: Path) -> None:
@@ -193,5 +193,6 @@ def test_full_error_shows_the_traceback(tmp_path: Path) -> None:
 def test_a_file_in_place_of_the_store_is_reported(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file")
     ended = cold("debug=smoke", *places(tmp_path))
-    assert ended.code == 1 and "Traceback" not in ended.text and str(tmp_path / "store") in ended.text
+    assert ended.code == 1 and "Traceback" not in ended.text
+    assert f"{tmp_path}/store is a file where a folder is needed; remove it, or" in ended.text
     shutil.rmtree(tmp_path / "run", ignore_errors=True)

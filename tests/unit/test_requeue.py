@@ -75,3 +75,13 @@ def test_a_published_output_is_new_work(tmp_path: Path) -> None:
     store.make("stage", "key", {}, lambda work, output: (output / "rows.jsonl").touch())
     assert store.has_new_work()
     assert not Store(tmp_path).has_new_work()
+
+
+def test_the_record_of_a_start_without_work_is_removed_with_the_work(
+    requeued: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(monkeypatch, 0)
+    store = Store(tmp_path)
+    requeue(store.work_folder("key") / "requeued", has_new_work=False)
+    store.make("scores", "key", {}, lambda work, output: None)
+    assert not list((tmp_path / "work").iterdir())

@@ -19,7 +19,7 @@ from selfspec.models.weights import check_weights
 from selfspec.planning.devices import GB, this_machine, with_values
 from selfspec.planning.stage_memory import memory_by_part
 from selfspec.reporting.finished_run import FinishedRun, read_finished_run
-from selfspec.runtime.files import fsync_path, list_files, sync_folder
+from selfspec.runtime.files import atomic_folder, list_files
 from selfspec.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def export_run(folder: Path, out: Path, merged: bool, progress: Progress) -> Non
         raise UserError(f"{out} exists already; give a new folder, or remove that one.")
     run = read_finished_run(folder)
     progress.say(f"[bold]{run.report['title']}[/]  [dim]{run.adapter}[/]")
-    with _atomic_folder(out) as draft:
+    with _export_folder(out) as draft:
         comparison = _merge(run, draft, progress) if merged else None
         if not comparison:
             for name in ADAPTER_FILES:
@@ -86,17 +86,10 @@ def _check_merge_memory(config: Config) -> None:
 
 
 @contextmanager
-def _atomic_folder(out: Path) -> Iterator[Path]:
+def _export_folder(out: Path) -> Iterator[Path]:
     """A new folder that is renamed to `out` at the end, or removed on an error; a kill leaves `.OUT.draft` at most."""
     draft = out.with_name(f".{out.name}.draft")
     with explain_disk_errors(out, "give another folder, and run the command again"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(draft, ignore_errors=True)
-        try:
-            draft.mkdir()
+        shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed: weights take much space
+        with atomic_folder(out, draft):
             yield draft
-            sync_folder(draft)
-            draft.rename(out)
-            fsync_path(out.parent)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)

@@ -13,7 +13,7 @@ from selfspec.launch.local_processes import LocalProcesses
 from selfspec.launch.stage_files import error_text
 from selfspec.launch.worker import run_stage
 from selfspec.pipeline.graph import Executor, Node
-from selfspec.runtime.machine import gpu_count
+from selfspec.runtime.machine import visible_gpus
 from selfspec.runtime.progress import Progress
 from selfspec.runtime.signals import StopFlag
 from selfspec.runtime.store import Store
@@ -52,8 +52,12 @@ def _check_local_settings(launcher: Mapping[str, Any]) -> None:
     for key in ("processes", "devices"):
         if launcher[key] < 1:
             raise UserError(f"hydra.launcher.{key}={launcher[key]} must be at least 1.")
-    if 0 < gpu_count() < launcher["devices"]:
-        raise UserError(f"hydra.launcher.devices={launcher['devices']} is more than this machine's {gpu_count()} GPUs.")
+    processes, devices, num_visible = launcher["processes"], launcher["devices"], len(visible_gpus())
+    if 0 < num_visible < processes * devices and not launcher["srun"]:  # srun takes GPUs of its nodes
+        raise UserError(
+            f"hydra.launcher.processes={processes} and devices={devices} need {processes * devices} GPUs, and "
+            f"{num_visible} {'is' if num_visible == 1 else 'are'} visible; lower one."
+        )
 
 
 class InProcess:

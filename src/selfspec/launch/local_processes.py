@@ -13,7 +13,7 @@ from pathlib import Path
 from selfspec.launch.stage_files import last_line, recorded_error, write_spec
 from selfspec.pipeline.graph import Node
 from selfspec.runtime.code_snapshot import snapshot_environment
-from selfspec.runtime.machine import gpu_count
+from selfspec.runtime.machine import visible_gpus
 from selfspec.runtime.signals import StopFlag
 from selfspec.stages.registry import DISTRIBUTED
 
@@ -101,12 +101,9 @@ class LocalProcesses:
 
     def _device_variables(self, slot: int, num_processes: int) -> dict[str, str]:
         """Environment variables that give a stage its GPUs, or its share of the CPU cores where there are none."""
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        gpus = list(map(str, range(gpu_count()))) if visible is None else list(filter(None, visible.split(",")))
-        if gpus:
+        if gpus := visible_gpus():
             first = slot * self.devices
-            stage_gpus = [gpus[(first + number) % len(gpus)] for number in range(num_processes)]
-            return {"CUDA_VISIBLE_DEVICES": ",".join(stage_gpus)}
+            return {"CUDA_VISIBLE_DEVICES": ",".join(gpus[first : first + num_processes])}
         cores = max(1, (os.cpu_count() or 1) // (self.slots * num_processes))
         return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(cores))}
 

@@ -7,6 +7,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
+from selfspec.data.jsonl import read_object
 from selfspec.errors import UserError
 from selfspec.pipeline.graph import Node
 from selfspec.runtime.files import write_atomic
@@ -28,9 +29,8 @@ def record_error(folder: Path, error: Exception) -> None:
 
 
 def recorded_error(folder: Path) -> str:
-    """Return the error that `record_error` wrote, or an empty string."""
-    path = folder / "error.json"
-    return str(json.loads(path.read_text())["what"]) if path.exists() else ""
+    """Return the error that `record_error` wrote; an empty string if it wrote none, or not all of it (a full disk)."""
+    return str(read_object(folder / "error.json").get("what", ""))
 
 
 def error_text(error: Exception) -> str:

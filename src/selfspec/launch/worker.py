@@ -86,7 +86,7 @@ def run_spec(spec: Path, stop: StopFlag) -> None:
             if str(interrupted) == "SIGUSR2" and "SLURM_JOB_ID" in os.environ:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)  # SLURM sends it to the processes of a requeued job
                 if group.is_first:
-                    requeue(store.root / "work" / f"{stage.key}.requeued", store.has_new_work())
+                    requeue(store.work_folder(stage.key) / "requeued", store.has_new_work())
                 time.sleep(REQUEUE_SECONDS)  # if this process ended before the requeue, the job would be over
             raise
 
@@ -95,7 +95,7 @@ def requeue(idle_file: Path, has_new_work: bool) -> None:
     """Requeue this SLURM job; its work is saved. The time limit or a preemption is near.
 
     Args:
-        idle_file: Records that a start of the job did no work.
+        idle_file: Records that a start of the job did no work; removed with the work folder that it is in.
         has_new_work: Whether this start of the job saved any work.
 
     Raises:
@@ -105,6 +105,7 @@ def requeue(idle_file: Path, has_new_work: bool) -> None:
     if not has_new_work:
         if idle_file.exists() and idle_file.read_text() == f"{job} {num_restarts - 1}":
             raise UserError(f"Job {job} was stopped twice before one batch of work was done; give it more time.")
+        idle_file.parent.mkdir(exist_ok=True)
         idle_file.write_text(f"{job} {num_restarts}")
     print(f"Job {job} saved its work and is requeued.", flush=True)
     subprocess.run(["scontrol", "requeue", job], check=True)

@@ -18,7 +18,7 @@ from selfspec.models.toy import write_toy
 from selfspec.models.transformers_internals import torch_linear_in_falcon
 from selfspec.models.weights import locate_weights
 from selfspec.prompts.chat import with_prompt_style
-from selfspec.runtime.machine import mmap_large_blocks
+from selfspec.runtime.machine import has_native_bf16, mmap_large_blocks
 from selfspec.runtime.progress import Progress
 
 # `key_mapping` of `from_pretrained`: weight names of the language model inside a vision-language checkpoint.
@@ -34,11 +34,7 @@ def resolve_dtype(model: ModelConfig) -> torch.dtype:
     """The dtype of the weights; `auto` is bfloat16 where it is natively supported, else float32."""
     if model.dtype != "auto":
         return getattr(torch, model.dtype)  # type: ignore[no-any-return]
-    if model.toy:
-        return torch.float32
-    if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    return torch.bfloat16 if has_native_bf16() and not model.toy else torch.float32
 
 
 def load_base(model: ModelConfig, paths: PathsConfig, progress: Progress) -> tuple[Any, Any]:

@@ -17,13 +17,12 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from filelock import SoftFileLease
-
 from selfspec.config.schema import ModelConfig
 from selfspec.errors import UserError, explain_disk_errors
 from selfspec.models.gguf import PHASES, convert_gguf
 from selfspec.runtime.file_version import FileVersion, file_version
-from selfspec.runtime.leases import LEASE_SECONDS
+from selfspec.runtime.files import atomic_folder
+from selfspec.runtime.leases import hold_lease
 from selfspec.runtime.progress import Progress
 
 SAMPLE_BYTES, NUM_SAMPLES = 1 << 16, 64  # of a weight file, that its fingerprint is computed from
@@ -122,18 +121,17 @@ def _converted_folder(model: ModelConfig, cache: Path, get_gguf: Callable[[Path]
         return folder
     with explain_disk_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
-        with SoftFileLease(cache / f"{folder.name}.lock", lease_duration=LEASE_SECONDS):
+        with hold_lease(cache / f"{folder.name}.lock"):
             if folder.exists():
                 return folder
             progress.say(f"  the weights of {model.name} are converted once, into {folder}")
-            draft = cache / f"{folder.name}.draft"
-            shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
-            draft.mkdir()
-            with progress.step("weights", len(PHASES), "part") as step:
-                convert_gguf(get_gguf(draft), draft, step)
-            for gguf in draft.glob("*.gguf"):
-                gguf.unlink()
-            draft.rename(folder)
+            killed_draft = cache / f"{folder.name}.draft"
+            shutil.rmtree(killed_draft, ignore_errors=True)
+            with atomic_folder(folder, killed_draft) as draft:
+                with progress.step("weights", len(PHASES), "part") as step:
+                    convert_gguf(get_gguf(draft), draft, step)
+                for gguf in draft.glob("*.gguf"):
+                    gguf.unlink()
     return folder
 
 
@@ -142,7 +140,7 @@ def _packaged_gguf(package: str, draft: Path) -> Path:
     name = package.replace("-", "_")
     spec = importlib.util.find_spec(name)
     folders = list(spec.submodule_search_locations or []) if spec else []
-    files = [path for folder in folders for path in Path(folder).rglob("*.gguf")]
+    files = [path for folder in folders for path in sorted(Path(folder).rglob("*.gguf"))]
     if files:
         return files[0]
     return Path(importlib.import_module(name).assemble(draft / "model.gguf"))

@@ -61,7 +61,7 @@ def memory_by_part(config: Config, kind: str, device: Device, processes: int = 1
 
 def _unknown_architecture_memory(config: Config, device: Device) -> Mapping[str, float]:
     """A lower bound by the published number of parameters."""
-    number_bytes = 2 if device.is_gpu or device.has_native_bf16 else 4
+    number_bytes = 2 if device.has_native_bf16 else 4
     weights = config.model.parameters * (NF4_BYTES if config.model.quantization == "nf4" else number_bytes)
     return {
         "weights": weights,
@@ -76,7 +76,7 @@ def _base_on_device(config: Config, device: Device, processes: int) -> BaseOnDev
     if shape is None:
         return None
     if model.dtype == "auto" or model.is_dtype_auto:  # on another device it would be another type
-        is_16_bit = not model.toy and (device.is_gpu or device.has_native_bf16)
+        is_16_bit = not model.toy and device.has_native_bf16
     else:
         is_16_bit = model.dtype != "float32"
     num_shards = processes if strategy.name in SHARDING_STRATEGIES else 1

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from selfspec.config.hashing import digest
+from selfspec.data.jsonl import read_object
 from selfspec.generation.pools import BLOCK_SIZE, pool_keys
 from selfspec.planning.work import ASSUMED_PASS_RATE, Work
 from selfspec.runtime.stage import Stage
@@ -35,11 +35,7 @@ class FinishedRuns:
 
     def _read_manifests(self, folder: Path, pattern: str) -> Iterator[dict[str, Any]]:
         paths = sorted(folder.glob(f"{pattern}/manifest.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in paths[:MAX_MANIFESTS]:
-            try:
-                yield json.loads(path.read_text())
-            except (OSError, ValueError):
-                continue  # damaged: the store sets it aside when the stage runs
+        yield from map(read_object, paths[:MAX_MANIFESTS])  # one that can't be read is empty, and not counted
 
     def _add_manifest(self, kind: str, manifest: Mapping[str, Any]) -> None:
         try:

@@ -75,7 +75,7 @@ def build_report(config: Config, pipeline: Pipeline, store: Store, title: str) -
 
 def output_folder(store: Store, stage: Stage) -> Path:
     """The folder in the store that holds a stage's output."""
-    return store.root / stage.name / stage.key
+    return store.output_folder(stage.name, stage.key)
 
 
 def read_answers(store: Store, scores: Mapping[str, Stage]) -> tuple[list[Question], dict[str, list[dict[str, Any]]]]:

@@ -67,13 +67,18 @@ def make_output(
         is_computed = bool(stop.process_group.all_reduce_max(COMPUTE_OUTPUT))
         write_output(work, output)
 
+    folder = store.output_folder(stage, key)
     if stop.process_group.is_first:
-        folder = store.make(stage, key, metadata, write_with_others, stop.raise_if_set)
+        try:
+            store.make(stage, key, metadata, write_with_others, stop.raise_if_set)
+        except FileNotFoundError:  # after this process lost its lease, another one published and removed the work
+            # With several processes, the others may wait for this one in a collective operation: all must end.
+            if stop.process_group.world_size > 1 or not store.find(stage, key):
+                raise
         if not is_computed:
             stop.process_group.all_reduce_max(OUTPUT_EXISTS)
     else:
-        folder = store.root / stage / key
-        _help_first_process(store.root / "work" / key, write_output, stop)
+        _help_first_process(store.work_folder(key), write_output, stop)
     stop.process_group.all_reduce_max(0)  # a barrier: the output is published
     _wait_until_visible(folder)
     return folder

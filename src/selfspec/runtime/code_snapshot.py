@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from selfspec.config.hashing import digest, file_hash
-from selfspec.runtime.files import list_files
+from selfspec.runtime.files import atomic_folder, list_files
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -18,11 +18,10 @@ def copy_package(folder: Path) -> Path:
     """Copy the package to `folder/code-<hash>`, with `commit.txt` and `diff.patch` (uncommitted changes); return it."""
     final = folder / f"code-{package_hash()[:8]}"
     if not final.exists():
-        draft = folder / f".code.{os.getpid()}"
-        shutil.copytree(PACKAGE, draft / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
-        (draft / "commit.txt").write_text(git_commit())
-        (draft / "diff.patch").write_text(_run_git("diff", "HEAD", "--", "."))
-        draft.rename(final)
+        with atomic_folder(final) as draft:
+            shutil.copytree(PACKAGE, draft / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+            (draft / "commit.txt").write_text(git_commit())
+            (draft / "diff.patch").write_text(_run_git("diff", "HEAD", "--", "."))
     return final
 
 

@@ -28,7 +28,7 @@ class StageContext:
 
     def inputs(self) -> dict[str, Path | tuple[Path, ...]]:
         """The path of each input, by name."""
-        parents = {parent.key: self.store.root / parent.name / parent.key for parent in self.stage.parents}
+        parents = {parent.key: self.store.output_folder(parent.name, parent.key) for parent in self.stage.parents}
         for name, files in self.stage.files.items():
             if hash_files(files) != self.stage.inputs[name]:
                 paths = files if isinstance(files, Path) else " or ".join(map(str, files))

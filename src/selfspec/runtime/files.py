@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -36,6 +39,32 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.rename(path)
+
+
+@contextlib.contextmanager
+def atomic_folder(final: Path, draft: Path | None = None) -> Iterator[Path]:
+    """Yield an empty folder; when the block ends without an error, it is flushed to disk and renamed to `final`.
+
+    If another process was first, its folder stays. A kill leaves the draft at most.
+
+    Args:
+        final: The folder to create.
+        draft: A new folder on the same disk; by default one with a unique name beside `final`.
+    """
+    draft = draft or final.with_name(f".{final.name}.{uuid.uuid4().hex}")
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        sync_folder(draft)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            draft.rename(final)
+        except OSError:
+            if not final.is_dir():
+                raise
+        fsync_path(final.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -24,14 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from selfspec.config.hashing import file_hash
+from selfspec.data.jsonl import read_object
 from selfspec.errors import UserError, explain_disk_errors
-from selfspec.runtime.files import (
-    folder_state,
-    fsync_path,
-    list_files,
-    sync_folder,
-    write_atomic,
-)
+from selfspec.runtime.files import atomic_folder, folder_state, list_files, write_atomic
 from selfspec.runtime.leases import hold_lease
 
 log = logging.getLogger("selfspec")
@@ -63,9 +58,25 @@ class Store:
                 "give another folder with paths.store=..., or remove the old one."
             )
 
+    def output_folder(self, stage: str, key: str) -> Path:
+        """Where the finished output is, or will be."""
+        return self.root / stage / key
+
+    def work_folder(self, key: str) -> Path:
+        """Where the work on an unfinished output is."""
+        return self.root / "work" / key
+
+    def drafts_folder(self, key: str) -> Path:
+        """Where drafts of an output are written."""
+        return self.root / "work" / f"{key}.draft"
+
+    def lease_file(self, key: str) -> Path:
+        """The file of the lease that the process which computes the output holds."""
+        return self.root / "work" / f"{key}.lock"
+
     def find(self, stage: str, key: str) -> Path | None:
         """Return the finished output or None. Its hashes are verified once a process; a damaged one is set aside."""
-        folder = self.root / stage / key
+        folder = self.output_folder(stage, key)
         if folder in self._verified:
             return folder
         if not folder.exists():
@@ -73,15 +84,16 @@ class Store:
         if problem := find_damage(folder):
             aside = self.root / "aside" / f"{stage}-{key}-{time.time_ns()}"
             aside.parent.mkdir(exist_ok=True)
-            folder.rename(aside)
-            print(f"{folder} is damaged ({problem}); it was set aside and is computed again.", file=sys.stderr)
+            with contextlib.suppress(FileNotFoundError):  # another process has set it aside
+                folder.rename(aside)
+                print(f"{folder} is damaged ({problem}); it was set aside and is computed again.", file=sys.stderr)
             return None
         self._verified.add(folder)
         return folder
 
     def manifest(self, stage: str, key: str) -> dict[str, Any]:
         """Return the manifest of a finished output."""
-        return dict(json.loads((self.root / stage / key / "manifest.json").read_text()))
+        return dict(json.loads((self.output_folder(stage, key) / "manifest.json").read_text()))
 
     def make(
         self,
@@ -110,7 +122,7 @@ class Store:
                 write_output(work, output)
                 metadata["seconds"] = round(time.monotonic() - start, 1)
             log.info("computed %s %s in %.1f s", stage, key, metadata["seconds"])
-        return self.root / stage / key
+        return self.output_folder(stage, key)
 
     @contextlib.contextmanager
     def claim(self, key: str, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
@@ -120,8 +132,8 @@ class Store:
             key: Of an output.
             check: Called while waiting for another process; may raise.
         """
-        work = self.root / "work" / key
-        with hold_lease(self.root / "work" / f"{key}.lock", check), explain_disk_errors(self.root):
+        work = self.work_folder(key)
+        with hold_lease(self.lease_file(key), check), explain_disk_errors(self.root):
             work.mkdir(exist_ok=True)
             self._state_at_claim.setdefault(work, folder_state(work))
             yield work
@@ -142,32 +154,21 @@ class Store:
             key: Of the output.
             metadata: Entries of the manifest, read at the end of the block.
         """
-        final = self.root / stage / key
-        with explain_disk_errors(self.root):
-            draft = self.root / "work" / f"{key}.draft" / uuid.uuid4().hex
-            draft.mkdir(parents=True)
+        final = self.output_folder(stage, key)
+        with explain_disk_errors(self.root), atomic_folder(final, self.drafts_folder(key) / uuid.uuid4().hex) as draft:
             yield draft
             hashes = {str(path.relative_to(draft)): file_hash(path) for path in list_files(draft)}
             manifest = {"stage": stage, "key": key, **metadata, "files": hashes}
             write_atomic(draft / "manifest.json", json.dumps(manifest, indent=1).encode())
-            sync_folder(draft)
-            final.parent.mkdir(exist_ok=True)
-            try:
-                draft.rename(final)
-            except OSError:
-                if not final.exists():
-                    raise
-            fsync_path(final.parent)
-            self._verified.add(final)
-            for leftover in (key, f"{key}.draft"):
-                shutil.rmtree(self.root / "work" / leftover, ignore_errors=True)
+        self._verified.add(final)
+        for leftover in (self.work_folder(key), self.drafts_folder(key)):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def find_damage(folder: Path) -> str:
     """Return what is wrong with a finished output, or an empty string."""
-    try:
-        hashes = json.loads((folder / "manifest.json").read_text())["files"]
-    except (OSError, ValueError, KeyError):
+    hashes = read_object(folder / "manifest.json").get("files")
+    if not isinstance(hashes, dict):
         return "no readable manifest.json"
     for name, expected in hashes.items():
         path = folder / name

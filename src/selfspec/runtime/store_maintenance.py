@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from filelock import SoftFileLease, Timeout
 
+from selfspec.data.jsonl import read_object
 from selfspec.errors import UserError
 from selfspec.runtime.leases import LEASE_SECONDS
+from selfspec.runtime.store import Store
 
 
 def list_outputs(root: Path) -> list[Path]:
@@ -26,14 +27,11 @@ def list_outputs(root: Path) -> list[Path]:
 
 def read_manifest(output: Path) -> dict[str, Any]:
     """The manifest of an output; empty if it can't be read."""
-    try:
-        return dict(json.loads((output / "manifest.json").read_text()))
-    except (OSError, ValueError):
-        return {}
+    return read_object(output / "manifest.json")
 
 
 def collect_garbage(root: Path) -> list[Path]:
-    """Remove outputs set aside, drafts of killed processes, and scratch of finished outputs.
+    """Remove outputs set aside, drafts of processes that ended, and scratch of finished outputs.
 
     Scratch of an unfinished output is kept: the next run resumes from it.
 
@@ -47,12 +45,12 @@ def collect_garbage(root: Path) -> list[Path]:
     removed = list((root / "aside").glob("*"))
     for path in removed:
         shutil.rmtree(path)
+    store = Store(root)
     finished = {path.parent.name for path in root.glob("*/*/manifest.json")}
-    for lock_path in (root / "work").glob("*.lock"):
-        lease = SoftFileLease(lock_path, lease_duration=LEASE_SECONDS)
+    for key in sorted({path.name.removesuffix(".draft").removesuffix(".lock") for path in (root / "work").iterdir()}):
+        lease = SoftFileLease(store.lease_file(key), lease_duration=LEASE_SECONDS)
         with contextlib.suppress(Timeout), lease.acquire(timeout=0.2):
-            key = lock_path.stem
-            leftovers = [root / "work" / f"{key}.draft", *([root / "work" / key] if key in finished else [])]
+            leftovers = [store.drafts_folder(key), *([store.work_folder(key)] if key in finished else [])]
             for path in filter(Path.exists, leftovers):
                 shutil.rmtree(path)
                 removed.append(path)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +20,7 @@ from selfspec.evaluation.benchmarks.fields import BadRow
 from selfspec.evaluation.benchmarks.rows import ROW_FORMS, few_shot_example, questions_from_rows
 from selfspec.evaluation.benchmarks.sources import SourceMissing, SplitMissing, read_split, source_identity
 from selfspec.evaluation.primary_metrics import check_metric
+from selfspec.runtime.files import atomic_folder
 
 READER_VERSION = 1  # of the modules beside this one: raise it when they make other questions of the same rows
 MAX_SHOT_ROWS = 200  # rows of the few-shot split that are read
@@ -134,19 +132,13 @@ def check_benchmark(name: str, config: BenchmarkConfig) -> None:
 
 def _write_benchmark(prepared: PreparedBenchmark) -> None:
     """Write the set's folder atomically."""
-    draft = prepared.folder.with_name(f".{prepared.folder.name}.{uuid.uuid4().hex}")
     questions, facts = _read_questions(prepared.name, prepared.config)
     shots = _read_shots(prepared.name, prepared.config, questions)
-    draft.mkdir(parents=True)
-    try:
+    with atomic_folder(prepared.folder) as draft:
         write_jsonl(draft / "questions.jsonl", questions)
         write_jsonl(draft / "shots.jsonl", shots)
         facts = {"name": prepared.name, "licence": prepared.config.licence, **facts, "shots": len(shots)}
         (draft / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        with contextlib.suppress(OSError):  # another process has written the same folder
-            draft.rename(prepared.folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _read_questions(name: str, config: BenchmarkConfig) -> tuple[list[Question], dict[str, Any]]:
