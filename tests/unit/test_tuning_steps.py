@@ -14,6 +14,7 @@ from quick_tuning import QUICK, data, token_mean
 from selfspec.errors import Interrupted, UserError
 from selfspec.models.load import default_device, load_base
 from selfspec.runtime.progress import Progress
+from selfspec.tuning.objectives import Imitation
 from toys import toy, toy_experiment
 from tuning_runs import StopAfter, check_same, curve, tune
 
@@ -80,6 +81,25 @@ def test_micro_batches_give_the_adapter_of_one_forward_pass(tmp_path: Path, name
     _, _, steps = data(both[0], toy(name)[1])
     assert all(len(step.micro_batches) == step.rows > 1 for step in steps)
     check_same(tune(both[0]), tune(both[1]), 1e-5)
+
+
+def test_a_max_grad_norm_of_zero_does_not_clip(tmp_path: Path) -> None:
+    both = [toy_experiment(tmp_path / norm, *GENTLE, f"tuning.max_grad_norm={norm}") for norm in ("0", "1e9")]
+    check_same(tune(both[0]), tune(both[1]), 0)
+
+
+class NoLoss(Imitation):
+    """An objective without gradients."""
+
+    def loss_sum(self, model: Any, examples: Any, mask: Any) -> torch.Tensor:
+        return 0 * super().loss_sum(model, examples, mask)
+
+
+def test_an_adapter_that_learned_nothing_is_an_error_and_is_not_stored(tmp_path: Path) -> None:
+    config = toy_experiment(tmp_path, *GENTLE, "+objective._target_=test_tuning_steps.NoLoss")
+    with pytest.raises(UserError, match=r"adapter was left unchanged.*raise tuning\.learning_rate=0\.0001"):
+        tune(config)
+    assert not list(Path(config.paths.store).glob("adapter/*/manifest.json"))
 
 
 def test_examples_over_max_length_are_left_out_and_counted(tmp_path: Path) -> None:

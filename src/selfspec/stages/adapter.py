@@ -31,7 +31,7 @@ BLANK_TASK = Seed("", "", "{instruction}", "{input}", "", options=("{options}",)
 
 
 @stage(
-    version=5,
+    version=6,
     sections=("domain", "model", "prompts", "lora", "objective", "tuning", "trainer", "strategy", "seed"),
     inputs=("seeds", "examples", "previous"),
     distributed=True,
@@ -73,7 +73,7 @@ def adapter(
         Counts for the manifest.
 
     Raises:
-        UserError: No example is short enough.
+        UserError: No example is short enough, or tuning left the adapter unchanged.
     """
     from selfspec.tuning.batches import encode_rows
     from selfspec.tuning.strategies.parallelism import Parallelism
@@ -161,7 +161,8 @@ def tune_adapter(
     from selfspec.loggers.build import curve_logger
     from selfspec.loggers.logged_run import flat_config
     from selfspec.runtime.machine import mmap_large_blocks
-    from selfspec.tuning.lora import initial_weights, new_adapter, save_adapter
+    from selfspec.tuning.checkpoints import parameters_hash
+    from selfspec.tuning.lora import check_adapter_changed, initial_weights, new_adapter, save_adapter
     from selfspec.tuning.module import SpecializationModule
     from selfspec.tuning.packing import segmented_attention
 
@@ -173,7 +174,7 @@ def tune_adapter(
         curve_logger(context) as logger,
     ):
         parallelism.after_adapter_added()
-        initial = initial_weights(model, lora)
+        initial, initial_hash = initial_weights(model, lora), parameters_hash(model)
         module = SpecializationModule(
             model=model.train(),
             data=data,
@@ -191,6 +192,7 @@ def tune_adapter(
         settings = {**parallelism.trainer_settings(tuning), "default_root_dir": context.work}
         _fit(context, module, remaining, logger, trainer_options, settings)
         loss = module.restore_best()
+        check_adapter_changed(model, initial_hash, tuning.learning_rate)
         save_adapter(model, context.config.model, context.output, initial)
     return module.curve, loss
 
