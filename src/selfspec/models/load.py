@@ -16,7 +16,7 @@ from selfspec.errors import UserError
 from selfspec.models.nf4 import MMAP_BLOCK_BYTES, keep_differentiable, nf4_config
 from selfspec.models.toy import write_toy
 from selfspec.models.transformers_internals import torch_linear_in_falcon
-from selfspec.models.weights import locate_weights
+from selfspec.models.weights import locate_weights, weights_identity
 from selfspec.prompts.chat import with_prompt_style
 from selfspec.runtime.machine import mmap_large_blocks
 from selfspec.runtime.progress import Progress
@@ -50,11 +50,12 @@ def load_base(model: ModelConfig, paths: PathsConfig, progress: Progress) -> tup
         (model, tokenizer)
     """
     folder = None if model.toy else locate_weights(model, Path(paths.cache), progress)
-    return _load_cached(model, folder)
+    return _load_cached(model, folder, weights_identity(model))
 
 
 @lru_cache(maxsize=1)
-def _load_cached(model: ModelConfig, folder: Path | None) -> tuple[Any, Any]:
+def _load_cached(model: ModelConfig, folder: Path | None, _identity: str) -> tuple[Any, Any]:
+    """The base; `_identity` is part of the cache's key, because files in `model.path` may change during a sweep."""
     with model_files(model, folder) as files:
         network = load_network(model, files)
         if model.quantization == "none":  # moved, not cast: rotary frequencies stay in float32
@@ -65,6 +66,16 @@ def _load_cached(model: ModelConfig, folder: Path | None) -> tuple[Any, Any]:
 def forget_base() -> None:
     """Drop the base that is kept for the next stage, because its weights were changed."""
     _load_cached.cache_clear()
+
+
+@contextmanager
+def forget_base_on_error() -> Iterator[None]:
+    """Drop the base that is kept for the next stage if the block fails: PEFT may have changed some of its layers."""
+    try:
+        yield
+    except BaseException:
+        forget_base()
+        raise
 
 
 def load_network(model: ModelConfig, folder: Path, **placement: Any) -> Any:
@@ -131,8 +142,10 @@ def with_adapter(base_model: Any, adapter: Path | None) -> Iterator[Any]:
         return
     from peft import PeftModel
 
-    model = PeftModel.from_pretrained(base_model, adapter)
+    with forget_base_on_error():
+        model = PeftModel.from_pretrained(base_model, adapter)
     try:
         yield model.eval()
     finally:
-        model.unload()
+        with forget_base_on_error():
+            model.unload()

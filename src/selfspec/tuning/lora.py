@@ -16,7 +16,7 @@ from torch import Tensor
 
 from selfspec.config.schema import LoraConfig, ModelConfig
 from selfspec.errors import UserError
-from selfspec.models.load import default_device, forget_base
+from selfspec.models.load import default_device, forget_base, forget_base_on_error
 from selfspec.models.weights import weights_identity
 from selfspec.tuning.checkpoints import copy_parameters, parameters_hash
 from selfspec.tuning.lora_settings import changes_base_weights
@@ -56,12 +56,14 @@ def add_adapter(base: Any, lora: LoraConfig, seed: int) -> Any:
 @contextmanager
 def new_adapter(base: Any, lora: LoraConfig, seed: int) -> Iterator[Any]:
     """The base with a new adapter; the base is restored when the context ends."""
-    model = add_adapter(base, lora, seed)
+    with forget_base_on_error():
+        model = add_adapter(base, lora, seed)
     try:
         yield model
     finally:
-        model.unload()
-        base.to(default_device()).eval()  # Lightning leaves a model that it trained on the CPU
+        with forget_base_on_error():
+            model.unload()
+            base.to(default_device()).eval()  # Lightning leaves a model that it trained on the CPU
         if lora.extra:  # PEFT's further settings may change the base's weights
             forget_base()
 
