@@ -58,7 +58,8 @@ def adapter(
         context: Folders, display and process group of the stage.
         seeds: File of the seeds; the held-out ones are measured, never trained on.
         examples: Output of the stage that made examples; None: tune on the shown seeds.
-        previous: Adapter of the previous round; the one with the lower loss on held-out seeds is kept.
+        previous: Adapter of the previous round; the one with the lower loss on held-out seeds is kept, the new one
+            if the previous one has no loss.
         domain: Role, tasks and number of shown seeds.
         model: The base.
         prompts: Templates.
@@ -95,7 +96,7 @@ def adapter(
     )
     _write_prompt(context.output, domain, tokenizer, renderer)
     (context.output / "curve.json").write_text(json.dumps(curve, indent=1))
-    rounds = _keep_round(context.output, held_out_loss, previous)
+    rounds = keep_round(context.output, held_out_loss, previous)
     num_rows = len(data.examples)
     num_tokens = sum(len(row) for row in data.examples) * (curve[-1]["epoch"] + 1)
     counts = {"rows": num_rows, "too_long": len(rows) - num_rows, "steps": len(curve), "tokens": num_tokens}
@@ -128,15 +129,17 @@ def _write_prompt(output: Path, domain: DomainConfig, tokenizer: Any, renderer: 
     (output / "prompt.json").write_text(json.dumps(prompt, indent=1))
 
 
-def _keep_round(output: Path, loss: float | None, previous: Path | None) -> dict[str, Any]:
+def keep_round(output: Path, loss: float | None, previous: Path | None) -> dict[str, Any]:
     """Keep the new adapter, or copy the previous round's if the loss on held-out seeds did not fall.
 
+    If no held-out seed has at most `tuning.max_length` tokens, there are no losses, and the new adapter is kept.
     The curve is always the new round's; `rounds.json` has each round's loss, in nats per token.
     """
     rounds: dict[str, Any] = json.loads((previous / "rounds.json").read_text()) if previous else {"losses": []}
     before = rounds["losses"][rounds["kept"] - 1] if previous else None
     rounds["losses"].append(loss)
-    if previous and not (loss is not None and before is not None and loss < before):
+    is_better = before is None or (loss is not None and loss < before)
+    if previous and not is_better:
         for path in previous.glob("adapter_*"):
             shutil.copyfile(path, output / path.name)
     else:
