@@ -267,15 +267,16 @@ def test_sampling_follows_the_distribution_of_the_nucleus(
         assert min(sizes) <= 4 < max(sizes)
 
 
+@pytest.mark.parametrize("top_p", [0.8, 1.0])
 @pytest.mark.parametrize("first_looked_at", [4, 4096])
-def test_extreme_uniform_numbers_stay_in_the_nucleus(monkeypatch: Any, first_looked_at: int) -> None:
+def test_extreme_uniform_numbers_stay_in_the_nucleus(monkeypatch: Any, first_looked_at: int, top_p: float) -> None:
     monkeypatch.setattr(transformers, "TOP_K_FIRST", first_looked_at)
     logits = np.random.default_rng(4).normal(size=(500, 13)) * 2
     rows = torch.tensor(logits, dtype=torch.float32)
     for number, place in ((0.0, 0), (1 - 2**-24, -1)):  # the smallest and the largest that torch.rand draws
-        chosen = sample_next_token(rows, Sampling(1, 1.0, 0.8), torch.full((500,), number))
+        chosen = sample_next_token(rows, Sampling(1, 1.0, top_p), torch.full((500,), number))
         for row, token in zip(logits, chosen.tolist(), strict=True):
-            assert token == nucleus(row, 1.0, 0.8).nonzero()[0][place]
+            assert token == nucleus(row, 1.0, top_p).nonzero()[0][place]
 
 
 def test_rounding_that_swaps_ranks_does_not_change_what_is_sampled() -> None:

@@ -196,7 +196,6 @@ def test_larger_settings_need_more_memory() -> None:
         ("adapter", "lora=dora"),
         ("examples", "generation.responses.batch_size=64"),
         ("examples", "retrieval=bm25"),
-        ("examples", "generation.filters.self_consistency=true", "generation.self_consistency.samples=40"),
         ("scores", "evaluation.batch_size=64"),
         ("scores", "evaluation.shots=[9]"),
         ("scores", "model.dtype=float32"),
@@ -205,6 +204,21 @@ def test_larger_settings_need_more_memory() -> None:
     assert estimate(compose_config("model=llama-2-7b", "tuning.activation_checkpointing=true"), "adapter") < estimate(
         default, "adapter"
     )
+
+
+def test_generation_needs_the_memory_of_sampled_batches_of_the_set_sizes() -> None:
+    def instructions(*overrides: str) -> float:
+        large_batches = ("generation.instructions.batch_size=256", "model.dtype=bfloat16")
+        return estimate(compose_config("model=gemma-3-270m", *large_batches, *overrides), "examples")
+
+    assert instructions("generation.instructions.top_p=1.0") == instructions("generation.instructions.top_p=0.95")
+
+    def votes(num_samples: int) -> float:
+        shape = ("generation.filters.self_consistency=true", "generation.responses.max_new_tokens=8")
+        samples = f"generation.self_consistency.samples={num_samples}"
+        return estimate(compose_config("model=llama-2-7b", *shape, samples), "examples")
+
+    assert votes(400) == votes(2)  # batches of generation.responses.batch_size hold them
 
 
 def test_unknown_architecture_is_estimated_by_its_number_of_parameters() -> None:

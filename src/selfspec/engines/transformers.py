@@ -217,6 +217,8 @@ def sample_next_token(logits: Tensor, sampling: Sampling, numbers: Tensor) -> Te
     if sampling.temperature == 0:
         return logits.float().argmax(-1)  # argmax of bfloat16 takes four times as long on CPUs
     probabilities = (logits.float() / sampling.temperature).softmax(-1)
+    if sampling.top_p >= 1:  # the nucleus is the whole vocabulary, which needs no sorting
+        return _invert_distribution(probabilities, numbers)
     top, tokens = probabilities.topk(min(TOP_K_FIRST, logits.shape[-1]), dim=-1)
     chosen = _sample_from_nucleus(top, tokens, sampling.top_p, numbers)
     flat = top.sum(-1) < sampling.top_p  # rows with a larger nucleus
@@ -234,10 +236,16 @@ def _sample_from_nucleus(probabilities: Tensor, tokens: Tensor, top_p: float, nu
     """
     before = probabilities.cumsum(-1) - probabilities
     ids, order = tokens.sort(-1)
-    sums = probabilities.masked_fill(before >= top_p, 0.0).gather(-1, order).cumsum(-1)
+    nucleus = probabilities.masked_fill(before >= top_p, 0.0).gather(-1, order)
+    return ids.gather(-1, _invert_distribution(nucleus, numbers)[:, None])[:, 0]
+
+
+def _invert_distribution(weights: Tensor, numbers: Tensor) -> Tensor:
+    """The index [rows] at which the running sum of `weights` [rows, n] exceeds `numbers` [rows] times their total."""
+    sums = weights.cumsum(-1)
     total = sums[:, -1:]
     targets = torch.minimum(numbers[:, None] * total, total.nextafter(torch.zeros_like(total)))  # below the total
-    return ids.gather(-1, torch.searchsorted(sums, targets, right=True))[:, 0]
+    return torch.searchsorted(sums, targets, right=True)[:, 0]
 
 
 def _cut_at_stop(text: str, stop: tuple[str, ...]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from selfspec.config.schema import Config
+from selfspec.generation.votes import END_TOKENS
 from selfspec.planning.lengths import SeedLengths, mean_row_lengths, question_lengths, seed_lengths
 from selfspec.planning.memory import (
     NF4_BYTES,
@@ -113,18 +114,17 @@ def _generation_batches(config: Config) -> Iterator[CompletionBatch]:
     generation, seeds = config.generation, seed_lengths(config.domain, config.prompts)
     instructions, responses = generation.instructions, generation.responses
     prefix = seeds.list_prefix(instructions.shots, longest=True)
-    sampled, batch_size = instructions.top_p < 1, instructions.batch_size
-    yield CompletionBatch(batch_size, prefix, seeds.open_item, instructions.instruction_tokens, is_sampled=sampled)
+    batch_size = instructions.batch_size
+    yield CompletionBatch(batch_size, prefix, seeds.open_item, instructions.instruction_tokens, is_sampled=True)
     item = seeds.open_item + instructions.instruction_tokens + ANSWER_END_TOKENS
-    yield CompletionBatch(batch_size, prefix, item, instructions.input_tokens, is_sampled=sampled)
+    yield CompletionBatch(batch_size, prefix, item, instructions.input_tokens, is_sampled=True)
 
     prefix, task = _response_prompt(config, seeds)
     is_contrastive = config.rounds.count > 1 and config.rounds.decoding == "contrastive"
     num_rows = responses.batch_size * (2 if is_contrastive else 1)  # expert and amateur
     yield CompletionBatch(num_rows, prefix, task, responses.max_new_tokens)
     if generation.filters.self_consistency:
-        num_rows = max(responses.batch_size, generation.self_consistency.samples)
-        yield CompletionBatch(num_rows, prefix, task, responses.max_new_tokens, is_sampled=True)
+        yield CompletionBatch(responses.batch_size, prefix, task, seeds.options + END_TOKENS, is_sampled=True)
     if generation.filters.judge:
         prefix = seeds.prefix(generation.judge.shots, longest=True)
         item = task + responses.max_new_tokens
