@@ -20,10 +20,10 @@ from generation_pools import (
 from selfspec.data.records import Draft
 from selfspec.data.splits import split_seeds
 from selfspec.engines.contrastive import ContrastiveEngine
-from selfspec.engines.protocol import Completion, PromptBatch
+from selfspec.engines.protocol import TOKEN_MARGIN, Completion, PromptBatch
 from selfspec.engines.transformers import TransformersEngine
 from selfspec.generation.pools import pool_keys
-from selfspec.generation.responses import TOKEN_MARGIN, ResponseSettings, write_responses
+from selfspec.generation.responses import ResponseSettings, write_responses
 from selfspec.generation.votes import END_TOKENS, sample_votes
 from selfspec.retrieval.passage import Passage
 from selfspec.runtime.context import StageContext

@@ -222,9 +222,10 @@ def test_generation_needs_the_memory_of_sampled_batches_of_the_set_sizes() -> No
 
 
 def test_unknown_architecture_is_estimated_by_its_number_of_parameters() -> None:
-    config = compose_config("model=llama-2-7b", "model.architecture.model_type=mamba")
-    parts = memory_by_part(config, "adapter", GPU)
-    assert sum(parts.values()) == pytest.approx(1.25 * 2 * config.model.parameters)
+    for dtype, num_bytes in (("auto", 2), ("float32", 4)):
+        config = compose_config("model=llama-2-7b", "model.architecture.model_type=mamba", f"model.dtype={dtype}")
+        parts = memory_by_part(config, "adapter", GPU)
+        assert sum(parts.values()) == pytest.approx(1.25 * num_bytes * config.model.parameters)
 
 
 def test_lengths_are_measured_again_when_the_seeds_change(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from selfspec.config.fields import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, runtime_field
 
+ALL_LINEAR = "all-linear"  # PEFT's name for every linear layer except the output head; in `lora.target_modules`
+
 
 @dataclass(frozen=True)
 class LoraConfig:

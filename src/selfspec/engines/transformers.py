@@ -15,14 +15,13 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from selfspec.engines.kv_cache import copy_rows, empty_cache
-from selfspec.engines.protocol import Completion, PromptBatch, Sampling
+from selfspec.engines.protocol import MAX_OPTION_ROWS, Completion, PromptBatch, Sampling
 from selfspec.prompts.chat import bos_ids, chat_template_of
 
 TOP_K_FIRST = (
     4096  # most probable tokens, which are sorted first; the whole vocabulary only if they have too little mass
 )
 STOP_WINDOW_TOKENS = 32  # tokens that are decoded to look for a stop text
-MAX_OPTION_ROWS = 32  # rows of one forward pass that scores options
 
 
 @dataclass

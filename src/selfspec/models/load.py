@@ -13,7 +13,7 @@ import torch
 
 from selfspec.config.schema import ModelConfig, PathsConfig
 from selfspec.errors import UserError
-from selfspec.models.nf4 import MMAP_BLOCK_BYTES, keep_differentiable, nf4_config
+from selfspec.models.nf4 import QUANTIZATION_MMAP_BYTES, keep_differentiable, nf4_config
 from selfspec.models.toy import write_toy
 from selfspec.models.transformers_internals import torch_linear_in_falcon
 from selfspec.models.weights import locate_weights, weights_identity
@@ -95,7 +95,7 @@ def load_network(model: ModelConfig, folder: Path, **placement: Any) -> Any:
     options = {"config": read_text_config(model, folder), "key_mapping": LANGUAGE_MODEL_NAMES, "use_safetensors": True}
     options |= {"trust_remote_code": model.trust_remote_code, "output_loading_info": True, **placement}
     if model.quantization == "nf4":
-        with torch_linear_in_falcon(), mmap_large_blocks(MMAP_BLOCK_BYTES):
+        with torch_linear_in_falcon(), mmap_large_blocks(QUANTIZATION_MMAP_BYTES):
             options |= {"quantization_config": nf4_config(dtype), "device_map": {"": default_device()}}
             network, info = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
         keep_differentiable(network)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from selfspec.tuning.objectives import TuningObjective
     from selfspec.tuning.strategies.parallelism import Parallelism
 
-MMAP_BLOCK_BYTES = 8 << 20  # with activation checkpointing, allocations of this size are mapped and returned at once
+# With activation checkpointing, allocations of this size are mapped and returned at once.
+CHECKPOINTING_MMAP_BYTES = 8 << 20
 BLANK_TASK = Seed("", "", "{instruction}", "{input}", "", options=("{options}",))  # shows the template
 
 
@@ -171,7 +172,7 @@ def tune_adapter(
 
     with (
         new_adapter(base, lora, seed) as model,
-        mmap_large_blocks(MMAP_BLOCK_BYTES) if tuning.activation_checkpointing else nullcontext(),
+        mmap_large_blocks(CHECKPOINTING_MMAP_BYTES) if tuning.activation_checkpointing else nullcontext(),
         segmented_attention(base) as mask,
         context.progress.step(context.stage.label, len(data.steps), "step") as display,
         curve_logger(context) as logger,

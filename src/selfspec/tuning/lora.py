@@ -15,13 +15,12 @@ from peft import get_peft_model
 from torch import Tensor
 
 from selfspec.config.schema import LoraConfig, ModelConfig
+from selfspec.config.tuning_schema import ALL_LINEAR
 from selfspec.errors import UserError
 from selfspec.models.load import default_device, forget_base, forget_base_on_error
 from selfspec.models.weights import weights_identity
 from selfspec.tuning.checkpoints import copy_parameters, parameters_hash
 from selfspec.tuning.lora_settings import changes_base_weights
-
-ALL_LINEAR = "all-linear"  # PEFT's name for every linear layer except the output head
 
 
 def add_adapter(base: Any, lora: LoraConfig, seed: int) -> Any:
