@@ -11,8 +11,10 @@ import torch
 
 from selfspec.data.records import Seed
 from selfspec.engines import transformers
+from selfspec.engines.contrastive import ContrastiveEngine
 from selfspec.engines.protocol import Completion, PromptBatch, Sampling
 from selfspec.engines.transformers import TransformersEngine, sample_next_token
+from selfspec.errors import UserError
 from selfspec.tuning.batches import encode_rows
 from toys import MODEL_NAMES, prompts, scale_linear_weights, toy, with_bos_and_eos, with_random_adapter
 
@@ -302,6 +304,22 @@ def test_a_temperature_of_zero_takes_the_most_probable_token() -> None:
         logits, Sampling(1, 0.0, 0.1), torch.rand(50, generator=torch.Generator().manual_seed(0))
     )
     assert torch.equal(chosen, logits.argmax(-1))
+
+
+@pytest.mark.parametrize("place", ["model.layers.1.mlp.down_proj.weight", "lm_head.weight"])
+def test_one_damaged_weight_is_an_error_in_every_kind_of_completion(place: str) -> None:
+    model, tokenizer = prepared("llama-2-7b")
+    with torch.no_grad():
+        model.get_parameter(place)[7, 3] = float("nan")
+    engine = TransformersEngine(model, tokenizer)
+    for sampling in (Sampling(2), Sampling(2, 1.0, 0.95), Sampling(2, 1.0)):
+        with pytest.raises(UserError, match=r"not finite.*weights are damaged or too large for model\.dtype.*; "):
+            engine.complete(PromptBatch(LONG, ITEMS, sampling, NEVER, SEEDS))
+    with pytest.raises(UserError, match="not finite"):
+        engine.complete(PromptBatch(LONG, ITEMS, Sampling(1), NEVER, options=OPTIONS))
+    adapted = ContrastiveEngine(with_random_adapter(model).eval(), tokenizer, 0.5, 0.1)
+    with pytest.raises(UserError, match="not finite"):
+        adapted.complete(PromptBatch(LONG, ITEMS, Sampling(2), NEVER))
 
 
 GEMMA_CHAT = (

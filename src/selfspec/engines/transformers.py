@@ -7,6 +7,7 @@ values of the prefix are computed for one row and repeated, and a finished row i
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from transformers.cache_utils import Cache
 
 from selfspec.engines.kv_cache import copy_rows, empty_cache
 from selfspec.engines.protocol import MAX_OPTION_ROWS, Completion, PromptBatch, Sampling
+from selfspec.errors import UserError
+from selfspec.models.load import NON_FINITE_ADVICE
 from selfspec.prompts.chat import bos_ids, chat_template_of
 
 TOP_K_FIRST = (
@@ -146,6 +149,7 @@ class TransformersEngine:
             numbers = longer[begin : begin + MAX_OPTION_ROWS]
             for number, rest in zip(numbers, self._rest_logprobs(state, [pairs[n] for n in numbers]), strict=True):
                 scores[number] += rest
+        _check_finite(not any(map(math.isnan, scores)))
         remaining = iter(scores)
         return [tuple(next(remaining) for _ in texts) for texts in options]
 
@@ -212,10 +216,16 @@ def sample_next_token(logits: Tensor, sampling: Sampling, numbers: Tensor) -> Te
 
     Returns:
         Token ids [rows].
+
+    Raises:
+        UserError: Logits are NaN or infinite.
     """
     if sampling.temperature == 0:
-        return logits.float().argmax(-1)  # argmax of bfloat16 takes four times as long on CPUs
+        tokens = logits.float().argmax(-1)  # argmax of bfloat16 takes four times as long on CPUs
+        _check_finite(bool(logits.gather(-1, tokens[:, None]).isfinite().all()))
+        return tokens
     probabilities = (logits.float() / sampling.temperature).softmax(-1)
+    _check_finite(bool(probabilities[:, 0].isfinite().all()))
     if sampling.top_p >= 1:  # the nucleus is the whole vocabulary, which needs no sorting
         return _invert_distribution(probabilities, numbers)
     top, tokens = probabilities.topk(min(TOP_K_FIRST, logits.shape[-1]), dim=-1)
@@ -225,6 +235,15 @@ def sample_next_token(logits: Tensor, sampling: Sampling, numbers: Tensor) -> Te
         ordered, order = probabilities[flat].sort(dim=-1, descending=True)
         chosen[flat] = _sample_from_nucleus(ordered, order, sampling.top_p, numbers[flat])
     return chosen
+
+
+def _check_finite(is_finite: bool) -> None:
+    """Raise an error if logits are NaN or infinite.
+
+    One value of each row is enough to see it: `argmax` takes a NaN as the largest, and `softmax` spreads it.
+    """
+    if not is_finite:
+        raise UserError(f"The model's logits are not finite (NaN or infinity): {NON_FINITE_ADVICE}.")
 
 
 def _sample_from_nucleus(probabilities: Tensor, tokens: Tensor, top_p: float, numbers: Tensor) -> Tensor:

@@ -24,6 +24,9 @@ from selfspec.runtime.progress import Progress
 # `key_mapping` of `from_pretrained`: weight names of the language model inside a vision-language checkpoint.
 LANGUAGE_MODEL_NAMES = {r"^(model\.)?language_model\.(model\.)?": "model."}
 
+# Why a model's output is not finite, and what to do: the end of a sentence.
+NON_FINITE_ADVICE = "the weights are damaged or too large for model.dtype; download them again, or set another dtype"
+
 
 def default_device() -> torch.device:
     """The GPU if there is one, else the CPU."""
