@@ -113,13 +113,14 @@ def tuning_config(case: Case) -> Any:
 def estimate(case: Case, architecture: Mapping[str, Any]) -> float:
     """Estimated bytes by `selfspec.planning.memory`, reclaimable pages included."""
     from selfspec.config.schema import LoraConfig
+    from selfspec.config.tuning_schema import ALL_LINEAR
     from selfspec.planning.memory import BaseOnDevice, CompletionBatch, TrainingPass, completion_memory, tuning_memory
-    from selfspec.planning.parameters import ALL_LINEAR, shape_from_config
+    from selfspec.planning.parameters import shape_from_config
     from selfspec.tuning.batches import plan_steps
 
     shape = shape_from_config(architecture)
     assert shape
-    base, lora = BaseOnDevice(shape, 2, case.nf4, is_gpu=False), LoraConfig(case.lora_r, 16, 0.0, ALL_LINEAR)
+    base, lora = BaseOnDevice(shape, 2, case.nf4, is_gpu=False), LoraConfig(case.lora_r, 16, 0.0, (ALL_LINEAR,))
     if not case.micro_batch_tokens:
         batch = CompletionBatch(
             case.num_rows,

@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from command import selfspec, selfspec_process
 from conftest import PROJECT
@@ -32,6 +32,7 @@ from selfspec.export.licences import find_licence
 from selfspec.export.merge import MergeComparison, merge_adapter, rounding_tolerance
 from selfspec.export.model_card import render_card, without_private_paths
 from selfspec.models.load import load_base, with_adapter
+from selfspec.models.nf4 import nf4_config
 from selfspec.reporting.finished_run import FinishedRun, read_finished_run
 from selfspec.reporting.results import MEASURES
 from selfspec.runtime.progress import Progress
@@ -331,6 +332,29 @@ def test_the_card_describes_data_settings_and_licence(run: FinishedRun) -> None:
     assert "/tmp" not in text and str(PROJECT) not in text
     dropped = {**run.report, "funnel": {**funnel, "dropped": {"answer": {"no list": 3}}}}
     assert "| answer | no list | 3 |" in render_card(replace(run, report=dropped), None)
+
+
+@pytest.mark.parametrize(
+    ("stop", "sentence"),
+    [
+        (("\n###",), 'A reply ends at the end token, or before `"\\n###"`.'),
+        (("\n\n", "END"), 'A reply ends at the end token, or before `"\\n\\n"` or `"END"`.'),
+        ((), "A reply ends at the end token."),
+    ],
+)
+def test_the_card_has_the_stop_texts_of_the_prompts(run: FinishedRun, stop: tuple[str, ...], sentence: str) -> None:
+    templates = replace(run.config.prompts, response_stop=stop)
+    assert f" {sentence}\n" in render_card(replace(run, config=replace(run.config, prompts=templates)), None)
+
+
+def test_the_code_of_the_card_quantizes_and_computes_as_the_tuning_did(run: FinishedRun) -> None:
+    model = model_config("llama-3.1-8b", toy=False, quantization="nf4", dtype="bfloat16")
+    text = render_card(replace(run, config=replace(run.config, model=model)), None)
+    lines = text.partition("```python\n")[2].partition("```")[0].splitlines()
+    names: dict[str, Any] = {"torch": torch, "BitsAndBytesConfig": BitsAndBytesConfig}
+    exec("\n".join(line for line in lines if line.startswith(("dtype =", "nf4 ="))), names)
+    assert names["nf4"].to_dict() == {**nf4_config(torch.bfloat16).to_dict(), "bnb_4bit_quant_storage": "uint8"}
+    assert "import torch" in lines
 
 
 def test_the_card_holds_no_generated_text(run: FinishedRun) -> None:

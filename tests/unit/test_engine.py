@@ -11,8 +11,10 @@ import torch
 
 from selfspec.data.records import Seed
 from selfspec.engines import transformers
+from selfspec.engines.contrastive import ContrastiveEngine
 from selfspec.engines.protocol import Completion, PromptBatch, Sampling
 from selfspec.engines.transformers import TransformersEngine, sample_next_token
+from selfspec.errors import UserError
 from selfspec.tuning.batches import encode_rows
 from toys import MODEL_NAMES, prompts, scale_linear_weights, toy, with_bos_and_eos, with_random_adapter
 
@@ -267,15 +269,16 @@ def test_sampling_follows_the_distribution_of_the_nucleus(
         assert min(sizes) <= 4 < max(sizes)
 
 
+@pytest.mark.parametrize("top_p", [0.8, 1.0])
 @pytest.mark.parametrize("first_looked_at", [4, 4096])
-def test_extreme_uniform_numbers_stay_in_the_nucleus(monkeypatch: Any, first_looked_at: int) -> None:
+def test_extreme_uniform_numbers_stay_in_the_nucleus(monkeypatch: Any, first_looked_at: int, top_p: float) -> None:
     monkeypatch.setattr(transformers, "TOP_K_FIRST", first_looked_at)
     logits = np.random.default_rng(4).normal(size=(500, 13)) * 2
     rows = torch.tensor(logits, dtype=torch.float32)
     for number, place in ((0.0, 0), (1 - 2**-24, -1)):  # the smallest and the largest that torch.rand draws
-        chosen = sample_next_token(rows, Sampling(1, 1.0, 0.8), torch.full((500,), number))
+        chosen = sample_next_token(rows, Sampling(1, 1.0, top_p), torch.full((500,), number))
         for row, token in zip(logits, chosen.tolist(), strict=True):
-            assert token == nucleus(row, 1.0, 0.8).nonzero()[0][place]
+            assert token == nucleus(row, 1.0, top_p).nonzero()[0][place]
 
 
 def test_rounding_that_swaps_ranks_does_not_change_what_is_sampled() -> None:
@@ -301,6 +304,22 @@ def test_a_temperature_of_zero_takes_the_most_probable_token() -> None:
         logits, Sampling(1, 0.0, 0.1), torch.rand(50, generator=torch.Generator().manual_seed(0))
     )
     assert torch.equal(chosen, logits.argmax(-1))
+
+
+@pytest.mark.parametrize("place", ["model.layers.1.mlp.down_proj.weight", "lm_head.weight"])
+def test_one_damaged_weight_is_an_error_in_every_kind_of_completion(place: str) -> None:
+    model, tokenizer = prepared("llama-2-7b")
+    with torch.no_grad():
+        model.get_parameter(place)[7, 3] = float("nan")
+    engine = TransformersEngine(model, tokenizer)
+    for sampling in (Sampling(2), Sampling(2, 1.0, 0.95), Sampling(2, 1.0)):
+        with pytest.raises(UserError, match=r"not finite.*weights are damaged or too large for model\.dtype.*; "):
+            engine.complete(PromptBatch(LONG, ITEMS, sampling, NEVER, SEEDS))
+    with pytest.raises(UserError, match="not finite"):
+        engine.complete(PromptBatch(LONG, ITEMS, Sampling(1), NEVER, options=OPTIONS))
+    adapted = ContrastiveEngine(with_random_adapter(model).eval(), tokenizer, 0.5, 0.1)
+    with pytest.raises(UserError, match="not finite"):
+        adapted.complete(PromptBatch(LONG, ITEMS, Sampling(2), NEVER))
 
 
 GEMMA_CHAT = (

@@ -20,11 +20,11 @@ from generation_pools import (
 from selfspec.data.records import Draft
 from selfspec.data.splits import split_seeds
 from selfspec.engines.contrastive import ContrastiveEngine
-from selfspec.engines.protocol import Completion, PromptBatch
+from selfspec.engines.protocol import TOKEN_MARGIN, Completion, PromptBatch
 from selfspec.engines.transformers import TransformersEngine
 from selfspec.generation.pools import pool_keys
-from selfspec.generation.responses import TOKEN_MARGIN, ResponseSettings, write_responses
-from selfspec.generation.votes import sample_votes
+from selfspec.generation.responses import ResponseSettings, write_responses
+from selfspec.generation.votes import END_TOKENS, sample_votes
 from selfspec.retrieval.passage import Passage
 from selfspec.runtime.context import StageContext
 from selfspec.runtime.store import Store
@@ -36,11 +36,12 @@ class ScriptedEngine:
     """An engine that always gives the same text, counts words as tokens, and records its batches."""
 
     text: str = "an answer"
+    finished: bool = True
     batches: list[PromptBatch] = field(default_factory=list)
 
     def complete(self, batch: PromptBatch) -> list[Completion]:
         self.batches.append(batch)
-        return [Completion(self.text, 2, True) for _ in batch.items]
+        return [Completion(self.text, 2, self.finished) for _ in batch.items]
 
     def count(self, text: str) -> int:
         return len(text.split())
@@ -113,6 +114,32 @@ def test_a_passage_that_overlaps_an_evaluation_question_is_in_no_prompt(tmp_path
     text = "".join(item for batch in engine.batches for item in batch.items)
     assert passages[0].text in text and passages[3].text in text
     assert passages[1].text not in text and passages[2].text not in text
+
+
+def sample_scripted_votes(folder: Path, engine: ScriptedEngine, drafts: Sequence[Draft]) -> dict[int, list[str]]:
+    """The votes of a block with these drafts, two for each."""
+    context = examples_context(folder, "generation.responses.shots=1", "generation.self_consistency.samples=2")
+    pool = build_pool(key="votes", context=context, name="votes", load_engine=lambda: engine)
+    config, seeds = context.config, split_seeds(SEEDS)[0]
+    settings = ResponseSettings(config.generation, config.domain, seeds, prompts(), lambda draft: (), 10_000)
+    return sample_votes(pool, 0, list(enumerate(drafts)), settings)
+
+
+def test_a_vote_may_have_as_many_tokens_as_all_options_of_its_task_and_a_stop_text(tmp_path: Path) -> None:
+    long_options = tuple(f"label {number} of many" for number in range(12))
+    drafts = [Draft("inference", "So?", unique_text(n), names) for n, names in enumerate([("a", "b"), long_options])]
+    drafts += [Draft("yesno_question", "Is it so?", unique_text(2), ("yes", "no"))]
+    engine = ScriptedEngine("no")
+    sample_scripted_votes(tmp_path, engine, drafts)
+    limits = {"Is it so?" in batch.items[0]: batch.sampling.max_new_tokens for batch in engine.batches}
+    longest = {False: 12 * 4, True: 2}  # words of the options of the task type; "yes, no" has two
+    assert limits == {is_question: count + END_TOKENS for is_question, count in longest.items()}
+
+
+def test_a_vote_that_was_cut_at_its_limit_does_not_count(tmp_path: Path) -> None:
+    drafts = [Draft("yesno_question", "Is it so?", unique_text(0), ("yes", "no"))]
+    assert sample_scripted_votes(tmp_path / "one", ScriptedEngine("yes"), drafts) == {0: ["yes", "yes"]}
+    assert sample_scripted_votes(tmp_path / "two", ScriptedEngine("yes", finished=False), drafts) == {0: ["", ""]}
 
 
 # A toy model

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 
 from conftest import PROJECT
 from selfspec.config.schema import LoraConfig
@@ -114,3 +116,36 @@ def test_each_initialization_learns_resumes_and_leaves_the_base_unchanged(tmp_pa
     with pytest.raises(Interrupted):
         tune(stopped, StopAfter(1))
     check_same(tune(stopped), adapter, 1e-6)
+
+
+def test_a_base_that_peft_left_half_adapted_is_loaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = toy_experiment(tmp_path, *QUICK, "lora.extra={init_lora_weights: pissa}")
+    base, _ = load_base(config.model, config.paths, Progress())
+    before = {key: value.clone() for key, value in base.state_dict().items()}
+    decompose, num_calls = torch.linalg.svd, 0
+
+    def fail_at_the_third(*arguments: Any, **named: Any) -> Any:
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls == 3:
+            raise torch.OutOfMemoryError("no memory")
+        return decompose(*arguments, **named)
+
+    monkeypatch.setattr(torch.linalg, "svd", fail_at_the_third)
+    with pytest.raises(torch.OutOfMemoryError):
+        tune(config)
+    assert base.state_dict().keys() != before.keys()
+    after = load_base(config.model, config.paths, Progress())[0].state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[key], before[key]) for key in before)
+
+
+def test_a_base_with_half_of_a_stored_adapter_is_loaded_again(tmp_path: Path) -> None:
+    config = toy_experiment(tmp_path, *QUICK)
+    base, _ = load_base(config.model, config.paths, Progress())
+    before = base.state_dict().keys()
+    model = add_adapter(toy("llama-2-7b")[0], RANK4, seed=0)
+    save_adapter(model, config.model, tmp_path / "adapter")
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"torn")
+    with pytest.raises(SafetensorError), with_adapter(base, tmp_path / "adapter"):
+        pass
+    assert load_base(config.model, config.paths, Progress())[0].state_dict().keys() == before

@@ -196,7 +196,6 @@ def test_larger_settings_need_more_memory() -> None:
         ("adapter", "lora=dora"),
         ("examples", "generation.responses.batch_size=64"),
         ("examples", "retrieval=bm25"),
-        ("examples", "generation.filters.self_consistency=true", "generation.self_consistency.samples=40"),
         ("scores", "evaluation.batch_size=64"),
         ("scores", "evaluation.shots=[9]"),
         ("scores", "model.dtype=float32"),
@@ -207,10 +206,26 @@ def test_larger_settings_need_more_memory() -> None:
     )
 
 
+def test_generation_needs_the_memory_of_sampled_batches_of_the_set_sizes() -> None:
+    def instructions(*overrides: str) -> float:
+        large_batches = ("generation.instructions.batch_size=256", "model.dtype=bfloat16")
+        return estimate(compose_config("model=gemma-3-270m", *large_batches, *overrides), "examples")
+
+    assert instructions("generation.instructions.top_p=1.0") == instructions("generation.instructions.top_p=0.95")
+
+    def votes(num_samples: int) -> float:
+        shape = ("generation.filters.self_consistency=true", "generation.responses.max_new_tokens=8")
+        samples = f"generation.self_consistency.samples={num_samples}"
+        return estimate(compose_config("model=llama-2-7b", *shape, samples), "examples")
+
+    assert votes(400) == votes(2)  # batches of generation.responses.batch_size hold them
+
+
 def test_unknown_architecture_is_estimated_by_its_number_of_parameters() -> None:
-    config = compose_config("model=llama-2-7b", "model.architecture.model_type=mamba")
-    parts = memory_by_part(config, "adapter", GPU)
-    assert sum(parts.values()) == pytest.approx(1.25 * 2 * config.model.parameters)
+    for dtype, num_bytes in (("auto", 2), ("float32", 4)):
+        config = compose_config("model=llama-2-7b", "model.architecture.model_type=mamba", f"model.dtype={dtype}")
+        parts = memory_by_part(config, "adapter", GPU)
+        assert sum(parts.values()) == pytest.approx(1.25 * num_bytes * config.model.parameters)
 
 
 def test_lengths_are_measured_again_when_the_seeds_change(tmp_path: Path) -> None:

@@ -243,6 +243,22 @@ def test_base_is_frozen_and_in_evaluation_mode(tmp_path: Path) -> None:
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
+def test_changed_weight_files_are_loaded_again(tmp_path: Path) -> None:
+    folder, paths = tmp_path / "model", PathsConfig("", str(tmp_path), "")
+    network, tokenizer = toy("llama-2-7b")
+    config = model_config("llama-2-7b", toy=False, path=str(folder), dtype="float32")
+    for part in (network, tokenizer):
+        part.save_pretrained(folder)
+    first, _ = load_base(config, paths, Progress())
+    assert load_base(config, paths, Progress())[0] is first
+    with torch.no_grad():
+        network.lm_head.weight.mul_(2)
+    network.save_pretrained(tmp_path / "changed")
+    (tmp_path / "changed" / "model.safetensors").replace(folder / "model.safetensors")
+    second, _ = load_base(config, paths, Progress())
+    assert torch.equal(second.lm_head.weight, network.lm_head.weight)
+
+
 def test_weights_identity_depends_on_the_file_header_and_not_on_the_path(tmp_path: Path) -> None:
     def identity(folder: str) -> str:
         return weights_identity(model_config("llama-2-7b", toy=False, path=str(tmp_path / folder)))

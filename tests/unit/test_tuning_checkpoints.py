@@ -11,6 +11,7 @@ import torch
 
 from quick_tuning import QUICK, held_out_losses
 from selfspec.errors import Interrupted
+from selfspec.stages.adapter import keep_round
 from selfspec.tuning.checkpoints import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from selfspec.tuning.module import SpecializationModule
 from toys import toy_experiment
@@ -100,6 +101,21 @@ def test_the_best_or_the_last_epoch_is_kept(
     assert (all(same), any(same)) == ((True, True) if kept == losses[2] else (False, False))
     assert json.loads((adapter / "rounds.json").read_text()) == {"losses": [kept], "kept": 1}
     assert [point["epoch"] for point in curve(adapter)] == [0, 0, 0, 1, 1, 1]  # the curve is whole
+
+
+@pytest.mark.parametrize(
+    ("before", "loss", "kept"), [(2.0, 1.0, 2), (1.0, 2.0, 1), (1.0, None, 1), (None, 1.0, 2), (None, None, 2)]
+)
+def test_a_round_is_kept_if_its_loss_fell_or_the_loss_before_is_unknown(
+    tmp_path: Path, before: float | None, loss: float | None, kept: int
+) -> None:
+    previous, output = tmp_path / "previous", tmp_path / "output"
+    for folder in (previous, output):
+        folder.mkdir()
+        (folder / "adapter_model.safetensors").write_text(folder.name)
+    (previous / "rounds.json").write_text(json.dumps({"losses": [before], "kept": 1}))
+    assert keep_round(output, loss, previous) == {"losses": [before, loss], "kept": kept}
+    assert (output / "adapter_model.safetensors").read_text() == ("previous" if kept == 1 else "output")
 
 
 RISING = ("tuning.learning_rate=3e-2", "tuning.epochs=6", "tuning.patience=2", "tuning.schedule=constant")

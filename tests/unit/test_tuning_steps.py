@@ -12,8 +12,9 @@ import torch
 
 from quick_tuning import QUICK, data, token_mean
 from selfspec.errors import Interrupted, UserError
-from selfspec.models.load import default_device, load_base
+from selfspec.models.load import default_device, forget_base, load_base
 from selfspec.runtime.progress import Progress
+from selfspec.tuning.objectives import Imitation
 from toys import toy, toy_experiment
 from tuning_runs import StopAfter, check_same, curve, tune
 
@@ -80,6 +81,58 @@ def test_micro_batches_give_the_adapter_of_one_forward_pass(tmp_path: Path, name
     _, _, steps = data(both[0], toy(name)[1])
     assert all(len(step.micro_batches) == step.rows > 1 for step in steps)
     check_same(tune(both[0]), tune(both[1]), 1e-5)
+
+
+def test_a_max_grad_norm_of_zero_does_not_clip(tmp_path: Path) -> None:
+    both = [toy_experiment(tmp_path / norm, *GENTLE, f"tuning.max_grad_norm={norm}") for norm in ("0", "1e9")]
+    check_same(tune(both[0]), tune(both[1]), 0)
+
+
+class NoLoss(Imitation):
+    """An objective without gradients."""
+
+    def loss_sum(self, model: Any, examples: Any, mask: Any) -> torch.Tensor:
+        return 0 * super().loss_sum(model, examples, mask)
+
+
+def test_an_adapter_that_learned_nothing_is_an_error_and_is_not_stored(tmp_path: Path) -> None:
+    config = toy_experiment(tmp_path, *GENTLE, "+objective._target_=test_tuning_steps.NoLoss")
+    with pytest.raises(UserError, match=r"adapter was left unchanged.*raise tuning\.learning_rate=0\.0001"):
+        tune(config)
+    assert not list(Path(config.paths.store).glob("adapter/*/manifest.json"))
+
+
+def test_a_base_with_a_damaged_weight_is_not_tuned(tmp_path: Path) -> None:
+    config = toy_experiment(tmp_path, *GENTLE)
+    base, _ = load_base(config.model, config.paths, Progress())
+    with torch.no_grad():
+        base.model.layers[1].mlp.up_proj.weight[7, 3] = float("nan")
+    try:
+        with pytest.raises(UserError, match=r"not finite.*weights are damaged or too large for"):
+            tune(config)
+    finally:
+        forget_base()
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_tuning_that_diverged_names_the_learning_rate(tmp_path: Path, epochs: int) -> None:
+    one_step_an_epoch = ("tuning.batch_size=22", f"tuning.epochs={epochs}", "tuning.learning_rate=1e30")
+    with pytest.raises(UserError, match=r"is (nan|inf).*lower tuning\.learning_rate=1e\+30"):
+        tune(toy_experiment(tmp_path, *GENTLE, *one_step_an_epoch))
+
+
+class InfiniteGradients(Imitation):
+    """An objective with a finite loss whose gradients are infinite."""
+
+    def loss_sum(self, model: Any, examples: Any, mask: Any) -> torch.Tensor:
+        loss = super().loss_sum(model, examples, mask)
+        return loss + (loss - loss.detach()).sqrt()
+
+
+def test_gradients_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
+    config = toy_experiment(tmp_path, *GENTLE, "+objective._target_=test_tuning_steps.InfiniteGradients")
+    with pytest.raises(UserError, match=r"norm of the gradients.*is (nan|inf)"):
+        tune(config)
 
 
 def test_examples_over_max_length_are_left_out_and_counted(tmp_path: Path) -> None:

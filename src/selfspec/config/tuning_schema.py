@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from selfspec.config.fields import Fraction, NonNegativeFloat, PositiveInt, runtime_field
+from selfspec.config.fields import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, runtime_field
+
+ALL_LINEAR = "all-linear"  # PEFT's name for every linear layer except the output head; in `lora.target_modules`
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,13 @@ class LoraConfig:
 class TuningConfig:
     """Optimization of the adapter."""
 
-    learning_rate: NonNegativeFloat
+    learning_rate: PositiveFloat
     epochs: PositiveInt
     batch_size: PositiveInt | None  # examples per optimizer step; null: 8 up to 500 examples, else 32
     schedule: Literal["constant", "linear", "cosine"]
     warmup_ratio: Fraction
     weight_decay: NonNegativeFloat
-    max_grad_norm: NonNegativeFloat
+    max_grad_norm: NonNegativeFloat  # 0: gradients are not clipped
     max_length: PositiveInt  # tokens of an example; longer examples are left out and counted
     keep: Literal["best", "last"]  # best: the epoch with the lowest loss on held-out seeds; last: the last epoch
     patience: PositiveInt | None  # epochs without a lower held-out loss before tuning stops; null: never

@@ -10,6 +10,9 @@ from typing import Protocol
 from selfspec.config.schema import ModelConfig, PathsConfig
 from selfspec.runtime.progress import Progress
 
+TOKEN_MARGIN = 8  # tokens that tokenising prefix and task apart may add
+MAX_OPTION_ROWS = 32  # rows of one forward pass that scores options
+
 
 @dataclass(frozen=True)
 class Sampling:

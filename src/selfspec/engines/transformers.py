@@ -7,6 +7,7 @@ values of the prefix are computed for one row and repeated, and a finished row i
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +16,15 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from selfspec.engines.kv_cache import copy_rows, empty_cache
-from selfspec.engines.protocol import Completion, PromptBatch, Sampling
+from selfspec.engines.protocol import MAX_OPTION_ROWS, Completion, PromptBatch, Sampling
+from selfspec.errors import UserError
+from selfspec.models.load import NON_FINITE_ADVICE
 from selfspec.prompts.chat import bos_ids, chat_template_of
 
 TOP_K_FIRST = (
     4096  # most probable tokens, which are sorted first; the whole vocabulary only if they have too little mass
 )
 STOP_WINDOW_TOKENS = 32  # tokens that are decoded to look for a stop text
-MAX_OPTION_ROWS = 32  # rows of one forward pass that scores options
 
 
 @dataclass
@@ -147,6 +149,7 @@ class TransformersEngine:
             numbers = longer[begin : begin + MAX_OPTION_ROWS]
             for number, rest in zip(numbers, self._rest_logprobs(state, [pairs[n] for n in numbers]), strict=True):
                 scores[number] += rest
+        _check_finite(not any(map(math.isnan, scores)))
         remaining = iter(scores)
         return [tuple(next(remaining) for _ in texts) for texts in options]
 
@@ -213,10 +216,18 @@ def sample_next_token(logits: Tensor, sampling: Sampling, numbers: Tensor) -> Te
 
     Returns:
         Token ids [rows].
+
+    Raises:
+        UserError: Logits are NaN or infinite.
     """
     if sampling.temperature == 0:
-        return logits.float().argmax(-1)  # argmax of bfloat16 takes four times as long on CPUs
+        tokens = logits.float().argmax(-1)  # argmax of bfloat16 takes four times as long on CPUs
+        _check_finite(bool(logits.gather(-1, tokens[:, None]).isfinite().all()))
+        return tokens
     probabilities = (logits.float() / sampling.temperature).softmax(-1)
+    _check_finite(bool(probabilities[:, 0].isfinite().all()))
+    if sampling.top_p >= 1:  # the nucleus is the whole vocabulary, which needs no sorting
+        return _invert_distribution(probabilities, numbers)
     top, tokens = probabilities.topk(min(TOP_K_FIRST, logits.shape[-1]), dim=-1)
     chosen = _sample_from_nucleus(top, tokens, sampling.top_p, numbers)
     flat = top.sum(-1) < sampling.top_p  # rows with a larger nucleus
@@ -224,6 +235,15 @@ def sample_next_token(logits: Tensor, sampling: Sampling, numbers: Tensor) -> Te
         ordered, order = probabilities[flat].sort(dim=-1, descending=True)
         chosen[flat] = _sample_from_nucleus(ordered, order, sampling.top_p, numbers[flat])
     return chosen
+
+
+def _check_finite(is_finite: bool) -> None:
+    """Raise an error if logits are NaN or infinite.
+
+    One value of each row is enough to see it: `argmax` takes a NaN as the largest, and `softmax` spreads it.
+    """
+    if not is_finite:
+        raise UserError(f"The model's logits are not finite (NaN or infinity): {NON_FINITE_ADVICE}.")
 
 
 def _sample_from_nucleus(probabilities: Tensor, tokens: Tensor, top_p: float, numbers: Tensor) -> Tensor:
@@ -234,10 +254,16 @@ def _sample_from_nucleus(probabilities: Tensor, tokens: Tensor, top_p: float, nu
     """
     before = probabilities.cumsum(-1) - probabilities
     ids, order = tokens.sort(-1)
-    sums = probabilities.masked_fill(before >= top_p, 0.0).gather(-1, order).cumsum(-1)
+    nucleus = probabilities.masked_fill(before >= top_p, 0.0).gather(-1, order)
+    return ids.gather(-1, _invert_distribution(nucleus, numbers)[:, None])[:, 0]
+
+
+def _invert_distribution(weights: Tensor, numbers: Tensor) -> Tensor:
+    """The index [rows] at which the running sum of `weights` [rows, n] exceeds `numbers` [rows] times their total."""
+    sums = weights.cumsum(-1)
     total = sums[:, -1:]
     targets = torch.minimum(numbers[:, None] * total, total.nextafter(torch.zeros_like(total)))  # below the total
-    return ids.gather(-1, torch.searchsorted(sums, targets, right=True))[:, 0]
+    return torch.searchsorted(sums, targets, right=True)[:, 0]
 
 
 def _cut_at_stop(text: str, stop: tuple[str, ...]) -> str:

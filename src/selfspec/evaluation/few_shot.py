@@ -9,12 +9,10 @@ from selfspec.config.schema import EvaluationConfig
 from selfspec.data.few_shot import draw_few_shot
 from selfspec.data.records import Question, Seed
 from selfspec.data.splits import round_robin
-from selfspec.engines.protocol import Completion, Engine, PromptBatch, Sampling
+from selfspec.engines.protocol import TOKEN_MARGIN, Completion, Engine, PromptBatch, Sampling
 from selfspec.evaluation.judgement import MAX_NEW_TOKENS
 from selfspec.prompts.templates import PromptRenderer
 from selfspec.runtime.random_streams import random_stream
-
-TOKEN_MARGIN = 8  # tokens that tokenising prefix and task apart may add
 
 
 @dataclass(frozen=True)

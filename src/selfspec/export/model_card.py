@@ -4,6 +4,7 @@ this machine.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -52,6 +53,7 @@ def render_card(run: FinishedRun, merged: MergeComparison | None) -> str:
         hub=None if config.model.toy or config.model.path else config.model.hub,
         weights=run.manifest["values"]["weights"],
         template=run.template,
+        stop_texts=_describe_stop_texts(config.prompts.response_stop),
         settings=markdown_table(["", ""], _setting_rows(run)),
         funnel=markdown_table(["dropped by", "reason", "rows"], funnel_rows(report["funnel"])),
         scores=_score_tables(report, report["measures"]),
@@ -81,6 +83,11 @@ def without_private_paths(text: str) -> str:
 def _public_command(command: str) -> str:
     """The command without overrides that concern this machine."""
     return shlex.join(word for word in shlex.split(command) if not word.lstrip("+").startswith(MACHINE_OVERRIDES))
+
+
+def _describe_stop_texts(stop: Sequence[str]) -> str:
+    """`, or before "END"`: where a reply ends beside the end token, with line breaks as \\n."""
+    return f", or before {' or '.join(f'`{json.dumps(text)}`' for text in stop)}" if stop else ""
 
 
 def _setting_rows(run: FinishedRun) -> Iterator[tuple[str, str]]:

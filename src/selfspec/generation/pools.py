@@ -66,7 +66,7 @@ VOTING, JUDGING = ANSWER_FILTERS.index("self_consistency"), ANSWER_FILTERS.index
 
 INSTRUCTIONS = PoolDefinition(
     "instructions",
-    version=4,
+    version=5,
     values=(
         *("seed", "domain", "model", "weights", "engine", "prompts", "round"),
         *("generation.instructions", "generation.demonstrations"),
@@ -83,7 +83,7 @@ RESPONSES = PoolDefinition(
     ),
     inputs=("against", "index", "adapter"),
 )
-VOTES = PoolDefinition("votes", 6, (*_switches(ANSWER_FILTERS[:VOTING]), "generation.self_consistency"))
+VOTES = PoolDefinition("votes", 7, (*_switches(ANSWER_FILTERS[:VOTING]), "generation.self_consistency"))
 JUDGEMENTS = PoolDefinition("judgements", 5, (*_switches(ANSWER_FILTERS[VOTING:JUDGING]), "generation.judge"))
 POOLS = (INSTRUCTIONS, RESPONSES, VOTES, JUDGEMENTS)  # in the order in which a candidate passes them
 

@@ -9,14 +9,13 @@ from typing import Any
 from selfspec.config.schema import DomainConfig, GenerationConfig
 from selfspec.data.few_shot import draw_few_shot
 from selfspec.data.records import CLOSED_KINDS, Draft, Seed, Task
-from selfspec.engines.protocol import Engine, PromptBatch, Sampling
+from selfspec.engines.protocol import TOKEN_MARGIN, Engine, PromptBatch, Sampling
 from selfspec.generation.pools import Pool, group_by_type
 from selfspec.prompts.templates import PromptRenderer
 from selfspec.retrieval.passage import Passage
 
 FindPassages = Callable[[Task], Sequence[Passage]]
 Placed = tuple[int, Draft]  # an candidate's place in its block, and its task
-TOKEN_MARGIN = 8  # tokens that tokenising prefix and task apart may add
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,19 @@ import torch
 
 from selfspec.config.schema import ModelConfig, PathsConfig
 from selfspec.errors import UserError
-from selfspec.models.nf4 import MMAP_BLOCK_BYTES, keep_differentiable, nf4_config
+from selfspec.models.nf4 import QUANTIZATION_MMAP_BYTES, keep_differentiable, nf4_config
 from selfspec.models.toy import write_toy
 from selfspec.models.transformers_internals import torch_linear_in_falcon
-from selfspec.models.weights import locate_weights
+from selfspec.models.weights import locate_weights, weights_identity
 from selfspec.prompts.chat import with_prompt_style
 from selfspec.runtime.machine import has_native_bf16, mmap_large_blocks
 from selfspec.runtime.progress import Progress
 
 # `key_mapping` of `from_pretrained`: weight names of the language model inside a vision-language checkpoint.
 LANGUAGE_MODEL_NAMES = {r"^(model\.)?language_model\.(model\.)?": "model."}
+
+# Why a model's output is not finite, and what to do: the end of a sentence.
+NON_FINITE_ADVICE = "the weights are damaged or too large for model.dtype; download them again, or set another dtype"
 
 
 def default_device() -> torch.device:
@@ -46,11 +49,12 @@ def load_base(model: ModelConfig, paths: PathsConfig, progress: Progress) -> tup
         (model, tokenizer)
     """
     folder = None if model.toy else locate_weights(model, Path(paths.cache), progress)
-    return _load_cached(model, folder)
+    return _load_cached(model, folder, weights_identity(model))
 
 
 @lru_cache(maxsize=1)
-def _load_cached(model: ModelConfig, folder: Path | None) -> tuple[Any, Any]:
+def _load_cached(model: ModelConfig, folder: Path | None, _identity: str) -> tuple[Any, Any]:
+    """The base; `_identity` is part of the cache's key, because files in `model.path` may change during a sweep."""
     with model_files(model, folder) as files:
         network = load_network(model, files)
         if model.quantization == "none":  # moved, not cast: rotary frequencies stay in float32
@@ -61,6 +65,16 @@ def _load_cached(model: ModelConfig, folder: Path | None) -> tuple[Any, Any]:
 def forget_base() -> None:
     """Drop the base that is kept for the next stage, because its weights were changed."""
     _load_cached.cache_clear()
+
+
+@contextmanager
+def forget_base_on_error() -> Iterator[None]:
+    """Drop the base that is kept for the next stage if the block fails: PEFT may have changed some of its layers."""
+    try:
+        yield
+    except BaseException:
+        forget_base()
+        raise
 
 
 def load_network(model: ModelConfig, folder: Path, **placement: Any) -> Any:
@@ -80,7 +94,7 @@ def load_network(model: ModelConfig, folder: Path, **placement: Any) -> Any:
     options = {"config": read_text_config(model, folder), "key_mapping": LANGUAGE_MODEL_NAMES, "use_safetensors": True}
     options |= {"trust_remote_code": model.trust_remote_code, "output_loading_info": True, **placement}
     if model.quantization == "nf4":
-        with torch_linear_in_falcon(), mmap_large_blocks(MMAP_BLOCK_BYTES):
+        with torch_linear_in_falcon(), mmap_large_blocks(QUANTIZATION_MMAP_BYTES):
             options |= {"quantization_config": nf4_config(dtype), "device_map": {"": default_device()}}
             network, info = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
         keep_differentiable(network)
@@ -127,8 +141,10 @@ def with_adapter(base_model: Any, adapter: Path | None) -> Iterator[Any]:
         return
     from peft import PeftModel
 
-    model = PeftModel.from_pretrained(base_model, adapter)
+    with forget_base_on_error():
+        model = PeftModel.from_pretrained(base_model, adapter)
     try:
         yield model.eval()
     finally:
-        model.unload()
+        with forget_base_on_error():
+            model.unload()

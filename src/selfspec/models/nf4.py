@@ -12,7 +12,7 @@ from selfspec.errors import UserError
 
 # While weights are quantized, allocations of at least this size are mapped. It is below the size of a shard: on glibc's
 # heap, shards that stay between freed layers keep the freed memory from the system.
-MMAP_BLOCK_BYTES = 1 << 16
+QUANTIZATION_MMAP_BYTES = 1 << 16
 
 
 def check_bitsandbytes() -> None:

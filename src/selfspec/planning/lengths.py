@@ -10,7 +10,7 @@ from pathlib import Path
 
 from selfspec.config.schema import Config, DomainConfig, PromptsConfig
 from selfspec.data.reading import read_all_questions, read_seeds
-from selfspec.data.records import Question, TaskRequest
+from selfspec.data.records import SEPARATOR, Question, TaskRequest
 from selfspec.data.splits import round_robin, seed_subset, split_seeds
 from selfspec.evaluation.judgement import MAX_NEW_TOKENS
 from selfspec.prompts.templates import PromptRenderer
@@ -29,6 +29,7 @@ class SeedLengths:
     examples: tuple[int, ...]  # each seed as a few-shot example, its answer included
     list_header: int  # before the list of tasks that instructions are generated from
     list_items: tuple[int, ...]  # each seed as an item of that list
+    options: int  # all options of the closed task with the most
     open_item: int  # the longest beginning of an item, where the generation of an instruction starts
 
     def prefix(self, num_shots: int, longest: bool = False) -> int:
@@ -79,6 +80,7 @@ def _measure_seeds(file: FileVersion, domain: DomainConfig, prompts: PromptsConf
         examples=tuple(prompt + response for prompt, response in items),
         list_header=list_header,
         list_items=tuple(count_tokens(renderer.list_prefix(domain, [seed])) - list_header for seed in seeds),
+        options=max(count_tokens(SEPARATOR.join(seed.options)) for seed in seeds),
         open_item=max(count_tokens(renderer.list_task(MAX_ITEM_NUMBER, request, domain)) for request in requests),
     )
 

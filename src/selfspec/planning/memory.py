@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from selfspec.config.schema import LoraConfig
+from selfspec.engines.protocol import MAX_OPTION_ROWS
 from selfspec.planning.parameters import Linear, Shape
 
 # Bytes a weight for the scales of NF4: 8 bits for each 64 weights, and a float for each 256 of these scales.
 NF4_SCALE_BYTES = 1 / 64 + 4 / (64 * 256)
 NF4_BYTES = 0.5 + NF4_SCALE_BYTES  # bytes a weight
 FLOAT32_BYTES = 4  # the adapter is stored and computed in float32
-MAX_OPTION_ROWS = 32  # as in engines/transformers.py: options scored in one forward pass
 CPU_HEAP_FACTOR = 1.45  # glibc's heap divided by the tensors in it, as the passes differ in length
 
 # The same with activation checkpointing: one layer is recomputed at a time, and large blocks are mapped and returned.

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from selfspec.config.schema import LoraConfig, ModelConfig
+from selfspec.config.tuning_schema import ALL_LINEAR
 from selfspec.models.toy import TOY_VOCABULARY_SIZE
 from selfspec.runtime.file_version import FileVersion, file_version
-
-ALL_LINEAR = ("all-linear",)  # a value of `lora.target_modules`
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class Shape:
 
     def adapted_layers(self, lora: LoraConfig) -> tuple[Linear, ...]:
         """The linear layers of one decoder layer that PEFT adapts for `lora.target_modules`."""
-        if lora.target_modules == ALL_LINEAR:
+        if lora.target_modules == (ALL_LINEAR,):
             return self.linear_layers
         names = {name.rpartition(".")[2] for name in lora.target_modules}
         return tuple(layer for layer in self.linear_layers if layer.name in names)

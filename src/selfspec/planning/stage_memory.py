@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from selfspec.config.schema import Config
+from selfspec.config.schema import Config, ModelConfig
+from selfspec.generation.votes import END_TOKENS
 from selfspec.planning.lengths import SeedLengths, mean_row_lengths, question_lengths, seed_lengths
 from selfspec.planning.memory import (
     NF4_BYTES,
@@ -18,9 +19,9 @@ from selfspec.planning.memory import (
 )
 from selfspec.planning.parameters import model_shape
 from selfspec.tuning.batches import choose_batch_size
+from selfspec.tuning.strategies.limits import shards_base
 
 STAGE_KINDS = ("examples", "adapter", "scores")  # the stages whose memory is estimated: those that load a model
-SHARDING_STRATEGIES = ("auto", "fsdp", "deepspeed_zero3", "deepspeed_zero3_offload")
 UNKNOWN_ARCHITECTURE_FACTOR = 1.25  # at least so many times the bytes of the weights, for an unknown architecture
 TOKENS_PER_WORD = 1.5  # of retrieved passages
 TEMPLATE_TOKENS = 24  # of a synthetic task beside its texts: headings, and options of a closed one
@@ -61,8 +62,8 @@ def memory_by_part(config: Config, kind: str, device: Device, processes: int = 1
 
 def _unknown_architecture_memory(config: Config, device: Device) -> Mapping[str, float]:
     """A lower bound by the published number of parameters."""
-    number_bytes = 2 if device.has_native_bf16 else 4
-    weights = config.model.parameters * (NF4_BYTES if config.model.quantization == "nf4" else number_bytes)
+    is_nf4 = config.model.quantization == "nf4"
+    weights = config.model.parameters * (NF4_BYTES if is_nf4 else _bytes_per_number(config.model, device))
     return {
         "weights": weights,
         "everything else, at least": weights * (UNKNOWN_ARCHITECTURE_FACTOR - 1),
@@ -75,14 +76,17 @@ def _base_on_device(config: Config, device: Device, processes: int) -> BaseOnDev
     shape = model_shape(model)
     if shape is None:
         return None
-    if model.dtype == "auto" or model.is_dtype_auto:  # on another device it would be another type
-        is_16_bit = not model.toy and device.has_native_bf16
-    else:
-        is_16_bit = model.dtype != "float32"
-    num_shards = processes if strategy.name in SHARDING_STRATEGIES else 1
+    num_shards = processes if shards_base(strategy, processes) else 1
     cpu_offload = strategy.cpu_offload or strategy.name == "deepspeed_zero3_offload"
-    is_nf4 = model.quantization == "nf4"
-    return BaseOnDevice(shape, 2 if is_16_bit else 4, is_nf4, device.is_gpu, num_shards, cpu_offload)
+    is_nf4, number_bytes = model.quantization == "nf4", _bytes_per_number(model, device)
+    return BaseOnDevice(shape, number_bytes, is_nf4, device.is_gpu, num_shards, cpu_offload)
+
+
+def _bytes_per_number(model: ModelConfig, device: Device) -> int:
+    """Bytes of an unquantized weight."""
+    if model.dtype == "auto" or model.is_dtype_auto:  # on another device it would be another type
+        return 2 if not model.toy and device.has_native_bf16 else 4
+    return 4 if model.dtype == "float32" else 2
 
 
 def _largest_pass(config: Config) -> TrainingPass:
@@ -113,18 +117,17 @@ def _generation_batches(config: Config) -> Iterator[CompletionBatch]:
     generation, seeds = config.generation, seed_lengths(config.domain, config.prompts)
     instructions, responses = generation.instructions, generation.responses
     prefix = seeds.list_prefix(instructions.shots, longest=True)
-    sampled, batch_size = instructions.top_p < 1, instructions.batch_size
-    yield CompletionBatch(batch_size, prefix, seeds.open_item, instructions.instruction_tokens, is_sampled=sampled)
+    batch_size = instructions.batch_size
+    yield CompletionBatch(batch_size, prefix, seeds.open_item, instructions.instruction_tokens, is_sampled=True)
     item = seeds.open_item + instructions.instruction_tokens + ANSWER_END_TOKENS
-    yield CompletionBatch(batch_size, prefix, item, instructions.input_tokens, is_sampled=sampled)
+    yield CompletionBatch(batch_size, prefix, item, instructions.input_tokens, is_sampled=True)
 
     prefix, task = _response_prompt(config, seeds)
     is_contrastive = config.rounds.count > 1 and config.rounds.decoding == "contrastive"
     num_rows = responses.batch_size * (2 if is_contrastive else 1)  # expert and amateur
     yield CompletionBatch(num_rows, prefix, task, responses.max_new_tokens)
     if generation.filters.self_consistency:
-        num_rows = max(responses.batch_size, generation.self_consistency.samples)
-        yield CompletionBatch(num_rows, prefix, task, responses.max_new_tokens, is_sampled=True)
+        yield CompletionBatch(responses.batch_size, prefix, task, seeds.options + END_TOKENS, is_sampled=True)
     if generation.filters.judge:
         prefix = seeds.prefix(generation.judge.shots, longest=True)
         item = task + responses.max_new_tokens

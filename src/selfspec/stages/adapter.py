@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from selfspec.tuning.objectives import TuningObjective
     from selfspec.tuning.strategies.parallelism import Parallelism
 
-MMAP_BLOCK_BYTES = 8 << 20  # with activation checkpointing, allocations of this size are mapped and returned at once
+# With activation checkpointing, allocations of this size are mapped and returned at once.
+CHECKPOINTING_MMAP_BYTES = 8 << 20
 BLANK_TASK = Seed("", "", "{instruction}", "{input}", "", options=("{options}",))  # shows the template
 
 
 @stage(
-    version=5,
+    version=6,
     sections=("domain", "model", "prompts", "lora", "objective", "tuning", "trainer", "strategy", "seed"),
     inputs=("seeds", "examples", "previous"),
     distributed=True,
@@ -58,7 +59,8 @@ def adapter(
         context: Folders, display and process group of the stage.
         seeds: File of the seeds; the held-out ones are measured, never trained on.
         examples: Output of the stage that made examples; None: tune on the shown seeds.
-        previous: Adapter of the previous round; the one with the lower loss on held-out seeds is kept.
+        previous: Adapter of the previous round; the one with the lower loss on held-out seeds is kept, the new one
+            if the previous one has no loss.
         domain: Role, tasks and number of shown seeds.
         model: The base.
         prompts: Templates.
@@ -73,7 +75,7 @@ def adapter(
         Counts for the manifest.
 
     Raises:
-        UserError: No example is short enough.
+        UserError: No example is short enough, or tuning left the adapter unchanged.
     """
     from selfspec.tuning.batches import encode_rows
     from selfspec.tuning.strategies.parallelism import Parallelism
@@ -95,7 +97,7 @@ def adapter(
     )
     _write_prompt(context.output, domain, tokenizer, renderer)
     (context.output / "curve.json").write_text(json.dumps(curve, indent=1))
-    rounds = _keep_round(context.output, held_out_loss, previous)
+    rounds = keep_round(context.output, held_out_loss, previous)
     num_rows = len(data.examples)
     num_tokens = sum(len(row) for row in data.examples) * (curve[-1]["epoch"] + 1)
     counts = {"rows": num_rows, "too_long": len(rows) - num_rows, "steps": len(curve), "tokens": num_tokens}
@@ -128,15 +130,17 @@ def _write_prompt(output: Path, domain: DomainConfig, tokenizer: Any, renderer: 
     (output / "prompt.json").write_text(json.dumps(prompt, indent=1))
 
 
-def _keep_round(output: Path, loss: float | None, previous: Path | None) -> dict[str, Any]:
+def keep_round(output: Path, loss: float | None, previous: Path | None) -> dict[str, Any]:
     """Keep the new adapter, or copy the previous round's if the loss on held-out seeds did not fall.
 
+    If no held-out seed has at most `tuning.max_length` tokens, there are no losses, and the new adapter is kept.
     The curve is always the new round's; `rounds.json` has each round's loss, in nats per token.
     """
     rounds: dict[str, Any] = json.loads((previous / "rounds.json").read_text()) if previous else {"losses": []}
     before = rounds["losses"][rounds["kept"] - 1] if previous else None
     rounds["losses"].append(loss)
-    if previous and not (loss is not None and before is not None and loss < before):
+    is_better = before is None or (loss is not None and loss < before)
+    if previous and not is_better:
         for path in previous.glob("adapter_*"):
             shutil.copyfile(path, output / path.name)
     else:
@@ -161,19 +165,20 @@ def tune_adapter(
     from selfspec.loggers.build import curve_logger
     from selfspec.loggers.logged_run import flat_config
     from selfspec.runtime.machine import mmap_large_blocks
-    from selfspec.tuning.lora import initial_weights, new_adapter, save_adapter
+    from selfspec.tuning.checkpoints import parameters_hash
+    from selfspec.tuning.lora import check_adapter_changed, initial_weights, new_adapter, save_adapter
     from selfspec.tuning.module import SpecializationModule
     from selfspec.tuning.packing import segmented_attention
 
     with (
         new_adapter(base, lora, seed) as model,
-        mmap_large_blocks(MMAP_BLOCK_BYTES) if tuning.activation_checkpointing else nullcontext(),
+        mmap_large_blocks(CHECKPOINTING_MMAP_BYTES) if tuning.activation_checkpointing else nullcontext(),
         segmented_attention(base) as mask,
         context.progress.step(context.stage.label, len(data.steps), "step") as display,
         curve_logger(context) as logger,
     ):
         parallelism.after_adapter_added()
-        initial = initial_weights(model, lora)
+        initial, initial_hash = initial_weights(model, lora), parameters_hash(model)
         module = SpecializationModule(
             model=model.train(),
             data=data,
@@ -191,6 +196,7 @@ def tune_adapter(
         settings = {**parallelism.trainer_settings(tuning), "default_root_dir": context.work}
         _fit(context, module, remaining, logger, trainer_options, settings)
         loss = module.restore_best()
+        check_adapter_changed(model, initial_hash, tuning.learning_rate)
         save_adapter(model, context.config.model, context.output, initial)
     return module.curve, loss
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
@@ -96,4 +97,4 @@ class DDPBackend:
 
 def clip_gradients(parameters: Collection[nn.Parameter], config: TuningConfig) -> Tensor:
     """Clip gradients in place as `config` says; returns their norm before. (DeepSpeed's engine clips by itself.)"""
-    return torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+    return torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm or math.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import shutil
 from pathlib import Path
@@ -24,6 +25,14 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 def copy_parameters(model: nn.Module) -> dict[str, Tensor]:
     """A copy of the trained parameters on the CPU, by name."""
     return {name: parameter.detach().cpu().clone() for name, parameter in trainable_parameters(model).items()}
+
+
+def parameters_hash(model: nn.Module) -> str:
+    """A hash of the trained parameters, for comparison within one process."""
+    digest = hashlib.sha256()
+    for parameter in trainable_parameters(model).values():
+        digest.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:

@@ -15,13 +15,12 @@ from peft import get_peft_model
 from torch import Tensor
 
 from selfspec.config.schema import LoraConfig, ModelConfig
+from selfspec.config.tuning_schema import ALL_LINEAR
 from selfspec.errors import UserError
-from selfspec.models.load import default_device, forget_base
+from selfspec.models.load import default_device, forget_base, forget_base_on_error
 from selfspec.models.weights import weights_identity
-from selfspec.tuning.checkpoints import copy_parameters
+from selfspec.tuning.checkpoints import copy_parameters, parameters_hash
 from selfspec.tuning.lora_settings import changes_base_weights
-
-ALL_LINEAR = "all-linear"  # PEFT's name for every linear layer except the output head
 
 
 def add_adapter(base: Any, lora: LoraConfig, seed: int) -> Any:
@@ -56,12 +55,14 @@ def add_adapter(base: Any, lora: LoraConfig, seed: int) -> Any:
 @contextmanager
 def new_adapter(base: Any, lora: LoraConfig, seed: int) -> Iterator[Any]:
     """The base with a new adapter; the base is restored when the context ends."""
-    model = add_adapter(base, lora, seed)
+    with forget_base_on_error():
+        model = add_adapter(base, lora, seed)
     try:
         yield model
     finally:
-        model.unload()
-        base.to(default_device()).eval()  # Lightning leaves a model that it trained on the CPU
+        with forget_base_on_error():
+            model.unload()
+            base.to(default_device()).eval()  # Lightning leaves a model that it trained on the CPU
         if lora.extra:  # PEFT's further settings may change the base's weights
             forget_base()
 
@@ -77,6 +78,24 @@ def _no_such_modules(base: Any, names: list[str]) -> UserError:
 def initial_weights(model: Any, lora: LoraConfig) -> dict[str, Tensor] | None:
     """The new adapter's weights, if `save_adapter` needs them: the initialization changed the base's weights."""
     return copy_parameters(model) if changes_base_weights(lora) else None
+
+
+def check_adapter_changed(model: Any, initial_hash: str, learning_rate: float) -> None:
+    """Check that tuning changed the adapter's weights.
+
+    Args:
+        model: The base with its tuned adapter.
+        initial_hash: `parameters_hash` before the first step.
+        learning_rate: Of the tuning, for the message.
+
+    Raises:
+        UserError: They are still the initial weights.
+    """
+    if parameters_hash(model) == initial_hash:
+        raise UserError(
+            f"The adapter was left unchanged by tuning, so it is not stored; raise tuning.learning_rate={learning_rate}"
+            " or choose an objective that has gradients."
+        )
 
 
 def save_adapter(model: Any, config: ModelConfig, folder: Path, initial: dict[str, Tensor] | None = None) -> None:

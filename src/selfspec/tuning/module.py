@@ -28,6 +28,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from selfspec.config.schema import TuningConfig
 from selfspec.errors import UserError
+from selfspec.models.load import NON_FINITE_ADVICE
 from selfspec.models.nf4 import paged_adamw
 from selfspec.runtime.progress import Step as ProgressStep
 from selfspec.runtime.signals import StopFlag
@@ -162,18 +163,17 @@ class SpecializationModule(pl.LightningModule):  # type: ignore[misc]
         step = self.data.steps[number]
         if index == 0 and self.checkpoint:  # not earlier: Lightning has drawn random numbers since it was read
             restore_random_states(self.checkpoint["random"])
-        before = {"held_out_loss_before": self.held_out_loss()} if number == 0 and self.data.held_out else {}
+        before = self._held_out_loss_before() if number == 0 else {}
         passes = [(rows, weight / step.tokens) for rows, weight in self._local_passes(step)]
         loss = float(self.backend.backward([partial(self._weighted_loss, *each) for each in passes]))
-        if not math.isfinite(loss):
-            raise UserError(
-                f"The loss of step {number} is {loss}; lower tuning.learning_rate={self.config.learning_rate}."
-            )
+        self._check_finite("loss", loss, number)
         rate, norm = self._scheduler().get_last_lr()[0], self.backend.step()
+        self._check_finite("norm of the gradients", norm, number)
         self._scheduler().step()
         point = {"step": step.number, "epoch": step.epoch, "loss": loss, "lr": rate, "grad_norm": norm, **before}
         if self._is_last_of_epoch(step) and self.data.held_out:
             point["held_out_loss"] = self.held_out_loss()
+            self._check_finite("loss on held-out seeds", point["held_out_loss"], number, is_updated=True)
             self._keep_if_best(point["held_out_loss"])
         self.curve.append(point)
         if "held_out_loss" in point and self.process_group.all_reduce_max(int(self.is_patience_exhausted())):
@@ -181,6 +181,34 @@ class SpecializationModule(pl.LightningModule):  # type: ignore[misc]
         self._log(point)
         self.display.advance(1, f"loss {loss:.3f}")
         self._save_if_due()
+
+    def _held_out_loss_before(self) -> dict[str, float]:
+        """The loss on held-out seeds before the first step, for the curve."""
+        if not self.data.held_out:
+            return {}
+        loss = self.held_out_loss()
+        self._check_finite("loss on held-out seeds", loss, 0)
+        return {"held_out_loss_before": loss}
+
+    def _check_finite(self, name: str, value: float, step: int, is_updated: bool = False) -> None:
+        """Check a value of a step.
+
+        Args:
+            name: Of the value.
+            value: The value.
+            step: Number of the step.
+            is_updated: Whether the step's update is done.
+
+        Raises:
+            UserError: The value is NaN or infinite.
+        """
+        if math.isfinite(value):
+            return
+        if step == 0 and not is_updated:
+            raise UserError(f"The {name} is {value} and not finite before the first update: {NON_FINITE_ADVICE}.")
+        raise UserError(
+            f"The {name} is {value} in step {step}; lower tuning.learning_rate={self.config.learning_rate}."
+        )
 
     def _scheduler(self) -> Any:
         return self.lr_schedulers()

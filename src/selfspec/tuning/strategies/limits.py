@@ -10,15 +10,32 @@ from selfspec.runtime.machine import gpu_count
 from selfspec.tuning.lora_settings import changes_base_weights
 
 
+def uses_fsdp(strategy: StrategyConfig, processes: int) -> bool:
+    """Whether FSDP2 shards the base over these processes."""
+    return processes > 1 and strategy.name in ("auto", "fsdp")
+
+
+def uses_zero3(strategy: StrategyConfig, processes: int) -> bool:
+    """Whether DeepSpeed's ZeRO-3 shards the base over these processes."""
+    return processes > 1 and strategy.name.startswith("deepspeed_zero3")
+
+
+def shards_base(strategy: StrategyConfig, processes: int) -> bool:
+    """Whether each of these processes holds a shard of the base."""
+    return uses_fsdp(strategy, processes) or uses_zero3(strategy, processes)
+
+
 def check_strategy_choice(strategy: StrategyConfig, model: ModelConfig, lora: LoraConfig, processes: int = 1) -> None:
     """Check that a strategy can distribute this base and this adapter over `processes`, as far as they are known.
 
     Raises:
         UserError: It can't; the message says what to choose.
     """
-    if strategy.name == "fsdp" or (strategy.name == "auto" and processes > 1):
+    if strategy.name != "auto":
+        processes = max(processes, 2)  # a strategy that is named is meant for several
+    if uses_fsdp(strategy, processes):
         check_shardable_adapter(lora)
-    if strategy.name.startswith("deepspeed_zero3"):
+    if uses_zero3(strategy, processes):
         _check_whole_weights(lora, strategy.name)
         if model.quantization == "nf4":
             raise UserError(

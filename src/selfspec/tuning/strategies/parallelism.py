@@ -17,7 +17,7 @@ from selfspec.tuning.backends import DDPBackend, TrainingBackend
 from selfspec.tuning.strategies.ddp import AdapterDDPStrategy
 from selfspec.tuning.strategies.deepspeed import DeepSpeedBackend, ZeroStrategy, load_zero3_base, unset_zero3_config
 from selfspec.tuning.strategies.fsdp import load_sharded_base
-from selfspec.tuning.strategies.limits import check_shardable_adapter, check_strategy_device
+from selfspec.tuning.strategies.limits import check_shardable_adapter, check_strategy_device, uses_fsdp, uses_zero3
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Parallelism:
     process_group: ProcessGroup
 
     @property
-    def is_sharded(self) -> bool:
+    def uses_fsdp(self) -> bool:
         """Whether each process holds a shard of the base (FSDP2)."""
-        return self.process_group.world_size > 1 and self.strategy.name in ("auto", "fsdp")
+        return uses_fsdp(self.strategy, self.process_group.world_size)
 
     @property
     def uses_deepspeed(self) -> bool:
@@ -40,7 +40,7 @@ class Parallelism:
     @property
     def needs_equal_passes(self) -> bool:
         """Whether forward or backward passes are collective, so that all processes need the same number of them."""
-        return self.is_sharded or self.uses_deepspeed
+        return self.uses_fsdp or self.uses_deepspeed
 
     @property
     def required_processes(self) -> list[Any] | None:
@@ -80,10 +80,10 @@ class Parallelism:
         """
         if self.needs_equal_passes:
             check_strategy_device(self.strategy)
-        if self.is_sharded:
+        if self.uses_fsdp:
             check_shardable_adapter(lora)
             return load_sharded_base(model, paths, self.strategy, self.process_group.world_size, progress)
-        if self.uses_deepspeed and self.strategy.name != "deepspeed_zero2":
+        if uses_zero3(self.strategy, self.process_group.world_size):
             return load_zero3_base(model, paths, self.strategy, progress)
         return load_base(model, paths, progress)
 
