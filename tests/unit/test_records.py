@@ -249,3 +249,16 @@ def test_only_id_and_text_of_contamination_questions_are_read(tmp_path: Path, li
     path.write_text(f'{{"id": 1, "input": "A text."}}\n\n{line}\n')
     with pytest.raises(UserError, match="line 3: not a question"):
         read_question_texts(path)
+
+
+@pytest.mark.parametrize("num_files", [1, 2])
+def test_a_task_type_whose_questions_have_two_kinds_is_refused(tmp_path: Path, num_files: int) -> None:
+    base = {"task_type": "own", "instruction": "Tell.", "input": "A text.", "answers": ["3"]}
+    rows = [{**base, "id": "q1", "kind": "number"}, {**base, "id": "q2", "kind": "short"}]
+    paths = [tmp_path / "one.jsonl", tmp_path / "other.jsonl"][-num_files:]
+    for place, path in enumerate(paths):
+        write_jsonl(path, rows[place : place + 3 - num_files])
+    with pytest.raises(UserError) as caught:
+        read_all_questions(paths, TASKS)
+    reason = "the questions of task type 'own' have the kinds number and short; give them different task types."
+    assert str(caught.value) == f"{paths[-1]}: {reason}"

@@ -44,21 +44,27 @@ def read_questions(path: Path, tasks: Mapping[str, TaskType]) -> list[Question]:
     Raises:
         UserError: a line that is not a valid question, by file, line and field.
     """
-    return _read_unique(path, _question, "evaluation questions", "answers", tasks)
+    return read_all_questions((path,), tasks)
 
 
 def read_all_questions(paths: Sequence[Path], tasks: Mapping[str, TaskType]) -> list[Question]:
     """Questions of several files.
 
     Raises:
-        UserError: a line that is not a valid question, or an id that is in two files.
+        UserError: a line that is not a valid question, an id that is in two files, or a task type with two kinds.
     """
-    file_of_id: dict[str, Path] = {}
+    file_of_id, kind_of_type = dict[str, Path](), dict[str, str]()
     questions = []
     for path in paths:
-        for question in read_questions(path, tasks):
+        for question in _read_unique(path, _question, "evaluation questions", "answers", tasks):
             if file_of_id.setdefault(question.id, path) != path:
                 raise UserError(f"{path}: the id '{question.id}' is also in {file_of_id[question.id]}; rename one.")
+            kind = kind_of_type.setdefault(question.task_type, question.kind)
+            if question.kind != kind:
+                raise UserError(
+                    f"{path}: the questions of task type '{question.task_type}' have the kinds {kind} and "
+                    f"{question.kind}; give them different task types."
+                )
             questions.append(question)
     return questions
 
