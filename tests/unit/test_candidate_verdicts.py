@@ -89,7 +89,7 @@ def case_blocks(off: str = "") -> dict[str, list[dict[str, Any]]]:
         later = ("", off, *FILTERS[FILTERS.index(name) :])
         return [place for place, case in enumerate(CASES) if case.dropped_by in later]
 
-    source = {"finished": True, "response_seeds": [SEEDS[0].id], "documents": ["d1"]}
+    source = {"finished": True, "too_long": False, "response_seeds": [SEEDS[0].id], "documents": ["d1"]}
     closed = [n for n in reaching("self_consistency") if CASES[n].raw["request"]["task_type"] in CLOSED]
     blocks: dict[str, list[dict[str, Any]]] = {
         "instructions": [{"place": n, **case.raw} for n, case in enumerate(CASES)],
@@ -182,7 +182,7 @@ def test_labels_are_balanced_in_a_block_and_rows_of_earlier_blocks_count_for_nov
         block = [raw_row("yesno_question", unique_text(100 * number + place)) for place in range(3)]
         block.append(raw_row("summarization", unique_text(0)))
         answered = [0, 1, 2]
-        source = {"finished": True, "response_seeds": [], "documents": []}
+        source = {"finished": True, "too_long": False, "response_seeds": [], "documents": []}
         store_blocks(context, {
             "instructions": [{"place": n, **raw} for n, raw in enumerate(block)],
             "responses": [{"place": n, "text": "yes", **source} for n in answered],

@@ -59,17 +59,20 @@ def answer_batch(
         batch: The questions.
         role: Who answers.
         context_length: Tokens that the model can read; a question gets as many of its shots as fit, and that is
-            recorded.
+            recorded. A question that does not fit without shots is not asked: its reply is empty and unfinished.
         prompts: Renders the prompts.
     """
     groups: dict[int, list[Question]] = {}
+    rows = {}
     prefixes = [prompts.prefix(role, batch.examples[:count]) for count in range(len(batch.examples) + 1)]
     lengths = [engine.count(prefix) for prefix in prefixes]
     for question in batch.questions:
         length = engine.count(prompts.task(question)) + MAX_NEW_TOKENS[question.kind] + TOKEN_MARGIN
-        fitting = [count for count in range(1, len(prefixes)) if lengths[count] + length <= context_length]
-        groups.setdefault(max(fitting, default=0), []).append(question)
-    rows = {}
+        fitting = [count for count in range(len(prefixes)) if lengths[count] + length <= context_length]
+        if fitting:
+            groups.setdefault(max(fitting), []).append(question)
+        else:
+            rows[question.id] = _row(batch, question, Completion("", 0, False), 0, too_long=True)
     for count, group in groups.items():
         for question, completion in zip(group, _complete(engine, prefixes[count], group, prompts), strict=True):
             rows[question.id] = _row(batch, question, completion, count)
@@ -84,13 +87,16 @@ def _complete(engine: Engine, prefix: str, questions: Sequence[Question], prompt
     return engine.complete(PromptBatch(prefix, items, Sampling(MAX_NEW_TOKENS[kind]), stop, options=options))
 
 
-def _row(batch: EvaluationBatch, question: Question, completion: Completion, num_shots: int) -> dict[str, object]:
+def _row(
+    batch: EvaluationBatch, question: Question, completion: Completion, num_shots: int, too_long: bool = False
+) -> dict[str, object]:
     return {
         "id": question.id,
         "task_type": batch.task_type,
         "shots": batch.shots,
         "draw": batch.draw,
         "shots_shown": num_shots,
+        "too_long": too_long,
         "reply": completion.text,
         "finished": completion.finished,
         "option_logprobs": list(completion.option_logprobs),

@@ -133,9 +133,9 @@ def _f1_of_sums(sums: Array) -> Array:
 
 
 def commonest_share(choices: Sequence[str]) -> Measure:
-    """The share of the most frequent choice: 1 for a model that always gives the same answer."""
-    names = sorted(set(choices))
-    array = np.asarray([[float(choice == name) for name in names] for choice in choices])
+    """The share of the most frequent choice: 1 for a model that always gives the same answer; "" is no choice."""
+    names = sorted(set(choices) - {""}) or [""]
+    array = np.asarray([[float(choice == name != "") for name in names] for choice in choices])
     return _in_blocks(lambda rows: np.asarray(array[rows].mean(axis=1).max(axis=1)))
 
 

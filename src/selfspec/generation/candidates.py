@@ -152,6 +152,8 @@ class CandidateRows:
             candidate.output_finished = row["finished"]
             candidate.output_seeds = self._seeds(row["response_seeds"])
             candidate.documents = tuple(row["documents"])
+            if row["too_long"]:
+                candidate.verdicts["context"] = "task longer than the context"
 
     def _seeds(self, ids: Iterable[str]) -> tuple[Seed, ...]:
         return tuple(self.seeds_by_id[seed] for seed in ids)

@@ -75,7 +75,7 @@ INSTRUCTIONS = PoolDefinition(
 )
 RESPONSES = PoolDefinition(
     "responses",
-    version=4,
+    version=5,
     values=(
         *_switches(filter_names("task")),
         *("generation.filters.novelty_threshold", "generation.filters.extra", "generation.contamination"),

@@ -25,6 +25,7 @@ def build_notes(report: Mapping[str, Any], seed: int) -> list[str]:
         *_judge_notes(report["funnel"]),
         *_overlap_notes(report["overlap"]),
         *_shot_notes(report["fewer_shots"]),
+        *_length_notes(report["too_long"]),
         f"Random draws come from seed {seed}; runs with the same seed share them wherever they can.",
     ]
 
@@ -91,6 +92,15 @@ def _overlap_notes(overlap: Mapping[str, Any]) -> list[str]:
     ]
     where = "; report.html has the scores without them" if "without_overlapping" in overlap else ""
     return [f"Of {overlap['questions']} questions, {'; '.join(counts)}{where}."]
+
+
+def _length_notes(num_too_long: int) -> list[str]:
+    if not num_too_long:
+        return []
+    are, count = ("is", "counts") if num_too_long == 1 else ("are", "count")
+    return [
+        f"{num_too_long} question{'' if num_too_long == 1 else 's'} {are} longer than the context and {count} as wrong."
+    ]
 
 
 def _shot_notes(fewer_shots: Mapping[str, int]) -> list[str]:

@@ -24,7 +24,7 @@ from selfspec.runtime.stage import stage
 
 
 @stage(
-    version=7,
+    version=8,
     sections=("domain", "model", "data_size", "prompts", "generation", "retrieval", "engine", "seed"),
     inputs=("seeds", "against", "index"),
     distributed=True,

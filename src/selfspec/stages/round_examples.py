@@ -26,7 +26,7 @@ from selfspec.runtime.stage import stage
 
 
 @stage(
-    version=6,
+    version=7,
     sections=("domain", "model", "data_size", "prompts", "generation", "retrieval", "rounds", "engine", "seed"),
     inputs=("seeds", "against", "adapter", "index"),
     distributed=True,

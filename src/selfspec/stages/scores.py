@@ -22,7 +22,7 @@ from selfspec.runtime.stage import stage
 
 
 @stage(
-    version=4,
+    version=5,
     sections=("model", "engine", "prompts", "evaluation", "seed"),
     inputs=("seeds", "questions", "shots", "adapter"),
     distributed=True,
@@ -64,5 +64,6 @@ def scores(
         ]
         rows = run_batches(context.stop, scratch, numbered, step)
     write_jsonl(context.output / "answers.jsonl", rows)
-    num_with_fewer = sum(row["shots_shown"] < row["shots"] for row in rows)
-    return {"answers": len(rows), "with_fewer_shots": num_with_fewer}
+    num_with_fewer = sum(row["shots_shown"] < row["shots"] and not row["too_long"] for row in rows)
+    num_too_long = sum(row["too_long"] for row in rows)
+    return {"answers": len(rows), "with_fewer_shots": num_with_fewer, "too_long": num_too_long}
