@@ -107,6 +107,28 @@ def test_missing_sets_are_noted_and_the_others_are_used(tmp_path: Path) -> None:
     assert prepare_benchmarks(replace(PAPER, sets={}), "law", tmp_path) == ([], [])
 
 
+@pytest.mark.parametrize("shots_split", ["train", "train[:5]"])
+def test_a_hub_set_without_its_split_of_shots_takes_them_from_the_seeds(tmp_path: Path, shots_split: str) -> None:
+    jsonl(tmp_path / "set", {"test": [{"id": "r1", "text": "Sales rose.", "answer": "positive"}]})
+    config = replace(PAPER.sets["fpb"], hub=str(tmp_path / "set"), rows=None, shots_split=shots_split)
+    prepared = prepare_benchmark("fpb", config, tmp_path / "cache")
+    assert prepared.facts["questions"] == 1 and prepared.shots is None
+    assert prepared.notes() == ["The set fpb has no rows for few-shot examples; they come from the seeds."]
+    with pytest.raises(UserError, match=f"{tmp_path}/set of the set fpb has no split 'dev'") as error:
+        prepare_benchmark("fpb", replace(config, split="dev"), tmp_path / "cache")
+    assert not isinstance(error.value, SourceMissing)
+
+
+@pytest.mark.parametrize("spelling", ["CANNOTANSWER", "CannotAnswer", "cannotanswer"])
+def test_rows_are_left_out_by_their_answer_in_any_case(tmp_path: Path, spelling: str) -> None:
+    rows = [{"id": f"r{n}", "text": "Sales rose.", "answer": answer} for n, answer in enumerate(["CANNOTANSWER", "up"])]
+    jsonl(tmp_path / "set", {"test": rows})
+    kind: Any = {"kind": "short", "metric": "exact match", "also": (), "shots_split": None}
+    config = replace(PAPER.sets["fpb"], path=str(tmp_path / "set"), leave_out=(spelling,), **kind)
+    prepared = prepare_benchmark("fpb", config, tmp_path / "cache")
+    assert [question.answers for question in read_questions(prepared.questions, {})] == [("up",)]
+
+
 def test_without_a_hub_every_set_says_how_to_get_it(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path[:0] = ['tests', 'tests/unit']\n"
