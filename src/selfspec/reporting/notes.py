@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from selfspec.data.text import count_noun
 from selfspec.reporting.cells import MODEL_NAMES, excludes_zero, find_score, format_cell, format_number
 
 # The format gain, the knowledge gain, and a measure that neither format nor a bias to one label can raise.
@@ -98,9 +99,7 @@ def _length_notes(num_too_long: int) -> list[str]:
     if not num_too_long:
         return []
     are, count = ("is", "counts") if num_too_long == 1 else ("are", "count")
-    return [
-        f"{num_too_long} question{'' if num_too_long == 1 else 's'} {are} longer than the context and {count} as wrong."
-    ]
+    return [f"{count_noun(num_too_long, 'question')} {are} longer than the context and {count} as wrong."]
 
 
 def _shot_notes(fewer_shots: Mapping[str, int]) -> list[str]:

@@ -13,7 +13,6 @@ from selfspec.evaluation.benchmarks.answers import check_answers, read_answers
 from selfspec.evaluation.benchmarks.fields import FIELD_REFERENCE, BadRow, field_text
 from selfspec.evaluation.benchmarks.sources import Row
 
-ROW_FORMS = ("fields", "tags", "turns")
 _EARLIER_ANSWER = re.compile(r"{answer(\d+)}")  # in a dialogue: the reference answer of an earlier turn
 Turns = dict[tuple[str, str], str]  # (dialogue, turn) -> reference answer
 
