@@ -23,6 +23,7 @@ from selfspec.domains import preview
 from selfspec.domains.check import check_domain
 from selfspec.domains.preview import Recorder, collect_prompts, load_preview_tokenizer
 from selfspec.engines.protocol import PromptBatch
+from selfspec.errors import UserError
 from selfspec.models import load
 from selfspec.models.toy import build_toy
 from selfspec.pipeline.build import build_pipeline
@@ -344,6 +345,43 @@ def test_a_preview_includes_passages_votes_and_the_judge_if_the_config_has_them(
     votes = prompts["Self-consistency"].rpartition("### Instruction:")[2]
     assert background in votes and "\nOptions: " in votes
     assert prompts["Judge"].endswith("### Right:\n") and prompts["Judge"].startswith("You are an expert")
+
+
+@pytest.mark.parametrize("domain", SHIPPED)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_preview_shows_no_task_among_its_own_few_shot_examples(tmp_path: Path, domain: str, seed: int) -> None:
+    overrides = ["generation.filters.judge=true", "generation.filters.self_consistency=true", f"seed={seed}"]
+    config = compose_domain(domain, None, "model.toy=true", *overrides)
+    recorder = Recorder(load_preview_tokenizer(config.model, tmp_path)[0])
+    prompts = {title.partition(" (")[0]: prompt for title, prompt, _ in collect_prompts(config, None, recorder)}
+    for title in ("Response", "Self-consistency", "Judge"):
+        *shots, task = prompts[title].split("### Instruction:")[1:]
+        assert shots and not any(shot.startswith(task.partition("### Response:")[0]) for shot in shots), title
+
+
+def test_a_preview_asks_the_questions_that_a_run_asks(tmp_path: Path) -> None:
+    own = tmp_path / "own.jsonl"
+    row = {"id": "own-1", "task_type": "own", "kind": "short", "instruction": "Name it.", "input": "A cat sat."}
+    own.write_text(json.dumps({**row, "answers": ["cat"]}) + "\n")
+    recorder = Recorder(load_preview_tokenizer(compose_domain("finance", None, "model.toy=true").model, tmp_path)[0])
+
+    def evaluation_prompts(*overrides: str) -> dict[str, str]:
+        config = compose_domain("finance", None, "model.toy=true", "evaluation.shots=[2]", *overrides)
+        recorder.batches.clear()
+        prompts = {title: prompt for title, prompt, _ in collect_prompts(config, None, recorder)}
+        return {title: prompt for title, prompt in prompts.items() if title.startswith("Evaluation")}
+
+    (title,) = evaluation_prompts(f"evaluation.files=[{own}]")
+    assert title == "Evaluation of own, 2 shots, question own-1"
+    biomedicine = evaluation_prompts("evaluation.domain=biomedicine")
+    assert all("You are an expert in biomedicine" in prompt for prompt in biomedicine.values()) and biomedicine
+
+
+def test_a_preview_of_a_prompt_that_is_longer_than_the_context_is_refused(tmp_path: Path) -> None:
+    config = compose_domain("finance", None, "model.toy=true", "model.context_length=64")
+    recorder = Recorder(load_preview_tokenizer(config.model, tmp_path)[0])
+    with pytest.raises(UserError, match="Response: the prompt is longer than the model's context"):
+        list(collect_prompts(config, None, recorder))
 
 
 def test_a_preview_prints_each_prompt_unchanged_with_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:

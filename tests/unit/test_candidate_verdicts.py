@@ -215,3 +215,12 @@ def test_without_an_accepted_example_no_smaller_data_size_is_recommended(tmp_pat
         "No example passed in 64 attempts (most were dropped for form: truncated (64)); they are kept, so change what "
         "drops them, or raise generation.max_attempts=64 to continue from there."
     )
+
+
+def test_a_run_answers_no_task_that_may_be_among_its_own_few_shot_examples(tmp_path: Path) -> None:
+    context = examples_context(tmp_path, "generation.filters.duplicate=true")
+    seeds = split_seeds(SEEDS)[0]
+    raw = [raw_row(seed.task_type, seed.input.upper(), instruction=seed.instruction) for seed in seeds]
+    store_blocks(context, {"instructions": [{"place": n, **row} for n, row in enumerate(raw)], "responses": []})
+    rows = candidate_rows(context).block(0)  # it has no engine, so an answer would fail
+    assert all(any(row.verdicts.values()) for row in rows) and rows

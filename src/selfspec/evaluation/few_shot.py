@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from selfspec.config.schema import EvaluationConfig
 from selfspec.data.few_shot import draw_few_shot
+from selfspec.data.reading import read_all_questions, read_few_shot_examples, read_seeds
 from selfspec.data.records import Question, Seed
-from selfspec.data.splits import round_robin
+from selfspec.data.splits import round_robin, split_seeds
 from selfspec.engines.protocol import Completion, Engine, PromptBatch, Sampling
 from selfspec.evaluation.judgement import MAX_NEW_TOKENS
 from selfspec.prompts.templates import PromptRenderer
@@ -26,6 +28,20 @@ class EvaluationBatch:
     draw: int  # of the shots
     examples: tuple[Seed, ...]
     questions: tuple[Question, ...]
+
+
+def read_batches(
+    seeds: Path, questions: Sequence[Path], shots: Sequence[Path], evaluation: EvaluationConfig, seed: int
+) -> list[EvaluationBatch]:
+    """Every batch of the evaluation, from its files: seeds and questions of a domain, few-shot examples of public sets.
+
+    Seeds that are held out are in no prompt.
+    """
+    domain = evaluation.domain
+    assert domain is not None  # set by validation
+    few_shot = [*split_seeds(read_seeds(seeds, domain.tasks))[0]]
+    few_shot += [row for path in shots for row in read_few_shot_examples(path)]
+    return build_batches(read_all_questions(questions, domain.tasks), few_shot, evaluation, seed)
 
 
 def build_batches(

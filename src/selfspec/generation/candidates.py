@@ -95,10 +95,11 @@ class CandidateRows:
         sizes = {"instructions": config.instructions.batch_size, "judgements": config.judge.batch_size}
         return {
             name: Pool(
-                self.context,
                 name,
                 key,
                 self.seed,
+                context=self.context,
+                round_number=stage.values.get("round", 1),
                 batch_size=sizes.get(name, config.responses.batch_size),
                 load_engine=engines.get(name, self.load_responder),
             )

@@ -49,7 +49,7 @@ def prepare_config(composed: DictConfig) -> Config:
     launcher = HydraConfig.get().launcher if HydraConfig.initialized() else {}
     config = _with_concrete_dtype(validate(freeze(composed)), launcher)
     check_parts(config, devices_of("adapter", launcher))
-    config = _with_benchmark_files(config)
+    config = with_benchmark_files(config)
     _check_data_files(config)
     for domain in _domains(config):
         check_seed_counts(config, domain)
@@ -104,7 +104,7 @@ def _requests_gpus(launcher: Mapping[str, Any]) -> bool:
     return any(request.get("gpus") for request in launcher.get("resources", {}).values())
 
 
-def _with_benchmark_files(config: Config) -> Config:
+def with_benchmark_files(config: Config) -> Config:
     """The config with the questions and few-shot examples of the public sets in `evaluation.sets`."""
     evaluation, domain = config.evaluation, config.evaluation.domain
     if not evaluation.sets or domain is None:
