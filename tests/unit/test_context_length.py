@@ -72,7 +72,7 @@ def test_a_question_that_was_not_asked_is_wrong_in_every_measure() -> None:
     report = compute_results({"base": rows}, questions, 20)
     values = {row["measure"]: row["value"] for row in report["scores"] if row["task"] == "all"}
     assert values["label_accuracy"] == values["option_accuracy"] == 1 / 4  # of the two that were asked, one is yes
-    assert values["compliant"] == values["most_frequent"] == 2 / 4
+    assert values["format"] == values["most_frequent"] == 2 / 4
     assert values["option_auc"] == (0.5 * 1 + 0) / 4  # one of four pairs was asked in both questions; it is a tie
 
 

@@ -190,7 +190,7 @@ REPORTED_METRICS: Mapping[str, ReportedMetric] = {  # in the order of the tables
     "token_f1": ReportedMetric("token F1", _mean_of_judgements(lambda judgement: judgement.token_f1)),
     "rouge_l": ReportedMetric("ROUGE-L", _mean_of_judgements(lambda judgement: judgement.rouge_l)),
     "primary_metric": ReportedMetric("primary metric", _primary_metric),
-    "compliant": ReportedMetric("format", _mean_of_judgements(lambda judgement: judgement.compliant)),
+    "format": ReportedMetric("format", _mean_of_judgements(lambda judgement: judgement.compliant)),
     "label_accuracy": ReportedMetric("label accuracy", _mean_of_judgements(lambda judgement: judgement.label_correct)),
     "option_accuracy": ReportedMetric("option accuracy", _option_accuracy),
     "option_auc": ReportedMetric("option AUC", _option_auc),

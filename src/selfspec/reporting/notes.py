@@ -9,7 +9,7 @@ from selfspec.data.text import count_noun
 from selfspec.reporting.cells import MODEL_NAMES, excludes_zero, find_score, format_cell, format_number
 
 # The format gain, the knowledge gain, and a measure that neither format nor a bias to one label can raise.
-COMPARED_MEASURES = {"format": "compliant", "label accuracy": "label_accuracy", "option AUC": "option_auc"}
+COMPARED_MEASURES = ("format", "label_accuracy", "option_auc")
 
 
 def build_notes(report: Mapping[str, Any], seed: int) -> list[str]:
@@ -49,8 +49,8 @@ def _comparison_notes(report: Mapping[str, Any]) -> list[str]:
     for shots in sorted({row["shots"] for row in report["differences"]}):
         columns = {"model": "specialized", "minus": "base", "shots": shots, "task": "all"}
         changes = [
-            f"{name} {_describe_change(difference)}"
-            for name, measure in COMPARED_MEASURES.items()
+            f"{report['measures'][measure]} {_describe_change(difference)}"
+            for measure in COMPARED_MEASURES
             if (difference := find_score(report["differences"], measure=measure, **columns))
         ]
         if changes:
