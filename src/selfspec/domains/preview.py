@@ -27,7 +27,7 @@ from selfspec.generation.judgements import Judge
 from selfspec.generation.pools import Pool, Row, pool_keys
 from selfspec.generation.responses import FindPassages, ResponseSettings, write_responses
 from selfspec.generation.votes import sample_votes
-from selfspec.launch.preparation import check_seed_counts, print_notes, with_benchmark_files
+from selfspec.launch.preparation import check_seeds, print_notes, with_benchmark_files
 from selfspec.models.toy import build_toy
 from selfspec.models.weights import converted_folder
 from selfspec.pipeline.build import build_pipeline
@@ -118,7 +118,7 @@ def collect_prompts(config: Config, task: str | None, recorder: Recorder) -> Ite
 def _record_generation(config: Config, stage: Stage, recorder: Recorder) -> list[str]:
     """Run the first batch of each generation step; returns a title for each."""
     domain, generation, prompts = config.domain, config.generation, PromptRenderer(config.prompts)
-    check_seed_counts(config, domain)
+    check_seeds(config, domain)
     shown_seeds, held_out = split_seeds(read_seeds(Path(domain.seeds), domain.tasks))
     shown_seeds = seed_subset(shown_seeds, domain.seed_count)
     pools, seeds = _first_batch_pools(config, stage, recorder), [*held_out, *shown_seeds]
