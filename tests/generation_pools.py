@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from rich.console import Console
@@ -35,9 +34,7 @@ def examples_context(folder: Path, *overrides: str) -> StageContext:
 
 def build_pool(seed: int = 0, **fields: Any) -> Pool:
     """A pool with the given fields; without any, only its random streams can be used."""
-    context = SimpleNamespace(stage=SimpleNamespace(values={}))
     defaults = {
-        "context": context,
         "name": "instructions",
         "key": "key",
         "batch_size": 16,

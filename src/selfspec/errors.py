@@ -13,7 +13,10 @@ STORE_REMEDY = "give another folder with paths.store=..., and the same command c
 
 
 class UserError(Exception):
-    """An error that the user can correct. Its message is one sentence: what is wrong, where, and what to do."""
+    """An error that the user can correct. Its message is one sentence: what is wrong, where, and what to do.
+
+    For a file with several errors, it is one sentence a line.
+    """
 
 
 class Interrupted(BaseException):

@@ -50,7 +50,7 @@ def refusal(run: Callable[..., Ended], tmp_path: Path, *arguments: str, env: dic
         ("generation.instructions.temperature=0", ["temperature=0", "more than 0"]),
         ("tuning.schedule=cosin", ["tuning.schedule=cosin", "did you mean 'cosine'"]),
         ("evaluation.shots=[]", ["evaluation.shots=[]", "at least 1 value"]),
-        ("evaluation.shots=[400]", ["biomedicine", "evaluation.shots=400", "write at least 408 seeds"]),
+        ("evaluation.shots=[400]", ["biomedicine", "evaluation.shots=400", "write at least 444 seeds"]),
         ("evaluation.shots=[60]", ["general/seeds.jsonl", "evaluation.shots=60", "write at least 68 seeds"]),
         ("evaluation.draws=0", ["evaluation.draws=0", "at least 1"]),
         ("evaluation.files=[/nowhere.jsonl]", ["/nowhere.jsonl", "does not exist"]),

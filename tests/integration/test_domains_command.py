@@ -23,6 +23,7 @@ from selfspec.domains import preview
 from selfspec.domains.check import check_domain
 from selfspec.domains.preview import Recorder, collect_prompts, load_preview_tokenizer
 from selfspec.engines.protocol import PromptBatch
+from selfspec.errors import UserError
 from selfspec.models import load
 from selfspec.models.toy import build_toy
 from selfspec.pipeline.build import build_pipeline
@@ -209,7 +210,20 @@ def one_seed_of_each_label(seeds: list[dict[str, Any]], questions: list[dict[str
             change("seeds", 3, input="A term before it.\nAnswer: none"),
             "seeds.jsonl, line 5: the input has a line that begins with 'Answer:', where a generated input would be",
         ),
-        (lambda seeds, _: seeds.__delitem__(slice(9, None)), "seeds.jsonl has 9 seeds, of which 8 are held out and 1"),
+        (
+            lambda seeds, _: seeds.__delitem__(slice(9, None)),
+            "seeds.jsonl has 9 seeds, of which 8 are held out and 1 can be shown, fewer than "
+            "generation.responses.shots=5 needs; write at least 13 seeds.",
+        ),
+        (
+            lambda seeds, _: seeds.__delitem__(slice(1, None)),
+            "seeds.jsonl has 1 seed, of which 1 is held out and 0 can be shown, fewer than "
+            "generation.responses.shots=5 needs; write at least 13 seeds.",
+        ),
+        (
+            change("seeds", 3, input="so " * 60_000),
+            "seeds.jsonl, line 5: the seed has 60003 words, and the model's context 32768 tokens; shorten it.",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
@@ -222,6 +236,26 @@ def test_each_problem_is_reported_by_file_and_line(
     assert ended.returncode == 1
     problems = [line for line in ended.stdout.splitlines() if line.startswith(str(tmp_path))]
     assert any(line.removeprefix(f"{tmp_path}/").startswith(message) for line in problems), ended.stdout
+
+
+def test_a_check_reports_every_bad_line_and_every_requirement_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def edit(seeds: list[dict[str, Any]], questions: list[dict[str, Any]]) -> None:
+        seeds[1]["output"] = "hire"
+        seeds[3]["input"] = 5
+
+    folder = write_domain(tmp_path, edit)
+    monkeypatch.chdir(tmp_path)
+    problems = check_domain(compose_domain("law", folder)).problems
+    assert [problem.partition(": ")[0].rpartition("/")[2] for problem in problems] == [
+        "seeds.jsonl, line 3",
+        "seeds.jsonl, line 5",
+    ]
+    (tmp_path / "seeds.jsonl").write_text("\n".join(map(json.dumps, valid_rows("output")[:4])))
+    problems = check_domain(compose_domain("law", folder, "domain.seed_count=2")).problems
+    assert "write at least 13 seeds" in problems[0]
+    assert problems[1].startswith("domain.seed_count=2 is fewer than generation.responses.shots=5 needs; ")
 
 
 def copy_words(seeds: list[dict[str, Any]], questions: list[dict[str, Any]]) -> None:
@@ -258,6 +292,15 @@ def test_what_may_be_intended_is_a_note_and_exits_with_0(
     ended = selfspec("domain", "check", "law", "--config-dir", folder)
     assert ended.returncode == 0
     assert f"note: {tmp_path}/{message}" in ended.stdout
+
+
+def test_a_list_with_commas_in_place_of_semicolons_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_domain(tmp_path, change("seeds", 3, output="gulls, crates"))
+    (folder / "domain" / "law.yaml").write_text(YAML.replace("kind: short", "kind: list"))
+    monkeypatch.chdir(tmp_path)
+    notes = check_domain(compose_domain("law", folder)).notes
+    reason = "the answer 'gulls, crates' is one item; separate items with '; '."
+    assert f"{tmp_path}/seeds.jsonl, line 5: {reason}" in notes
 
 
 def test_a_domain_that_cannot_be_composed_is_reported_in_one_sentence(tmp_path: Path) -> None:
@@ -344,6 +387,43 @@ def test_a_preview_includes_passages_votes_and_the_judge_if_the_config_has_them(
     votes = prompts["Self-consistency"].rpartition("### Instruction:")[2]
     assert background in votes and "\nOptions: " in votes
     assert prompts["Judge"].endswith("### Right:\n") and prompts["Judge"].startswith("You are an expert")
+
+
+@pytest.mark.parametrize("domain", SHIPPED)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_preview_shows_no_task_among_its_own_few_shot_examples(tmp_path: Path, domain: str, seed: int) -> None:
+    overrides = ["generation.filters.judge=true", "generation.filters.self_consistency=true", f"seed={seed}"]
+    config = compose_domain(domain, None, "model.toy=true", *overrides)
+    recorder = Recorder(load_preview_tokenizer(config.model, tmp_path)[0])
+    prompts = {title.partition(" (")[0]: prompt for title, prompt, _ in collect_prompts(config, None, recorder)}
+    for title in ("Response", "Self-consistency", "Judge"):
+        *shots, task = prompts[title].split("### Instruction:")[1:]
+        assert shots and not any(shot.startswith(task.partition("### Response:")[0]) for shot in shots), title
+
+
+def test_a_preview_asks_the_questions_that_a_run_asks(tmp_path: Path) -> None:
+    own = tmp_path / "own.jsonl"
+    row = {"id": "own-1", "task_type": "own", "kind": "short", "instruction": "Name it.", "input": "A cat sat."}
+    own.write_text(json.dumps({**row, "answers": ["cat"]}) + "\n")
+    recorder = Recorder(load_preview_tokenizer(compose_domain("finance", None, "model.toy=true").model, tmp_path)[0])
+
+    def evaluation_prompts(*overrides: str) -> dict[str, str]:
+        config = compose_domain("finance", None, "model.toy=true", "evaluation.shots=[2]", *overrides)
+        recorder.batches.clear()
+        prompts = {title: prompt for title, prompt, _ in collect_prompts(config, None, recorder)}
+        return {title: prompt for title, prompt in prompts.items() if title.startswith("Evaluation")}
+
+    (title,) = evaluation_prompts(f"evaluation.files=[{own}]")
+    assert title == "Evaluation of own, 2 shots, question own-1"
+    biomedicine = evaluation_prompts("evaluation.domain=biomedicine")
+    assert all("You are an expert in biomedicine" in prompt for prompt in biomedicine.values()) and biomedicine
+
+
+def test_a_preview_of_a_prompt_that_is_longer_than_the_context_is_refused(tmp_path: Path) -> None:
+    config = compose_domain("finance", None, "model.toy=true", "model.context_length=200")
+    recorder = Recorder(load_preview_tokenizer(config.model, tmp_path)[0])
+    with pytest.raises(UserError, match="Response: the prompt is longer than the model's context"):
+        list(collect_prompts(config, None, recorder))
 
 
 def test_a_preview_prints_each_prompt_unchanged_with_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ def test_a_run_leaves_report_results_config_and_log(smoke: Path) -> None:
         "token_f1",
         "rouge_l",
         "primary_metric",
-        "compliant",
+        "format",
         "label_accuracy",
         "option_accuracy",
         "option_auc",

@@ -15,14 +15,14 @@ from test_benchmarks import PAPER, TURN, bioasq_row, copied, jsonl
 from conftest import PROJECT
 from selfspec.data.reading import read_questions
 from selfspec.errors import UserError
-from selfspec.evaluation.benchmarks.prepare import check_benchmark, prepare_benchmark, prepare_benchmarks
+from selfspec.evaluation.benchmarks.prepare import check_metrics, prepare_benchmark, prepare_benchmarks
 from selfspec.evaluation.benchmarks.sources import SourceMissing
 
 
 def test_a_number_of_rows_that_differs_from_the_published_is_noted(tmp_path: Path) -> None:
     prepared = prepare_benchmark("fpb", replace(copied(tmp_path, "fpb"), rows=970), tmp_path / "cache")
     assert prepared.notes() == [
-        "The set fpb has 1 rows, and 970 were published: its scores can't be compared with others'."
+        "The set fpb has 1 row, and 970 were published: its scores can't be compared with others'."
     ]
 
 
@@ -65,7 +65,7 @@ def test_a_rare_bad_row_is_left_out_and_noted(tmp_path: Path) -> None:
     prepared = prepare_benchmark("fpb", config, tmp_path / "cache")
     questions = read_questions(prepared.questions, {})
     assert len(questions) == 101 and questions[-1].id == "fpb-r0-102"  # a repeated id gets the row number
-    assert prepared.notes() == ["1 rows of the set fpb are left out: row 101 of the set fpb, field 'answer' is empty."]
+    assert prepared.notes() == ["1 row of the set fpb is left out: row 101 of the set fpb, field 'answer' is empty."]
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,28 @@ def test_missing_sets_are_noted_and_the_others_are_used(tmp_path: Path) -> None:
     assert prepare_benchmarks(replace(PAPER, sets={}), "law", tmp_path) == ([], [])
 
 
+@pytest.mark.parametrize("shots_split", ["train", "train[:5]"])
+def test_a_hub_set_without_its_split_of_shots_takes_them_from_the_seeds(tmp_path: Path, shots_split: str) -> None:
+    jsonl(tmp_path / "set", {"test": [{"id": "r1", "text": "Sales rose.", "answer": "positive"}]})
+    config = replace(PAPER.sets["fpb"], hub=str(tmp_path / "set"), rows=None, shots_split=shots_split)
+    prepared = prepare_benchmark("fpb", config, tmp_path / "cache")
+    assert prepared.facts["questions"] == 1 and prepared.shots is None
+    assert prepared.notes() == ["The set fpb has no rows for few-shot examples; they come from the seeds."]
+    with pytest.raises(UserError, match=f"{tmp_path}/set of the set fpb has no split 'dev'") as error:
+        prepare_benchmark("fpb", replace(config, split="dev"), tmp_path / "cache")
+    assert not isinstance(error.value, SourceMissing)
+
+
+@pytest.mark.parametrize("spelling", ["CANNOTANSWER", "CannotAnswer", "cannotanswer"])
+def test_rows_are_left_out_by_their_answer_in_any_case(tmp_path: Path, spelling: str) -> None:
+    rows = [{"id": f"r{n}", "text": "Sales rose.", "answer": answer} for n, answer in enumerate(["CANNOTANSWER", "up"])]
+    jsonl(tmp_path / "set", {"test": rows})
+    kind: Any = {"kind": "short", "metric": "exact match", "also": (), "shots_split": None}
+    config = replace(PAPER.sets["fpb"], path=str(tmp_path / "set"), leave_out=(spelling,), **kind)
+    prepared = prepare_benchmark("fpb", config, tmp_path / "cache")
+    assert [question.answers for question in read_questions(prepared.questions, {})] == [("up",)]
+
+
 def test_without_a_hub_every_set_says_how_to_get_it(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path[:0] = ['tests', 'tests/unit']\n"
@@ -129,14 +151,12 @@ def test_without_a_hub_every_set_says_how_to_get_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "labeel"}, "evaluation.sets.fpb.kind=labeel is none of label"),
-        ({"form": "spans"}, "evaluation.sets.fpb.form=spans is none of fields, tags, turns"),
         ({"metric": "micro F"}, "'micro F' is no metric of label; did you mean 'micro F1'?"),
         ({"also": ("F1 of great",)}, "The metric 'F1 of great' needs one of the labels positive"),
         ({"metric": "accuracy by topic"}, "'accuracy by topic' is no metric of label"),
     ],
 )
-def test_a_wrong_value_in_the_yaml_of_a_set_is_refused(change: dict[str, Any], message: str) -> None:
+def test_a_metric_that_does_not_apply_to_a_set_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as error:
-        check_benchmark("fpb", replace(PAPER.sets["fpb"], **change))
+        check_metrics(replace(PAPER.sets["fpb"], **change))
     assert str(error.value).startswith(message)

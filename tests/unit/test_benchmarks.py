@@ -21,7 +21,7 @@ from selfspec.config.schema import BenchmarkConfig, EvaluationConfig
 from selfspec.data.reading import read_questions, read_seeds
 from selfspec.data.records import Question
 from selfspec.evaluation.benchmarks.answers import MAX_LIST_SPELLINGS
-from selfspec.evaluation.benchmarks.prepare import MAX_SHOT_ROWS, check_benchmark, prepare_benchmark, task_types
+from selfspec.evaluation.benchmarks.prepare import MAX_SHOT_ROWS, check_metrics, prepare_benchmark, task_types
 
 FOLDER = PROJECT / "conf" / "benchmark"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -215,7 +215,7 @@ def test_the_yaml_of_a_set_says_licence_command_and_source(name: str) -> None:
     assert lines[2].startswith("# python run.py evaluation=paper") and f"evaluation.sets.{name}.path=" in lines[2]
     config = PAPER.sets[name]
     assert config.licence in lines[1]
-    check_benchmark(name, config)
+    check_metrics(config)
     assert (
         config.get and config.domain in ("biomedicine", "finance") and (config.kind == "label") <= bool(config.options)
     )

@@ -20,7 +20,8 @@ from generation_pools import (
     write_rows,
 )
 from selfspec.data.splits import split_seeds
-from selfspec.generation.funnel import count_reasons
+from selfspec.errors import UserError
+from selfspec.generation.funnel import collect_examples, count_reasons
 from selfspec.generation.pools import pool_keys
 from selfspec.prompts.templates import prompts_hash
 from selfspec.runtime.context import StageContext
@@ -89,7 +90,7 @@ def case_blocks(off: str = "") -> dict[str, list[dict[str, Any]]]:
         later = ("", off, *FILTERS[FILTERS.index(name) :])
         return [place for place, case in enumerate(CASES) if case.dropped_by in later]
 
-    source = {"finished": True, "response_seeds": [SEEDS[0].id], "documents": ["d1"]}
+    source = {"finished": True, "too_long": False, "response_seeds": [SEEDS[0].id], "documents": ["d1"]}
     closed = [n for n in reaching("self_consistency") if CASES[n].raw["request"]["task_type"] in CLOSED]
     blocks: dict[str, list[dict[str, Any]]] = {
         "instructions": [{"place": n, **case.raw} for n, case in enumerate(CASES)],
@@ -182,7 +183,7 @@ def test_labels_are_balanced_in_a_block_and_rows_of_earlier_blocks_count_for_nov
         block = [raw_row("yesno_question", unique_text(100 * number + place)) for place in range(3)]
         block.append(raw_row("summarization", unique_text(0)))
         answered = [0, 1, 2]
-        source = {"finished": True, "response_seeds": [], "documents": []}
+        source = {"finished": True, "too_long": False, "response_seeds": [], "documents": []}
         store_blocks(context, {
             "instructions": [{"place": n, **raw} for n, raw in enumerate(block)],
             "responses": [{"place": n, "text": "yes", **source} for n in answered],
@@ -195,3 +196,31 @@ def test_labels_are_balanced_in_a_block_and_rows_of_earlier_blocks_count_for_nov
         verdicts = [row.verdicts for row in rows.block(number)]
         assert [names.get("balance") for names in verdicts[:3]] == ["", "", "label yes leads"]
         assert verdicts[3]["duplicate"] == "same input as 00000-00"
+
+
+def test_fewer_attempts_than_one_block_has_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    rows = candidate_rows(examples_context(tmp_path, "generation.max_attempts=63"))
+    with pytest.raises(UserError) as caught:
+        collect_examples(rows, 5)
+    assert str(caught.value) == "generation.max_attempts=63 is less than one block of 64 attempts; raise it."
+
+
+def test_without_an_accepted_example_no_smaller_data_size_is_recommended(tmp_path: Path) -> None:
+    context = examples_context(tmp_path, "generation.max_attempts=64", "generation.filters.form=true")
+    raw = [raw_row("summarization", unique_text(n), finished=False) for n in range(64)]
+    store_blocks(context, {"instructions": [{"place": n, **row} for n, row in enumerate(raw)], "responses": []})
+    with pytest.raises(UserError) as caught:
+        collect_examples(candidate_rows(context), 5)
+    assert str(caught.value) == (
+        "No example passed in 64 attempts (most were dropped for form: truncated (64)); they are kept, so change what "
+        "drops them, or raise generation.max_attempts=64 to continue from there."
+    )
+
+
+def test_a_run_answers_no_task_that_may_be_among_its_own_few_shot_examples(tmp_path: Path) -> None:
+    context = examples_context(tmp_path, "generation.filters.duplicate=true")
+    seeds = split_seeds(SEEDS)[0]
+    raw = [raw_row(seed.task_type, seed.input.upper(), instruction=seed.instruction) for seed in seeds]
+    store_blocks(context, {"instructions": [{"place": n, **row} for n, row in enumerate(raw)], "responses": []})
+    rows = candidate_rows(context).block(0)  # it has no engine, so an answer would fail
+    assert all(any(row.verdicts.values()) for row in rows) and rows

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import datasets
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from corpus_files import TEXTS, config, jsonl, read, read_error, table
 from selfspec.config.hashing import file_hash
@@ -40,6 +43,25 @@ def test_a_folder_is_read_in_the_order_of_its_file_names(tmp_path: Path) -> None
     names = [name for name, _ in read(tmp_path)]
     assert names == [f"a.jsonl:{n}" for n in (1, 2, 3)] + [f"b.parquet:{n}" for n in (1, 2, 3)] + ["deep/note.txt"]
     assert read(tmp_path, limit=4) == read(tmp_path)[:4]
+
+
+def test_hidden_files_and_those_of_editors_are_no_documents(tmp_path: Path) -> None:
+    folder = tmp_path / ".cache" / "corpus"  # a hidden folder above the corpus does not hide it
+    (folder / ".ipynb_checkpoints").mkdir(parents=True)
+    for name in ("note.txt", ".note.txt", ".ipynb_checkpoints/note-checkpoint.txt", ".#note.txt", "._a.jsonl"):
+        (folder / name).write_text(TEXTS[0])
+    for name in ("note.txt~", ".note.txt.swp", "#note.txt#"):
+        (folder / name).write_text(TEXTS[0])
+    assert read(folder) == [("note.txt", TEXTS[0])]
+    assert corpus_identity(config(folder)) == {"files": [["note.txt", len(TEXTS[0]), ANY]]}
+    assert read(folder / ".note.txt") == [(".note.txt", TEXTS[0])]  # named by the user
+
+
+@pytest.mark.parametrize("values", [pa.string(), pa.large_string()])
+def test_a_dictionary_encoded_column_of_a_parquet_file_is_read(tmp_path: Path, values: pa.DataType) -> None:
+    column = pa.array([*TEXTS, TEXTS[0], None], values).dictionary_encode()
+    parquet.write_table(pa.table({"text": column}), tmp_path / "b.parquet")
+    assert [text for _, text in read(tmp_path)] == [*TEXTS, TEXTS[0]]
 
 
 def test_rows_without_text_are_left_out_and_the_others_keep_their_number(tmp_path: Path) -> None:

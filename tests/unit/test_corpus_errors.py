@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from corpus_files import jsonl, read_error, table
@@ -55,4 +56,6 @@ def test_a_broken_file_is_reported_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
     assert "is no complete parquet file" in read_error(tmp_path / "x.parquet")
     table(tmp_path / "x.parquet", rows=[1, 2])
+    assert "column 'text' holds no text" in read_error(tmp_path / "x.parquet")
+    table(tmp_path / "x.parquet", rows=pa.array([1, 2]).dictionary_encode())
     assert "column 'text' holds no text" in read_error(tmp_path / "x.parquet")

@@ -22,6 +22,7 @@ from selfspec.data.splits import split_seeds
 from selfspec.engines.contrastive import ContrastiveEngine
 from selfspec.engines.protocol import TOKEN_MARGIN, Completion, PromptBatch
 from selfspec.engines.transformers import TransformersEngine
+from selfspec.generation.funnel import count_reasons
 from selfspec.generation.pools import pool_keys
 from selfspec.generation.responses import ResponseSettings, write_responses
 from selfspec.generation.votes import END_TOKENS, sample_votes
@@ -80,7 +81,11 @@ def test_the_last_passages_are_left_out_where_the_context_is_short_and_few_shot_
         context_length = engine.count(batch_without.prefix) + engine.count(item) + num_answer_tokens
         for num_missing in (0, 1):
             row, batch = reply(context_length - num_missing, PASSAGES, f"{count}-{num_missing}")
-            num_fitting = max(count - num_missing, 0)  # a prompt without passages is used even if it is too long
+            if count < num_missing:  # too long even without passages
+                assert (row["text"], row["finished"], row["too_long"], row["documents"]) == ("", False, True, [])
+                continue
+            num_fitting = count - num_missing
+            assert not row["too_long"]
             assert row["documents"] == [passage.id for passage in PASSAGES[:num_fitting]]
             assert batch.items == (items[num_fitting],) and batch.prefix == batch_without.prefix
             assert row["response_seeds"] == row_without["response_seeds"] and len(row["response_seeds"]) == 5
@@ -140,6 +145,18 @@ def test_a_vote_that_was_cut_at_its_limit_does_not_count(tmp_path: Path) -> None
     drafts = [Draft("yesno_question", "Is it so?", unique_text(0), ("yes", "no"))]
     assert sample_scripted_votes(tmp_path / "one", ScriptedEngine("yes"), drafts) == {0: ["yes", "yes"]}
     assert sample_scripted_votes(tmp_path / "two", ScriptedEngine("yes", finished=False), drafts) == {0: ["", ""]}
+
+
+def test_a_task_that_is_longer_than_the_context_is_not_asked_and_is_dropped(tmp_path: Path) -> None:
+    context, engine = examples_context(tmp_path, "generation.responses.shots=1"), ScriptedEngine("An answer.")
+    long_text = " ".join(unique_text(number) for number in range(3, 600))
+    raw = [raw_row("summarization", text) for text in (unique_text(1), long_text, unique_text(2))]
+    store_blocks(context, {"instructions": [{"place": n, **row} for n, row in enumerate(raw)]})
+    rows = candidate_rows(context, load_responder=lambda: engine).block(0)
+    assert [row.output for row in rows] == ["An answer.", "", "An answer."]
+    assert [any(row.verdicts.values()) for row in rows] == [False, True, False]
+    assert count_reasons(rows) == {"context": {"task longer than the context": 1}}
+    assert sum(len(batch.items) for batch in engine.batches) == 2
 
 
 # A toy model

@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from selfspec.data.records import Question
 from selfspec.errors import UserError
 from selfspec.evaluation.intervals import (
     Interval,
+    auc_measure,
     bootstrap_draws,
     commonest_share,
     f1_measure,
@@ -36,6 +38,42 @@ def test_a_margin_is_the_log_odds_of_an_option() -> None:
 def test_the_commonest_choice_is_determined_in_each_resample() -> None:
     rows = np.asarray([[0, 1, 2], [2, 2, 2], [2, 0, 2]])
     assert commonest_share(["a", "a", "b"])(rows).tolist() == pytest.approx([2 / 3, 1, 2 / 3])
+
+
+def area_of_pairs(margins: list[dict[str, float]], gold: list[str], row: list[int]) -> float:
+    """The mean over the options of the share of won pairs, pair by pair."""
+    areas = []
+    for option in sorted({option for margin in margins for option in margin}):
+        values = [margins[place].get(option, -math.inf) for place in row]
+        won = [
+            (values[i] > values[j]) + (values[i] == values[j]) / 2
+            for i, one in enumerate(row)
+            for j, other in enumerate(row)
+            if gold[one] == option != gold[other]
+        ]
+        areas += [sum(won) / len(won)] if won else []
+    return sum(areas) / len(areas) if areas else 0.5
+
+
+def test_an_auc_is_the_share_of_won_pairs_and_ties_count_half() -> None:
+    rng = np.random.default_rng(2)
+    for count in (1, 2, 40):
+        margins = [{option: float(rng.integers(4)) for option in "abc"[: rng.integers(2, 4)]} for _ in range(count)]
+        gold, rows = rng.choice(["a", "b", "c"], count, p=[0.7, 0.25, 0.05]).tolist(), bootstrap_draws(count, 30, "auc")
+        expected = [area_of_pairs(margins, gold, row) for row in rows.tolist()]
+        assert auc_measure(margins, gold)(rows).tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_memory_of_a_measure_does_not_grow_with_the_square_of_the_questions_or_with_the_resamples() -> None:
+    rng = np.random.default_rng(5)
+    gold = rng.choice(["a", "b", "c"], 5000).tolist()
+    margins = [dict(zip("abc", rng.random(3).tolist(), strict=True)) for _ in gold]
+    rows = bootstrap_draws(len(gold), 1000, "large")
+    for measure in (auc_measure(margins, gold), commonest_share(gold), mean_measure([0.5] * len(gold))):
+        tracemalloc.start()
+        measure(rows)
+        assert tracemalloc.get_traced_memory()[1] < 64e6
+        tracemalloc.stop()
 
 
 def test_resamples_depend_on_the_name_of_the_task_alone() -> None:

@@ -13,9 +13,16 @@ from hypothesis import strategies as st
 
 from selfspec.config.schema import TaskType
 from selfspec.data.jsonl import write_jsonl
-from selfspec.data.reading import read_all_questions, read_examples, read_question_texts, read_questions, read_seeds
+from selfspec.data.reading import (
+    line_numbers,
+    read_all_questions,
+    read_examples,
+    read_question_texts,
+    read_questions,
+    read_seeds,
+)
 from selfspec.data.records import Example, Question, Seed
-from selfspec.data.splits import round_robin, seed_subset, split_seeds
+from selfspec.data.splits import num_seeds_for, round_robin, seed_subset, split_seeds
 from selfspec.data.text import words
 from selfspec.errors import UserError
 
@@ -131,14 +138,15 @@ def test_a_bad_field_is_named(tmp_path: Path, which: str, change: dict[str, Any]
         ("seeds", {"output": ["yes"]}, "field 'output' must be a string that is not empty"),
         ("seeds", {"output": "maybe"}, "field 'output' is 'maybe', which is not among the options ['yes', 'no']"),
         ("seeds", {"task_type": "fields", "output": "yes; so"}, "field 'output' has 'so', which is not among the opt"),
-        ("seeds", {"answers": ["yes"]}, "unknown field 'answers'; "),
+        ("seeds", {"answers": ["yes"]}, "unknown field 'answers'; did you mean 'output'? "),
+        ("seeds", {"task_type": "fields", "output": "yes, no"}, "['yes', 'no']; separate labels with '; '"),
         ("questions", {"answers": "yes"}, "field 'answers' must be a list with at least one string"),
         ("questions", {"answers": []}, "field 'answers' must be a list with at least one string"),
         ("questions", {"answers": ["yes", 3]}, "field 'answers' must be a string that is not empty"),
         ("questions", {"answers": [" "]}, "field 'answers' must be a string that is not empty"),
         ("questions", {"answers": ["yes", "maybe"]}, "field 'answers' is 'maybe', which is not among the options"),
         ("questions", {"task_type": "fields", "answers": ["so"]}, "field 'answers' has 'so', which is not among the"),
-        ("questions", {"output": "yes"}, "unknown field 'output'; "),
+        ("questions", {"output": "yes"}, "unknown field 'output'; did you mean 'answers'? "),
         ("questions", {"kind": "labels", "answers": ["so"]}, "field 'answers' has 'so', which is not among the"),
         ("questions", {"kind": "labe"}, "field 'kind' is 'labe', which is none of label, labels, short, list, "),
         ("seeds", {"kind": "label"}, "unknown field 'kind'; "),
@@ -168,10 +176,44 @@ def test_a_missing_field_is_named(tmp_path: Path, which: str, name: str) -> None
 @pytest.mark.parametrize("which", READERS)
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("{'id': 'x'}", "not valid JSON"), ('{"id": ', "not valid JSON"), ('["id"]', "not a JSON object")],
+    [
+        ("{'id': 'x'}", "not valid JSON"),
+        ('{"id": ', "not valid JSON"),
+        ('["id"]', "not a JSON object"),
+        ('{"id": "x", "input": "one", "id": "x", "input": "other"}', "field 'id' is written twice"),
+        ('{"id": "x", "input": "half \\ud83d"}', "field 'input' has half of a surrogate pair"),
+        ('{"id": "x", "options": ["yes", "\\udc4d"]}', "field 'options' has half of a surrogate pair"),
+    ],
 )
-def test_a_line_that_is_not_an_object_is_named(tmp_path: Path, which: str, line: str, message: str) -> None:
+def test_a_line_that_is_not_an_object_of_valid_fields_is_named(
+    tmp_path: Path, which: str, line: str, message: str
+) -> None:
     assert message in read_error(tmp_path, which, line)
+
+
+@pytest.mark.parametrize("which", READERS)
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path, which: str) -> None:
+    read, answer = READERS[which]
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({**VALID_ROW, **answer}), encoding="utf-8-sig")
+    assert [row.id for row in read(path, TASKS)] == ["good-1"]
+    path.write_text("\n" + json.dumps({**VALID_ROW, **answer}), encoding="utf-8-sig")
+    assert line_numbers(path) == [2]
+
+
+@pytest.mark.parametrize(("num_bad", "last"), [(2, ""), (20, ""), (21, "and 1 more line"), (25, "and 5 more lines")])
+def test_all_bad_lines_of_a_file_are_in_one_message(tmp_path: Path, num_bad: int, last: str) -> None:
+    path = tmp_path / "seeds.jsonl"
+    bad = [{**VALID_ROW, "id": f"s{n}", "output": f"maybe {n}"} for n in range(num_bad)]
+    write_jsonl(path, [{**VALID_ROW, "output": "yes"}, *bad])
+    with pytest.raises(UserError) as caught:
+        read_seeds(path, TASKS)
+    lines = str(caught.value).split("\n")
+    assert [line.partition(": ")[0] for line in lines[:20]] == [
+        f"{path}, line {n + 2}" for n in range(min(num_bad, 20))
+    ]
+    assert "'maybe 1', which is not among the options" in lines[1]
+    assert lines[20:] == ([f"{path}: {last} with errors."] if last else [])
 
 
 @pytest.mark.parametrize("which", READERS)
@@ -200,6 +242,13 @@ def test_a_tenth_but_at_least_eight_of_the_seeds_are_held_out_by_ids_alone(
     others = [replace(seed, instruction=f"Shorten {place}.") for place, seed in enumerate(seeds)]
     rng.shuffle(others)
     assert {seed.id for seed in split_seeds(others)[1]} == {seed.id for seed in held_out}
+
+
+def test_the_number_of_seeds_for_some_shots_is_the_smallest_that_leaves_so_many_to_show() -> None:
+    for shots in (0, 1, 5, 60, 72, 73, 400):
+        count = num_seeds_for(shots)
+        shown, one_fewer = (split_seeds(rows(*["a"] * number))[0] for number in (count, count - 1))
+        assert len(shown) >= shots > len(one_fewer) or count == 0
 
 
 def rows(*types: str) -> list[Seed]:
@@ -249,3 +298,16 @@ def test_only_id_and_text_of_contamination_questions_are_read(tmp_path: Path, li
     path.write_text(f'{{"id": 1, "input": "A text."}}\n\n{line}\n')
     with pytest.raises(UserError, match="line 3: not a question"):
         read_question_texts(path)
+
+
+@pytest.mark.parametrize("num_files", [1, 2])
+def test_a_task_type_whose_questions_have_two_kinds_is_refused(tmp_path: Path, num_files: int) -> None:
+    base = {"task_type": "own", "instruction": "Tell.", "input": "A text.", "answers": ["3"]}
+    rows = [{**base, "id": "q1", "kind": "number"}, {**base, "id": "q2", "kind": "short"}]
+    paths = [tmp_path / "one.jsonl", tmp_path / "other.jsonl"][-num_files:]
+    for place, path in enumerate(paths):
+        write_jsonl(path, rows[place : place + 3 - num_files])
+    with pytest.raises(UserError) as caught:
+        read_all_questions(paths, TASKS)
+    reason = "the questions of task type 'own' have the kinds number and short; give them different task types."
+    assert str(caught.value) == f"{paths[-1]}: {reason}"

@@ -35,8 +35,10 @@ def compose_experiment(overrides: Sequence[str], config_dir: Path | None = None)
 
     from selfspec.config.composition import freeze, register_schema
     from selfspec.config.error_messages import error_message
+    from selfspec.config.overrides import expand_shorthand
     from selfspec.config.resolvers import register_resolvers
 
+    expanded = [override for argument in overrides for override in expand_shorthand(argument)]
     folders = [conf_folder()]
     search_path = []
     if config_dir:
@@ -48,6 +50,6 @@ def compose_experiment(overrides: Sequence[str], config_dir: Path | None = None)
     register_resolvers(project_folder(folders[0]))
     try:
         with initialize_config_dir(str(folders[0]), version_base="1.3"):
-            return freeze(compose("config", overrides=["paths.output=.", *search_path, *overrides]))
+            return freeze(compose("config", overrides=["paths.output=.", *search_path, *expanded]))
     except Exception as error:
         raise UserError(error_message(error, folders)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import operator
 from collections.abc import Callable
 from decimal import Decimal
@@ -23,13 +24,16 @@ def evaluate_formula(formula: str) -> float:
         ValueError: the formula has anything else in it, or no finite value.
     """
     try:
-        return _value(ast.parse(formula, mode="eval").body)
+        value = _value(ast.parse(formula, mode="eval").body)
     except (SyntaxError, ArithmeticError, RecursionError, TypeError):
-        raise ValueError(f"'{formula}' is not a formula that can be computed") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"'{formula}' is not a formula that can be computed")
+    return value
 
 
 def numbers_of_formula(formula: str) -> list[float]:
-    """The numbers that a formula has, without their signs, in the order in which they stand."""
+    """The numbers that a formula has, without their signs, in no particular order."""
     try:
         constants = [node.value for node in ast.walk(ast.parse(formula, mode="eval")) if isinstance(node, ast.Constant)]
     except (SyntaxError, RecursionError):

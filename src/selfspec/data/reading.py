@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -23,8 +24,12 @@ from selfspec.data.records import (
     example_from_row,
     with_tuples,
 )
-from selfspec.data.text import fold, words
+from selfspec.data.text import count_noun, fold, words
 from selfspec.errors import UserError, did_you_mean
+
+MAX_MESSAGES = 20  # of one file; further ones are counted
+ANSWER_FIELDS = ("answer", "output", "answers")  # of seeds and of questions, which are easily confused
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Build = Callable[[dict[str, Any], Mapping[str, TaskType]], Row]
 
@@ -44,23 +49,41 @@ def read_questions(path: Path, tasks: Mapping[str, TaskType]) -> list[Question]:
     Raises:
         UserError: a line that is not a valid question, by file, line and field.
     """
-    return _read_unique(path, _question, "evaluation questions", "answers", tasks)
+    return read_all_questions((path,), tasks)
 
 
 def read_all_questions(paths: Sequence[Path], tasks: Mapping[str, TaskType]) -> list[Question]:
     """Questions of several files.
 
     Raises:
-        UserError: a line that is not a valid question, or an id that is in two files.
+        UserError: a line that is not a valid question, an id that is in two files, or a task type with two kinds.
     """
-    file_of_id: dict[str, Path] = {}
+    file_of_id, kind_of_type = dict[str, Path](), dict[str, str]()
     questions = []
     for path in paths:
-        for question in read_questions(path, tasks):
+        for question in _read_unique(path, _question, "evaluation questions", "answers", tasks):
             if file_of_id.setdefault(question.id, path) != path:
                 raise UserError(f"{path}: the id '{question.id}' is also in {file_of_id[question.id]}; rename one.")
+            kind = kind_of_type.setdefault(question.task_type, question.kind)
+            if question.kind != kind:
+                raise UserError(
+                    f"{path}: the questions of task type '{question.task_type}' have the kinds {kind} and "
+                    f"{question.kind}; give them different task types."
+                )
             questions.append(question)
     return questions
+
+
+def line_numbers(path: Path) -> list[int]:
+    """The numbers of the lines of a user's file that its rows are on, in the order of the rows."""
+    return [number for number, line in enumerate(_read_lines(path, "rows"), start=1) if line.strip()]
+
+
+def join_messages(path: Path, messages: Sequence[str]) -> str:
+    """One line for each message, up to `MAX_MESSAGES` of them."""
+    further = len(messages) - MAX_MESSAGES
+    rest = [f"{path}: and {count_noun(further, 'more line')} with errors."]
+    return "\n".join([*messages[:MAX_MESSAGES], *(rest if further > 0 else [])])
 
 
 def read_few_shot_examples(path: Path) -> list[Seed]:
@@ -100,7 +123,7 @@ def _read_unique(path: Path, build: Build[Row], what: str, answer: str, tasks: M
 def _read_lines(path: Path, what: str) -> list[str]:
     """Lines of a user's file, split at newlines alone: JSON strings may contain other line separators."""
     try:
-        return path.read_text(encoding="utf-8").split("\n")
+        return path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
         raise UserError(f"The file of {what} {path} does not exist; give the path of a JSONL file.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -111,7 +134,7 @@ def _read_lines(path: Path, what: str) -> list[str]:
 def _parse_lines(
     path: Path, lines: tuple[str, ...], build: Build[Any], answer: str, tasks: tuple[tuple[str, TaskType], ...]
 ) -> tuple[Any, ...]:
-    rows, first_line, known = [], dict[str, int](), dict(tasks)
+    rows, messages, first_line, known = [], list[str](), dict[str, int](), dict(tasks)
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -122,7 +145,9 @@ def _parse_lines(
                 raise ValueError(f"field 'id' repeats '{row['id']}' of line {first_line[row['id']]}")
             first_line[row["id"]] = number
         except ValueError as error:
-            raise UserError(f"{path}, line {number}: {error}.") from None
+            messages.append(f"{path}, line {number}: {error}.")
+    if messages:
+        raise UserError(join_messages(path, messages))
     return tuple(rows)
 
 
@@ -144,7 +169,7 @@ def _question(row: dict[str, Any], tasks: Mapping[str, TaskType]) -> Question:
 
 def _parse_object(line: str, answer: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_unique_fields)
     except json.JSONDecodeError as error:
         raise ValueError(f"not valid JSON ({error.msg} at column {error.colno})") from None
     if not isinstance(row, dict):
@@ -152,12 +177,22 @@ def _parse_object(line: str, answer: str) -> dict[str, Any]:
     allowed = {"id", "task_type", "topic", "instruction", "input", "options", "formula", answer}
     if answer == "answers":  # questions may be of task types that the domain does not have
         allowed.add("kind")
-    for name in row:
+    for name, value in row.items():
         if name not in allowed:
-            raise ValueError(
-                f"unknown field '{name}'; {did_you_mean(name, allowed)}allowed are {', '.join(sorted(allowed))}"
-            )
+            suggestion = f"did you mean '{answer}'? " if name in ANSWER_FIELDS else did_you_mean(name, allowed)
+            raise ValueError(f"unknown field '{name}'; {suggestion}allowed are {', '.join(sorted(allowed))}")
+        if _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+            raise ValueError(f"field '{name}' has half of a surrogate pair; write the whole character")
     return row
+
+
+def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, whose names must be unique: else the last value would replace the others."""
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"field '{name}' is written twice; remove one")
+    return dict(pairs)
 
 
 def _kind_of_task(row: dict[str, Any], tasks: Mapping[str, TaskType]) -> str:
@@ -202,7 +237,8 @@ def _checked_answer(row: dict[str, Any], name: str, kind: str) -> str:
     if kind == "labels" and answer != NO_ANSWER:
         for label in answer.split(SEPARATOR):
             if label not in options:
-                raise ValueError(f"field '{name}' has '{label}', which is not among the options {options}")
+                hint = f"; separate labels with '{SEPARATOR}'" if "," in label else ""
+                raise ValueError(f"field '{name}' has '{label}', which is not among the options {options}{hint}")
     return answer
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from itertools import zip_longest
+from itertools import count, zip_longest
 
 from selfspec.data.records import Row, Seed
 
@@ -20,10 +20,19 @@ def split_seeds(seeds: Sequence[Seed]) -> tuple[list[Seed], list[Seed]]:
     for seed in sorted(seeds, key=lambda seed: hashlib.sha256(seed.id.encode()).hexdigest()):
         groups.setdefault((seed.task_type, seed.output if seed.options else ""), []).append(seed)
     held_out = set()
-    for _ in range(min(len(seeds), max(8, len(seeds) // 10))):
+    for _ in range(_num_held_out(len(seeds))):
         largest = max(groups.values(), key=lambda group: (len(group), group[0].id if group else ""))
         held_out.add(largest.pop(0).id)
     return [s for s in seeds if s.id not in held_out], [s for s in seeds if s.id in held_out]
+
+
+def num_seeds_for(shots: int) -> int:
+    """The smallest number of seeds of which `shots` can be shown."""
+    return next(number for number in count(shots) if number - _num_held_out(number) >= shots)
+
+
+def _num_held_out(num_seeds: int) -> int:
+    return min(num_seeds, max(8, num_seeds // 10))
 
 
 def seed_subset(seeds: Sequence[Seed], count: int | None) -> list[Seed]:

@@ -1,4 +1,4 @@
-"""Text in one form for comparison, its words in any script, and the longest run of words that two texts share."""
+"""Text in one form for comparison, its words in any script, the longest common run of words, and nouns with numbers."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ def words(text: str) -> list[str]:
     In scripts without spaces between words, each character is a word.
     """
     return _ASCII_WORD.findall(text.lower()) if text.isascii() else _WORD.findall(fold(text))
+
+
+def count_noun(count: int, noun: str) -> str:
+    """A number with a noun in the right form: `1 row`, `3 rows`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def longest_common_run(one: list[str], other: list[str]) -> int:

@@ -13,7 +13,7 @@ from selfspec.data.splits import split_seeds
 from selfspec.domains import notes, problems
 from selfspec.domains.lines import Line, number_lines
 from selfspec.errors import UserError
-from selfspec.launch.preparation import check_seed_counts
+from selfspec.launch.preparation import check_seeds
 
 
 @dataclass
@@ -28,17 +28,17 @@ class Findings:
 
 
 def check_domain(config: Config) -> Findings:
-    """Run every check on a domain; for a file that can't be read, its first error is the only problem."""
+    """Run every check on a domain; for a file that can't be read, the errors of its lines are the only problems."""
     findings = Findings()
     try:
         _read_seeds(config, findings)
     except UserError as error:
-        findings.problems.append(str(error))
+        findings.problems += str(error).split("\n")
     try:
         path = Path(config.domain.evaluation)
         findings.questions = number_lines(path, read_questions(path, config.domain.tasks))
     except UserError as error:
-        findings.problems.append(str(error))
+        findings.problems += str(error).split("\n")
     findings.problems += _find_problems(config, findings)
     findings.notes += _find_notes(config, findings)
     return findings
@@ -49,7 +49,7 @@ def _read_seeds(config: Config, findings: Findings) -> None:
     seeds = read_seeds(path, tasks)
     findings.seeds = number_lines(path, [_as_question(seed, tasks[seed.task_type].kind) for seed in seeds])
     findings.held_out = {seed.id for seed in split_seeds(seeds)[1]}
-    check_seed_counts(config, config.domain)
+    check_seeds(config, config.domain)
 
 
 def _find_problems(config: Config, findings: Findings) -> Iterator[str]:
@@ -64,6 +64,7 @@ def _find_problems(config: Config, findings: Findings) -> Iterator[str]:
 def _find_notes(config: Config, findings: Findings) -> Iterator[str]:
     domain, lines = config.domain, findings.seeds + findings.questions
     yield from notes.find_answers_not_in_input(lines)
+    yield from notes.find_lists_with_commas(lines)
     yield from notes.find_unverified_numbers(lines)
     yield from notes.find_overlaps(findings.seeds, findings.questions, config.generation.contamination.words)
     yield from notes.find_unused_types(domain.seeds, findings.seeds, domain.tasks)

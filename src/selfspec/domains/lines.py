@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from selfspec.data.reading import line_numbers
 from selfspec.data.records import SEPARATOR, Question
 
 
@@ -36,10 +37,8 @@ class Line:
 
 
 def number_lines(path: Path, rows: Iterable[Question]) -> list[Line]:
-    """The rows that were read from `path`, with their line numbers; the readers skip blank lines only."""
-    text = path.read_text(encoding="utf-8").split("\n")
-    numbers = (number for number, line in enumerate(text, start=1) if line.strip())
-    return [Line(path, number, row) for number, row in zip(numbers, rows, strict=True)]
+    """The rows that were read from `path`, with their line numbers."""
+    return [Line(path, number, row) for number, row in zip(line_numbers(path), rows, strict=True)]
 
 
 def group_by_task(lines: Iterable[Line]) -> dict[str, list[Line]]:

@@ -27,6 +27,14 @@ def find_answers_not_in_input(lines: Sequence[Line]) -> Iterator[str]:
             yield f"{line.location}: the answer '{answer}' does not occur in the input."
 
 
+def find_lists_with_commas(lines: Sequence[Line]) -> Iterator[str]:
+    """Lists of one item with commas: perhaps several items."""
+    for line in (line for line in lines if line.kind == "list"):
+        for answer in line.row.answers:
+            if "," in answer and SEPARATOR.strip() not in answer:
+                yield f"{line.location}: the answer '{answer}' is one item; separate items with '{SEPARATOR}'."
+
+
 def find_unverified_numbers(lines: Sequence[Line]) -> Iterator[str]:
     """Numbers without a formula, and formulas with a number that neither the task nor CONSTANTS has."""
     for line in (line for line in lines if line.kind == "number"):

@@ -1,39 +1,43 @@
 """The first prompts of a run, recorded as the stages pass them to the engine; no prompt is built here.
 
 A seed takes the place of text that the model would write, and the first passages of the corpus that of retrieved ones.
+The seed is held out if one with the task type is, so that the few-shot examples are those of a run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from rich.console import Console
 
 from selfspec.config.schema import Config, ModelConfig
-from selfspec.data.reading import read_questions, read_seeds
+from selfspec.data.reading import read_seeds
 from selfspec.data.records import CLOSED_KINDS, Draft, Seed, TaskRequest
 from selfspec.data.splits import seed_subset, split_seeds
 from selfspec.engines.protocol import Completion, PromptBatch
 from selfspec.errors import UserError, did_you_mean
-from selfspec.evaluation.few_shot import answer_batch, build_batches
-from selfspec.generation.instructions import draft_from_row, plan_requests, write_instructions
+from selfspec.evaluation.few_shot import answer_batch, read_batches
+from selfspec.generation.instructions import plan_requests, write_instructions
 from selfspec.generation.judgements import Judge
 from selfspec.generation.pools import Pool, Row, pool_keys
 from selfspec.generation.responses import FindPassages, ResponseSettings, write_responses
 from selfspec.generation.votes import sample_votes
-from selfspec.launch.preparation import check_seed_counts
+from selfspec.launch.preparation import check_seeds, print_notes, with_benchmark_files
 from selfspec.models.toy import build_toy
+from selfspec.models.weights import converted_folder
 from selfspec.pipeline.build import build_pipeline
 from selfspec.prompts.chat import bos_ids, chat_template_of, with_prompt_style
 from selfspec.prompts.templates import PromptRenderer
 from selfspec.retrieval.corpus import split_into_passages
 from selfspec.retrieval.passage import Passage
-from selfspec.runtime.context import StageContext
+from selfspec.runtime.stage import Stage
+
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -81,6 +85,8 @@ class _FirstBatchPool(Pool):
 
 def print_preview(config: Config, task: str | None, console: Console) -> None:
     """Print each prompt with its title and number of tokens."""
+    config = with_benchmark_files(config)
+    print_notes([config])
     tokenizer, tokenizer_name = load_preview_tokenizer(config.model, Path(config.paths.cache))
     num_prompts = 0
     for title, prompt, num_tokens in collect_prompts(config, task, Recorder(tokenizer)):
@@ -95,62 +101,80 @@ def collect_prompts(config: Config, task: str | None, recorder: Recorder) -> Ite
     """(title, prompt, number of tokens) of the first prompt of each step of a run.
 
     Args:
-        config: The run's config.
+        config: The run's config, with the files of its public sets.
         task: Task type of the evaluation prompts; None: that of the first question.
         recorder: The engine that the steps call.
 
     Raises:
-        UserError: no question has the type `task`.
+        UserError: no question has the type `task`, or a prompt is longer than the context.
     """
-    titles = [*_record_generation(config, recorder), *_record_evaluation(config, task, recorder)]
+    pipeline = build_pipeline(config)
+    titles = _record_generation(config, pipeline.rounds[0][0], recorder)
+    titles += _record_evaluation(config, pipeline.scores["base"], task, recorder)
     for title, batch in zip(titles, recorder.batches, strict=True):
         yield title, "".join(recorder.render_prompt(batch)), recorder.count_prompt(batch)
 
 
-def _record_generation(config: Config, recorder: Recorder) -> list[str]:
+def _record_generation(config: Config, stage: Stage, recorder: Recorder) -> list[str]:
     """Run the first batch of each generation step; returns a title for each."""
-    domain, generation = config.domain, config.generation
-    seeds = read_seeds(Path(domain.seeds), domain.tasks)
-    check_seed_counts(config, domain)
-    shown_seeds, _ = split_seeds(seeds)
+    domain, generation, prompts = config.domain, config.generation, PromptRenderer(config.prompts)
+    check_seeds(config, domain)
+    shown_seeds, held_out = split_seeds(read_seeds(Path(domain.seeds), domain.tasks))
     shown_seeds = seed_subset(shown_seeds, domain.seed_count)
-    pools = _first_batch_pools(config, recorder)
-    prompts = PromptRenderer(config.prompts)
-    seed = _matching_seed(shown_seeds, plan_requests(domain, shown_seeds, pools["instructions"], 0)[0])
-    recorder.replies = [seed.instruction, seed.input]
-    draft = draft_from_row(write_instructions(pools["instructions"], 0, generation, domain, shown_seeds, prompts)[0])
-    settings = ResponseSettings(
-        generation, domain, shown_seeds, prompts, _first_passages(config), config.model.context_length
-    )
-    write_responses(pools["responses"], 0, [(0, draft)], settings)
+    pools, seeds = _first_batch_pools(config, stage, recorder), [*held_out, *shown_seeds]
+    seed = _matching_seed(seeds, plan_requests(domain, shown_seeds, pools["instructions"], 0)[0])
     source = f"with the text of seed {seed.id} in place of the model's"
+    recorder.replies = [seed.instruction, seed.input]
+    write = partial(write_instructions, pools["instructions"], 0, generation, domain, shown_seeds, prompts)
+    _record(recorder, "Instructions", 2, write)
+    settings = _settings_for(seed, config, shown_seeds)
+    _record(recorder, "Response", 1, partial(write_responses, pools["responses"], 0, [_draft(seed)], settings))
     titles = ["Instruction-writing", f"Input-writing ({source})", f"Response ({source})"]
-    closed = next((seed for seed in [seed, *shown_seeds] if domain.tasks[seed.task_type].kind in CLOSED_KINDS), None)
+    closed = next((seed for seed in [seed, *seeds] if domain.tasks[seed.task_type].kind in CLOSED_KINDS), None)
     if generation.filters.self_consistency and closed:
-        closed_draft = Draft(closed.task_type, closed.instruction, closed.input, closed.options)
-        sample_votes(pools["votes"], 0, [(0, closed_draft)], settings)
+        settings_of_votes = _settings_for(closed, config, shown_seeds)
+        vote = partial(sample_votes, pools["votes"], 0, [_draft(closed)], settings_of_votes)
+        _record(recorder, "Self-consistency", 1, vote)
         titles.append(f"Self-consistency (with the text of seed {closed.id})")
     if generation.filters.judge:
-        judge = Judge(pools["judgements"], generation.judge, domain, shown_seeds, prompts)
-        judge.block(0, [(0, draft, seed.output)])
+        judge = Judge(pools["judgements"], generation.judge, domain, settings.seeds, prompts)
+        _record(recorder, "Judge", 1, partial(judge.block, 0, [(*_draft(seed), seed.output)]))
         titles.append(f"Judge ({source})")
     return titles
 
 
-def _first_batch_pools(config: Config, recorder: Recorder) -> dict[str, Pool]:
+def _record(recorder: Recorder, step: str, num_batches: int, run: Callable[[], Result]) -> Result:
+    """Run a step and keep its first batches."""
+    end = len(recorder.batches) + num_batches
+    result = run()
+    if len(recorder.batches) < end:
+        raise UserError(f"{step}: the prompt is longer than the model's context; lower the number of shots.")
+    del recorder.batches[end:]
+    return result
+
+
+def _first_batch_pools(config: Config, stage: Stage, recorder: Recorder) -> dict[str, Pool]:
     """A pool for each generation step, under the keys of the run."""
-    stage = build_pipeline(config).rounds[0][0]
-    context = cast(StageContext, SimpleNamespace(stage=stage))
     size = config.generation.instructions.batch_size
     keys = pool_keys(stage.values, stage.inputs)
-    return {
-        name: _FirstBatchPool(context, name, key, config.seed, size, lambda: recorder) for name, key in keys.items()
-    }
+    return {name: _FirstBatchPool(name, key, config.seed, size, lambda: recorder) for name, key in keys.items()}
 
 
-def _matching_seed(shown_seeds: Sequence[Seed], request: TaskRequest) -> Seed:
+def _matching_seed(seeds: Sequence[Seed], request: TaskRequest) -> Seed:
     """The first seed with the task type and options of the request."""
-    return next(seed for seed in shown_seeds if (seed.task_type, seed.options) == (request.task_type, request.options))
+    return next(seed for seed in seeds if (seed.task_type, seed.options) == (request.task_type, request.options))
+
+
+def _draft(seed: Seed) -> tuple[int, Draft]:
+    """The task of a seed, at the first place of a block."""
+    return 0, Draft(seed.task_type, seed.instruction, seed.input, seed.options)
+
+
+def _settings_for(seed: Seed, config: Config, shown_seeds: Sequence[Seed]) -> ResponseSettings:
+    """How the task of a seed is answered; the seed is not among its own few-shot examples."""
+    seeds = [shown for shown in shown_seeds if shown != seed]  # all of them, if the seed is held out
+    passages, prompts = _first_passages(config), PromptRenderer(config.prompts)
+    return ResponseSettings(config.generation, config.domain, seeds, prompts, passages, config.model.context_length)
 
 
 def _first_passages(config: Config) -> FindPassages:
@@ -161,24 +185,23 @@ def _first_passages(config: Config) -> FindPassages:
     return lambda task: passages
 
 
-def _record_evaluation(config: Config, task: str | None, recorder: Recorder) -> list[str]:
+def _record_evaluation(config: Config, stage: Stage, task: str | None, recorder: Recorder) -> list[str]:
     """Record the first prompt of one task type with each number of shots; returns a title for each."""
-    domain = config.domain
-    shown_seeds, _ = split_seeds(read_seeds(Path(domain.seeds), domain.tasks))
-    questions = read_questions(Path(domain.evaluation), domain.tasks)
-    task = task or questions[0].task_type
-    types = {question.task_type for question in questions}
+    evaluation, files = config.evaluation, cast(dict[str, Any], stage.files)
+    assert evaluation.domain is not None  # set by validation
+    batches = read_batches(files["seeds"], files["questions"], files.get("shots", ()), evaluation, config.seed)
+    task = task or batches[0].task_type
+    types = {batch.task_type for batch in batches}
     if task not in types:
         raise UserError(
             f"--task {task}: no question has this type; {did_you_mean(task, types)}"
             f"types are {', '.join(sorted(types))}."
         )
-    titles = []
-    prompts = PromptRenderer(config.prompts)
-    batches = build_batches(questions, shown_seeds, config.evaluation, config.seed)
-    for shots in config.evaluation.shots:
+    titles, prompts = list[str](), PromptRenderer(config.prompts)
+    for shots in evaluation.shots:
         batch = next(batch for batch in batches if (batch.task_type, batch.shots) == (task, shots))
-        (first, *_) = answer_batch(recorder, batch, domain.role, config.model.context_length, prompts)
+        answer = partial(answer_batch, recorder, batch, evaluation.domain.role, config.model.context_length, prompts)
+        first = next(row for row in _record(recorder, f"Evaluation of {task}", 1, answer) if not row["too_long"])
         titles.append(f"Evaluation of {task}, {first['shots_shown']} shots, question {first['id']}")
     return titles
 
@@ -187,8 +210,7 @@ def load_preview_tokenizer(model: ModelConfig, cache: Path) -> tuple[Any, str]:
     """(tokenizer, description): the model's if its files are on this machine, else the toy's; nothing is downloaded."""
     from transformers import AutoTokenizer
 
-    converted = sorted(cache.glob(f"{model.name}-{'[0-9a-f]' * 12}"))
-    for source in (model.path, *converted, model.hub):
+    for source in (model.path, converted_folder(model, cache), model.hub):
         try:
             if source and not model.toy:
                 options = {"revision": model.revision} if source == model.hub else {}

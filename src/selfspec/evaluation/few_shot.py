@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from selfspec.config.schema import EvaluationConfig
 from selfspec.data.few_shot import draw_few_shot
+from selfspec.data.reading import read_all_questions, read_few_shot_examples, read_seeds
 from selfspec.data.records import Question, Seed
-from selfspec.data.splits import round_robin
+from selfspec.data.splits import round_robin, split_seeds
 from selfspec.engines.protocol import TOKEN_MARGIN, Completion, Engine, PromptBatch, Sampling
 from selfspec.evaluation.judgement import MAX_NEW_TOKENS
 from selfspec.prompts.templates import PromptRenderer
@@ -24,6 +26,20 @@ class EvaluationBatch:
     draw: int  # of the shots
     examples: tuple[Seed, ...]
     questions: tuple[Question, ...]
+
+
+def read_batches(
+    seeds: Path, questions: Sequence[Path], shots: Sequence[Path], evaluation: EvaluationConfig, seed: int
+) -> list[EvaluationBatch]:
+    """Every batch of the evaluation, from its files: seeds and questions of a domain, few-shot examples of public sets.
+
+    Seeds that are held out are in no prompt.
+    """
+    domain = evaluation.domain
+    assert domain is not None  # set by validation
+    few_shot = [*split_seeds(read_seeds(seeds, domain.tasks))[0]]
+    few_shot += [row for path in shots for row in read_few_shot_examples(path)]
+    return build_batches(read_all_questions(questions, domain.tasks), few_shot, evaluation, seed)
 
 
 def build_batches(
@@ -57,17 +73,20 @@ def answer_batch(
         batch: The questions.
         role: Who answers.
         context_length: Tokens that the model can read; a question gets as many of its shots as fit, and that is
-            recorded.
+            recorded. A question that does not fit without shots is not asked: its reply is empty and unfinished.
         prompts: Renders the prompts.
     """
     groups: dict[int, list[Question]] = {}
+    rows = {}
     prefixes = [prompts.prefix(role, batch.examples[:count]) for count in range(len(batch.examples) + 1)]
     lengths = [engine.count(prefix) for prefix in prefixes]
     for question in batch.questions:
         length = engine.count(prompts.task(question)) + MAX_NEW_TOKENS[question.kind] + TOKEN_MARGIN
-        fitting = [count for count in range(1, len(prefixes)) if lengths[count] + length <= context_length]
-        groups.setdefault(max(fitting, default=0), []).append(question)
-    rows = {}
+        fitting = [count for count in range(len(prefixes)) if lengths[count] + length <= context_length]
+        if fitting:
+            groups.setdefault(max(fitting), []).append(question)
+        else:
+            rows[question.id] = _row(batch, question, Completion("", 0, False), 0, too_long=True)
     for count, group in groups.items():
         for question, completion in zip(group, _complete(engine, prefixes[count], group, prompts), strict=True):
             rows[question.id] = _row(batch, question, completion, count)
@@ -82,13 +101,16 @@ def _complete(engine: Engine, prefix: str, questions: Sequence[Question], prompt
     return engine.complete(PromptBatch(prefix, items, Sampling(MAX_NEW_TOKENS[kind]), stop, options=options))
 
 
-def _row(batch: EvaluationBatch, question: Question, completion: Completion, num_shots: int) -> dict[str, object]:
+def _row(
+    batch: EvaluationBatch, question: Question, completion: Completion, num_shots: int, too_long: bool = False
+) -> dict[str, object]:
     return {
         "id": question.id,
         "task_type": batch.task_type,
         "shots": batch.shots,
         "draw": batch.draw,
         "shots_shown": num_shots,
+        "too_long": too_long,
         "reply": completion.text,
         "finished": completion.finished,
         "option_logprobs": list(completion.option_logprobs),

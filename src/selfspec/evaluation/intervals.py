@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Draws = NDArray[np.int64]  # [1 + resamples, questions] indices of questions; row 0 is the original sample
 Measure = Callable[[Draws], Array]  # a metric's value for each row of `Draws`: [1 + resamples]
+MAX_BLOCK_CELLS = 1_000_000  # resamples x questions that a measure handles at a time
 Counts = Mapping[str, tuple[int, int, int]]  # one question's (true pos., false pos., false neg.) by class
 
 
@@ -68,7 +69,7 @@ def mean_over_tasks(by_task: Mapping[str, Array]) -> Array:
 def mean_measure(values: Sequence[float]) -> Measure:
     """The mean of one value for each question."""
     array = np.asarray(values, dtype=np.float64)
-    return lambda rows: np.asarray(array[rows].mean(axis=1))
+    return _in_blocks(lambda rows: np.asarray(array[rows].mean(axis=1)))
 
 
 def mean_of_known_measure(values: Sequence[float | None]) -> Measure | None:
@@ -83,7 +84,7 @@ def mean_of_known_measure(values: Sequence[float | None]) -> Measure | None:
         mean_of_all = np.full(len(rows), array.sum() / known.sum())
         return np.asarray(np.divide(sums, counts, out=mean_of_all, where=counts > 0))
 
-    return measure
+    return _in_blocks(measure)
 
 
 def f1_measure(counts: Sequence[Counts]) -> Measure:
@@ -132,10 +133,10 @@ def _f1_of_sums(sums: Array) -> Array:
 
 
 def commonest_share(choices: Sequence[str]) -> Measure:
-    """The share of the most frequent choice: 1 for a model that always gives the same answer."""
-    names = sorted(set(choices))
-    array = np.asarray([[float(choice == name) for name in names] for choice in choices])
-    return lambda rows: np.asarray(array[rows].mean(axis=1).max(axis=1))
+    """The share of the most frequent choice: 1 for a model that always gives the same answer; "" is no choice."""
+    names = sorted(set(choices) - {""}) or [""]
+    array = np.asarray([[float(choice == name != "") for name in names] for choice in choices])
+    return _in_blocks(lambda rows: np.asarray(array[rows].mean(axis=1).max(axis=1)))
 
 
 def auc_measure(margins: Sequence[Mapping[str, float]], gold: Sequence[str]) -> Measure:
@@ -146,23 +147,47 @@ def auc_measure(margins: Sequence[Mapping[str, float]], gold: Sequence[str]) -> 
         gold: The right option of each question.
     """
     options = sorted({option for margin in margins for option in margin})
-    pairs = []
-    for option in options:
-        values = np.asarray([margin.get(option, -np.inf) for margin in margins])
-        positive = np.asarray([float(answer == option) for answer in gold])
-        wins = (values[:, None] > values[None, :]) + 0.5 * (values[:, None] == values[None, :])
-        pairs.append((positive, wins * positive[:, None] * (1 - positive)[None, :]))
+    by_option = [
+        (np.asarray([margin.get(option, -np.inf) for margin in margins]), np.asarray([g == option for g in gold]))
+        for option in options
+    ]
 
     def measure(rows: Draws) -> Array:
         weights = np.stack([np.bincount(row, minlength=len(gold)) for row in rows]).astype(np.float64)
-        areas = []
-        for positive, wins in pairs:
-            num_pairs = (weights @ positive) * (weights @ (1 - positive))
-            won = np.einsum("ri,ij,rj->r", weights, wins, weights, optimize=True)
-            areas.append(np.divide(won, num_pairs, out=np.full(len(rows), np.nan), where=num_pairs > 0))
-        table = np.asarray(areas)
-        known = ~np.isnan(table)  # a resample may lack an option, or all others
-        sums = np.where(known, table, 0).sum(0)
+        areas = np.asarray([_roc_areas(values, positive, weights) for values, positive in by_option])
+        known = ~np.isnan(areas)  # a resample may lack an option, or all others
+        sums = np.where(known, areas, 0).sum(0)
         return np.asarray(np.divide(sums, known.sum(0), out=np.full(len(rows), 0.5), where=known.any(0)))
 
-    return measure
+    return _in_blocks(measure)
+
+
+def _roc_areas(values: Array, positive: NDArray[np.bool_], weights: Array) -> Array:
+    """The share of pairs, one positive and one negative, in which the positive has the larger value; ties count half.
+
+    Args:
+        values: Of each question.
+        positive: Whether each question is positive.
+        weights: How often each resample has each question: [resamples, questions].
+
+    Returns:
+        One share for each resample; NaN where there is no pair.
+    """
+    order = np.argsort(values, kind="stable")
+    starts = np.flatnonzero(np.r_[True, values[order][1:] != values[order][:-1]])  # of each run of equal values
+    ordered, is_positive = weights[:, order], positive[order]
+    positives = np.add.reduceat(ordered * is_positive, starts, axis=1)
+    negatives = np.add.reduceat(ordered * ~is_positive, starts, axis=1)
+    won = (positives * (negatives.cumsum(1) - negatives / 2)).sum(1)
+    num_pairs = positives.sum(1) * negatives.sum(1)
+    return np.asarray(np.divide(won, num_pairs, out=np.full(len(won), np.nan), where=num_pairs > 0))
+
+
+def _in_blocks(measure: Measure) -> Measure:
+    """The measure, a few resamples at a time: its arrays [resamples, questions] are bounded for a large set."""
+
+    def in_blocks(rows: Draws) -> Array:
+        size = max(1, MAX_BLOCK_CELLS // rows.shape[1])
+        return np.concatenate([measure(rows[start : start + size]) for start in range(0, len(rows), size)])
+
+    return in_blocks

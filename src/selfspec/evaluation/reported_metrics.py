@@ -40,7 +40,7 @@ class TaskReplies:
         questions: The questions, with their reference answers.
         replies: The generated texts.
         judgements: The replies as judged by kind.
-        option_logprobs: Log-probability of each option; empty where the question has no single label.
+        option_logprobs: Log-probability of each option; empty where the question has no single label or was not asked.
         metrics: Names of the primary metric and of those that the field reports beside it.
     """
 
@@ -162,7 +162,13 @@ def _option_auc(replies: TaskReplies) -> Measure | None:
     if not _has_options(replies) or len(option_sets) > 1:  # log-odds of different sets can't be compared
         return None
     gold = [question.answers[0] for question in replies.questions]
-    return auc_measure([option_margins(logprobs) for logprobs in replies.option_logprobs], gold)
+    return auc_measure([_margins(*pair) for pair in zip(replies.option_logprobs, replies.questions, strict=True)], gold)
+
+
+def _margins(logprobs: Mapping[str, float], question: Question) -> dict[str, float]:
+    """The log-odds of each option; the worst ones for a question that was not asked."""
+    worst = {option: -math.inf if option == question.answers[0] else math.inf for option in question.options}
+    return option_margins(logprobs) if logprobs else worst
 
 
 def _commonest_share(replies: TaskReplies) -> Measure | None:
@@ -174,14 +180,17 @@ def _has_options(replies: TaskReplies) -> bool:
 
 
 def _most_probable_options(replies: TaskReplies) -> list[str]:
-    return [max(logprobs, key=lambda option: logprobs[option]) for logprobs in replies.option_logprobs]
+    """The most probable option of each question, or an empty string for a question that was not asked."""
+    return [
+        max(logprobs, key=lambda option: logprobs[option]) if logprobs else "" for logprobs in replies.option_logprobs
+    ]
 
 
 REPORTED_METRICS: Mapping[str, ReportedMetric] = {  # in the order of the tables
     "token_f1": ReportedMetric("token F1", _mean_of_judgements(lambda judgement: judgement.token_f1)),
     "rouge_l": ReportedMetric("ROUGE-L", _mean_of_judgements(lambda judgement: judgement.rouge_l)),
     "primary_metric": ReportedMetric("primary metric", _primary_metric),
-    "compliant": ReportedMetric("format", _mean_of_judgements(lambda judgement: judgement.compliant)),
+    "format": ReportedMetric("format", _mean_of_judgements(lambda judgement: judgement.compliant)),
     "label_accuracy": ReportedMetric("label accuracy", _mean_of_judgements(lambda judgement: judgement.label_correct)),
     "option_accuracy": ReportedMetric("option accuracy", _option_accuracy),
     "option_auc": ReportedMetric("option AUC", _option_auc),

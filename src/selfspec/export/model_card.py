@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from selfspec.config.schema import Config, GenerationConfig
 from selfspec.export.licences import find_licence
-from selfspec.reporting.cells import MODEL_NAMES, OFF_DOMAIN_MEASURES, find_score, format_cell, funnel_rows
+from selfspec.reporting.cells import OFF_DOMAIN_MEASURES, format_cell, funnel_rows, score_grids
 from selfspec.reporting.finished_run import FinishedRun
 from selfspec.reporting.harness_table import harness_markdown
 from selfspec.reporting.markdown import markdown_table
@@ -158,22 +158,15 @@ def _describe_questions(config: Config) -> str:
 
 def _score_tables(report: Mapping[str, Any], measures: Iterable[str]) -> str:
     """A table for each number of shots: value of each model, difference of the specialized one from the others."""
-    scores = report["scores"]
-    models = list(dict.fromkeys(row["model"] for row in scores))
-    names = [MODEL_NAMES.get(model, model) for model in models]
-    heads = ["measure", *names, *(f"{names[-1]} - {name}" for name in names[:-1])]
-    measures = [measure for measure in measures if find_score(scores, measure=measure, task="all")]
     tables = []
-    for shots in sorted({row["shots"] for row in scores}):
-        rows = [[report["measures"][measure], *_score_cells(report, models, shots, measure)] for measure in measures]
-        tables.append(f"{shots} shots:\n\n{markdown_table(heads, rows)}")
+    for grid in score_grids(report, measures):
+        rows = [
+            [
+                heading,
+                *(format_cell(score) if score else "" for score in scores),
+                *(format_cell(difference, signed=True) if difference else "" for difference in differences),
+            ]
+            for heading, scores, differences in grid.rows
+        ]
+        tables.append(f"{grid.shots} shots:\n\n{markdown_table(grid.heads, rows)}")
     return "\n\n".join(tables)
-
-
-def _score_cells(report: Mapping[str, Any], models: Sequence[str], shots: int, measure: str) -> list[str]:
-    """Values and differences with their intervals; empty where there is none."""
-    names = {"shots": shots, "measure": measure, "task": "all"}
-    values = [find_score(report["scores"], model=model, **names) for model in models]
-    differences = [find_score(report["differences"], model=models[-1], minus=model, **names) for model in models[:-1]]
-    cells = [format_cell(value) if value else "" for value in values]
-    return cells + [format_cell(difference, signed=True) if difference else "" for difference in differences]

@@ -95,10 +95,11 @@ class CandidateRows:
         sizes = {"instructions": config.instructions.batch_size, "judgements": config.judge.batch_size}
         return {
             name: Pool(
-                self.context,
                 name,
                 key,
                 self.seed,
+                context=self.context,
+                round_number=stage.values.get("round", 1),
                 batch_size=sizes.get(name, config.responses.batch_size),
                 load_engine=engines.get(name, self.load_responder),
             )
@@ -152,6 +153,8 @@ class CandidateRows:
             candidate.output_finished = row["finished"]
             candidate.output_seeds = self._seeds(row["response_seeds"])
             candidate.documents = tuple(row["documents"])
+            if row["too_long"]:
+                candidate.verdicts["context"] = "task longer than the context"
 
     def _seeds(self, ids: Iterable[str]) -> tuple[Seed, ...]:
         return tuple(self.seeds_by_id[seed] for seed in ids)

@@ -61,12 +61,19 @@ def count_reasons(rows: Iterable[Example]) -> dict[str, dict[str, int]]:
 
 
 def _too_few_message(num_examples: int, accepted: Sequence[Example], rows: Sequence[Example], limit: int) -> str:
+    if not rows:
+        return f"generation.max_attempts={limit} is less than one block of {BLOCK_SIZE} attempts; raise it."
     counts: Counter[str] = Counter()
     for name, reasons in count_reasons(rows).items():
         counts.update({f"{name}: {reason}": count for reason, count in reasons.items()})
-    common = ", ".join(f"{reason} ({count})" for reason, count in counts.most_common(3)) or "no attempt was made"
+    common = ", ".join(f"{reason} ({count})" for reason, count in counts.most_common(3))
+    attempts = f"in {len(rows)} attempts (most were dropped for {common}); they are kept, so"
+    if not accepted:
+        return (
+            f"No example passed {attempts} change what drops them, or raise generation.max_attempts={limit} to "
+            "continue from there."
+        )
     return (
-        f"Only {len(accepted)} of {num_examples} examples passed in {len(rows)} attempts "
-        f"(most were dropped for {common}); they are kept, so raise generation.max_attempts={limit} to continue from "
-        f"there, or set data_size.examples={max(len(accepted), 1)}."
+        f"Only {len(accepted)} of {num_examples} examples passed {attempts} raise generation.max_attempts={limit} to "
+        f"continue from there, or set data_size.examples={len(accepted)}."
     )

@@ -75,7 +75,7 @@ INSTRUCTIONS = PoolDefinition(
 )
 RESPONSES = PoolDefinition(
     "responses",
-    version=4,
+    version=5,
     values=(
         *_switches(filter_names("task")),
         *("generation.filters.novelty_threshold", "generation.filters.extra", "generation.contamination"),
@@ -114,17 +114,17 @@ def group_by_type(rows: Sequence[Row], task_type: Callable[[Row], str]) -> dict[
 class Pool:
     """A pool of one stage: reads blocks from the store, or computes and stores them."""
 
-    context: StageContext
     name: str
     key: str
     seed: int  # of the experiment
     batch_size: int
     load_engine: Callable[[], Engine]  # loads the model at the first call
+    round_number: int = 1  # later rounds that write new instructions draw other numbers
+    context: StageContext | None = None  # of the stage; without it nothing can be stored
 
     def role(self, name: str) -> str:
-        """Name of a random stream: later rounds that write new instructions draw other numbers."""
-        number = self.context.stage.values.get("round", 1)
-        return name if number == 1 else f"{name}, round {number}"
+        """Name of a random stream in the pool's round."""
+        return name if self.round_number == 1 else f"{name}, round {self.round_number}"
 
     def rng(self, role: str, *place: int | str) -> Random:
         """The random stream of a role at a place of the pool."""
@@ -157,18 +157,20 @@ class Pool:
 
     def output(self, name: str, note: str, batches: Sequence[NumberedBatch], facts: dict[str, Any]) -> Path:
         """An output of the pool in the store, with the rows of these batches in `rows.jsonl`."""
+        context = self.context
+        assert context is not None
 
         def fill(work: Path, output: Path) -> None:
             scratch = work / f"batches-of-{self.batch_size}"  # batches of another size have other rows
             scratch.mkdir(exist_ok=True)
             size = sum(batch.size for batch in batches)
-            with self.context.progress.step(f"{self.name}, {note}", size, "row") as step:
-                rows = run_batches(self.context.stop, scratch, batches, step)
+            with context.progress.step(f"{self.name}, {note}", size, "row") as step:
+                rows = run_batches(context.stop, scratch, batches, step)
             write_jsonl(output / "rows.jsonl", sorted(rows, key=lambda row: int(row["place"])))
             manifest["counts"] = {"rows": len(rows)}
 
         manifest = {"pool": self.key, **facts}
-        return make_output(self.context.store, self.context.stop, self.name, f"{self.key}-{name}", manifest, fill)
+        return make_output(context.store, context.stop, self.name, f"{self.key}-{name}", manifest, fill)
 
 
 def batches_of(rows: Sequence[Row], size: int) -> list[Sequence[Row]]:

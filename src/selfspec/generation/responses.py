@@ -9,13 +9,13 @@ from typing import Any
 from selfspec.config.schema import DomainConfig, GenerationConfig
 from selfspec.data.few_shot import draw_few_shot
 from selfspec.data.records import CLOSED_KINDS, Draft, Seed, Task
-from selfspec.engines.protocol import TOKEN_MARGIN, Engine, PromptBatch, Sampling
+from selfspec.engines.protocol import TOKEN_MARGIN, Completion, Engine, PromptBatch, Sampling
 from selfspec.generation.pools import Pool, group_by_type
 from selfspec.prompts.templates import PromptRenderer
 from selfspec.retrieval.passage import Passage
 
 FindPassages = Callable[[Task], Sequence[Passage]]
-Placed = tuple[int, Draft]  # an candidate's place in its block, and its task
+Placed = tuple[int, Draft]  # a candidate's place in its block, and its task
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,15 @@ class ResponseSettings:
         self, engine: Engine, prefix: str, batch: Sequence[Placed], max_new_tokens: int
     ) -> list[tuple[str, list[str]]]:
         """(task with the passages that fit, their ids) of each row."""
-        available = self.context_length - max_new_tokens - engine.count(prefix) - TOKEN_MARGIN
+        available = self._available_tokens(engine, prefix, max_new_tokens)
         return [self._with_passages(engine, draft, available) for _, draft in batch]
+
+    def fits(self, engine: Engine, prefix: str, text: str, max_new_tokens: int) -> bool:
+        """Whether the context has enough tokens for the prompt and the answer."""
+        return engine.count(text) <= self._available_tokens(engine, prefix, max_new_tokens)
+
+    def _available_tokens(self, engine: Engine, prefix: str, max_new_tokens: int) -> int:
+        return self.context_length - max_new_tokens - engine.count(prefix) - TOKEN_MARGIN
 
     def _with_passages(self, engine: Engine, draft: Draft, available: int) -> tuple[str, list[str]]:
         passages = self.find_passages(draft)
@@ -62,26 +69,33 @@ class ResponseSettings:
 def write_responses(
     pool: Pool, number: int, drafts: Sequence[Placed], settings: ResponseSettings
 ) -> dict[int, dict[str, Any]]:
-    """Raw responses to the remaining drafts of one block, by the candidate's place in its block."""
+    """Raw responses to the remaining drafts of one block, by the candidate's place in its block.
+
+    A task that is longer than the context, with its few-shot examples and without passages, gets no response.
+    """
     domain, max_new_tokens = settings.domain, settings.generation.responses.max_new_tokens
 
     def answer(task_type: str, batch: Sequence[Placed]) -> list[dict[str, Any]]:
         engine, shots = pool.load_engine(), settings.shots(pool, "response shots", number, task_type)
         prefix = settings.prompts.prefix(domain.role, shots)
         items = settings.items(engine, prefix, batch, max_new_tokens)
-        closed = (domain.tasks[task_type].kind in CLOSED_KINDS,) * len(batch)
+        fits = [settings.fits(engine, prefix, text, max_new_tokens) for text, _ in items]
+        texts = tuple(text for (text, _), is_asked in zip(items, fits, strict=True) if is_asked)
+        closed = (domain.tasks[task_type].kind in CLOSED_KINDS,) * len(texts)
         stop = settings.prompts.templates.response_stop
-        texts = tuple(text for text, _ in items)
-        completions = engine.complete(PromptBatch(prefix, texts, Sampling(max_new_tokens), stop, closed=closed))
+        prompts = PromptBatch(prefix, texts, Sampling(max_new_tokens), stop, closed=closed)
+        completions = iter(engine.complete(prompts) if texts else [])
+        replies = [next(completions) if is_asked else Completion("", 0, False) for is_asked in fits]
         return [
             {
                 "place": place,
-                "text": completion.text,
-                "finished": completion.finished,
+                "text": reply.text,
+                "finished": reply.finished,
+                "too_long": not is_asked,
                 "response_seeds": [seed.id for seed in shots],
                 "documents": documents,
             }
-            for (place, _), (_, documents), completion in zip(batch, items, completions, strict=True)
+            for (place, _), (_, documents), reply, is_asked in zip(batch, items, replies, fits, strict=True)
         ]
 
     by_length = sorted(drafts, key=lambda row: (len(row[1].input), row[0]))  # little padding in a batch

@@ -7,7 +7,7 @@ seeds: it may be for another machine.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,17 @@ from omegaconf import DictConfig
 from selfspec.config.composition import freeze
 from selfspec.config.schema import Config, DomainConfig
 from selfspec.config.validation import validate
-from selfspec.data.reading import read_all_questions, read_question_texts, read_questions, read_seeds
-from selfspec.data.splits import split_seeds
+from selfspec.data.reading import (
+    join_messages,
+    line_numbers,
+    read_all_questions,
+    read_question_texts,
+    read_questions,
+    read_seeds,
+)
+from selfspec.data.records import Seed
+from selfspec.data.splits import num_seeds_for, split_seeds
+from selfspec.data.text import count_noun
 from selfspec.engines.build import build_engine
 from selfspec.errors import UserError
 from selfspec.evaluation.benchmarks.prepare import prepare_benchmarks
@@ -49,10 +58,10 @@ def prepare_config(composed: DictConfig) -> Config:
     launcher = HydraConfig.get().launcher if HydraConfig.initialized() else {}
     config = _with_concrete_dtype(validate(freeze(composed)), launcher)
     check_parts(config, devices_of("adapter", launcher))
-    config = _with_benchmark_files(config)
+    config = with_benchmark_files(config)
     _check_data_files(config)
     for domain in _domains(config):
-        check_seed_counts(config, domain)
+        check_seeds(config, domain)
     if not config.plan:
         _check_packages(config)
         _check_devices(config, launcher)
@@ -104,7 +113,7 @@ def _requests_gpus(launcher: Mapping[str, Any]) -> bool:
     return any(request.get("gpus") for request in launcher.get("resources", {}).values())
 
 
-def _with_benchmark_files(config: Config) -> Config:
+def with_benchmark_files(config: Config) -> Config:
     """The config with the questions and few-shot examples of the public sets in `evaluation.sets`."""
     evaluation, domain = config.evaluation, config.evaluation.domain
     if not evaluation.sets or domain is None:
@@ -131,30 +140,47 @@ def _domains(config: Config) -> list[DomainConfig]:
     return [config.domain, *([config.evaluation.domain] if config.evaluation.domain else []), *general]
 
 
-def check_seed_counts(config: Config, domain: DomainConfig) -> None:
-    """Refuse a domain with fewer seeds than a prompt shows.
+def check_seeds(config: Config, domain: DomainConfig) -> None:
+    """Refuse a domain with fewer seeds than a prompt shows, or with a seed that no prompt can hold.
 
     Raises:
-        UserError: the number of shots that the seeds are too few for.
+        UserError: every requirement that the seeds do not meet, one a line.
     """
     seeds = read_seeds(Path(domain.seeds), domain.tasks)
+    if messages := [*_too_few_seeds(config, domain, seeds), *_too_long_seeds(config, domain, seeds)]:
+        raise UserError(join_messages(Path(domain.seeds), messages))
+
+
+def _too_few_seeds(config: Config, domain: DomainConfig, seeds: Sequence[Seed]) -> Iterator[str]:
+    """What the number of seeds is too small for."""
     shown_seeds, held_out = split_seeds(seeds)
     generation_shots = {
         "generation.instructions.shots": config.generation.instructions.shots,
         "generation.responses.shots": config.generation.responses.shots,
     }
-    key, shots = _largest(generation_shots)
-    if len(shown_seeds) >= shots > (domain.seed_count or len(shown_seeds)):
-        raise UserError(
-            f"domain.seed_count={domain.seed_count} is fewer than {key}={shots} needs; raise it, or lower the shots."
-        )
     key, shots = _largest({**generation_shots, "evaluation.shots": max(config.evaluation.shots)})
     if len(shown_seeds) < shots:
-        raise UserError(
-            f"{domain.seeds} has {len(seeds)} seeds, of which {len(held_out)} are held out and "
+        verb = "is" if len(held_out) == 1 else "are"
+        yield (
+            f"{domain.seeds} has {count_noun(len(seeds), 'seed')}, of which {len(held_out)} {verb} held out and "
             f"{len(shown_seeds)} can be shown, fewer than {key}={shots} needs; "
-            f"write at least {shots + len(held_out)} seeds."
+            f"write at least {num_seeds_for(shots)} seeds."
         )
+    key, shots = _largest(generation_shots)
+    if domain.seed_count is not None and domain.seed_count < shots:
+        yield f"domain.seed_count={domain.seed_count} is fewer than {key}={shots} needs; raise it, or lower the shots."
+
+
+def _too_long_seeds(config: Config, domain: DomainConfig, seeds: Sequence[Seed]) -> Iterator[str]:
+    """Seeds with more words than the model's context has tokens; a word has one token at least."""
+    context_length = config.model.context_length
+    for number, seed in zip(line_numbers(Path(domain.seeds)), seeds, strict=True):
+        num_words = len(f"{seed.instruction} {seed.input} {seed.output}".split())
+        if num_words > context_length:
+            yield (
+                f"{domain.seeds}, line {number}: the seed has {num_words} words, and the model's context "
+                f"{context_length} tokens; shorten it."
+            )
 
 
 def _largest(counts: Mapping[str, int]) -> tuple[str, int]:

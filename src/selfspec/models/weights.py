@@ -73,6 +73,11 @@ def locate_weights(model: ModelConfig, cache: Path, progress: Progress) -> Path:
     return _hub_snapshot(model, download=True)
 
 
+def converted_folder(model: ModelConfig, cache: Path) -> Path:
+    """The folder under `cache` of safetensors and tokenizer that a GGUF file is converted into."""
+    return cache / f"{model.name}-{hashlib.sha256(weights_identity(model).encode()).hexdigest()[:12]}"
+
+
 def _is_installed(package: str) -> bool:
     return importlib.util.find_spec(package.replace("-", "_")) is not None
 
@@ -116,7 +121,7 @@ def _converted_folder(model: ModelConfig, cache: Path, get_gguf: Callable[[Path]
         get_gguf: Gives the file; may assemble it in the folder that it is called with.
         progress: The display.
     """
-    folder = cache / f"{model.name}-{hashlib.sha256(weights_identity(model).encode()).hexdigest()[:12]}"
+    folder = converted_folder(model, cache)
     if folder.exists():
         return folder
     with explain_disk_errors(cache):

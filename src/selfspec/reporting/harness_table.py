@@ -100,11 +100,11 @@ def _heads(compared: Sequence[Mapping[str, Any]]) -> list[str]:
 def _cells(row: Mapping[str, Any]) -> list[str]:
     metric = f"{row['metric']} {BETTER_DIRECTION[row['higher_is_better']]}".strip()
     counts = ["" if row[name] is None else str(row[name]) for name in ("shots", "n")]
-    values = ["" if value is None else format_number(value) for value in row["values"].values()]
+    values = [format_number(value) for value in row["values"].values()]
     return [row["task"], metric, *counts, *values, _difference_text(row["difference"])]
 
 
 def _difference_text(difference: Mapping[str, Any] | None) -> str:
     if difference is None:
         return ""
-    return f"{difference['value']:+.3f}" if difference["low"] is None else format_cell(difference, signed=True)
+    return format_cell(difference, signed=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from selfspec.data.text import count_noun
 from selfspec.reporting.cells import MODEL_NAMES, excludes_zero, find_score, format_cell, format_number
 
 # The format gain, the knowledge gain, and a measure that neither format nor a bias to one label can raise.
-COMPARED_MEASURES = {"format": "compliant", "label accuracy": "label_accuracy", "option AUC": "option_auc"}
+COMPARED_MEASURES = ("format", "label_accuracy", "option_auc")
 
 
 def build_notes(report: Mapping[str, Any], seed: int) -> list[str]:
@@ -25,6 +26,7 @@ def build_notes(report: Mapping[str, Any], seed: int) -> list[str]:
         *_judge_notes(report["funnel"]),
         *_overlap_notes(report["overlap"]),
         *_shot_notes(report["fewer_shots"]),
+        *_length_notes(report["too_long"]),
         f"Random draws come from seed {seed}; runs with the same seed share them wherever they can.",
     ]
 
@@ -47,8 +49,8 @@ def _comparison_notes(report: Mapping[str, Any]) -> list[str]:
     for shots in sorted({row["shots"] for row in report["differences"]}):
         columns = {"model": "specialized", "minus": "base", "shots": shots, "task": "all"}
         changes = [
-            f"{name} {_describe_change(difference)}"
-            for name, measure in COMPARED_MEASURES.items()
+            f"{report['measures'][measure]} {_describe_change(difference)}"
+            for measure in COMPARED_MEASURES
             if (difference := find_score(report["differences"], measure=measure, **columns))
         ]
         if changes:
@@ -91,6 +93,13 @@ def _overlap_notes(overlap: Mapping[str, Any]) -> list[str]:
     ]
     where = "; report.html has the scores without them" if "without_overlapping" in overlap else ""
     return [f"Of {overlap['questions']} questions, {'; '.join(counts)}{where}."]
+
+
+def _length_notes(num_too_long: int) -> list[str]:
+    if not num_too_long:
+        return []
+    are, count = ("is", "counts") if num_too_long == 1 else ("are", "count")
+    return [f"{count_noun(num_too_long, 'question')} {are} longer than the context and {count} as wrong."]
 
 
 def _shot_notes(fewer_shots: Mapping[str, int]) -> list[str]:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +67,19 @@ def build_report(config: Config, pipeline: Pipeline, store: Store, title: str) -
     if pipeline.harness:
         rows = {model: _read_json(store, stage, "results.json") for model, stage in pipeline.harness.items()}
         report["harness"] = compare_harness_results(rows)
-    fewer_shots = {model: sum(row["shots_shown"] < row["shots"] for row in rows) for model, rows in answers.items()}
-    report["fewer_shots"] = {model: count for model, count in fewer_shots.items() if count}
+    report.update(_count_short_contexts(answers))
     report["notes"] = [*build_notes(report, config.seed), *config.evaluation.notes]
     return report
+
+
+def _count_short_contexts(answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Answers with fewer shots than asked for, by model, and questions that no context could hold."""
+    fewer = {
+        model: sum(row["shots_shown"] < row["shots"] and not row["too_long"] for row in rows)
+        for model, rows in answers.items()
+    }
+    too_long = {row["id"] for rows in answers.values() for row in rows if row["too_long"]}
+    return {"fewer_shots": {model: count for model, count in fewer.items() if count}, "too_long": len(too_long)}
 
 
 def output_folder(store: Store, stage: Stage) -> Path:

@@ -147,7 +147,7 @@ def _judge_replies(rows: Answers, questions: Sequence[Question], metrics: Sequen
         replies=[row["reply"] for row in rows],
         judgements=[judge_reply(question, row["reply"], row["finished"]) for question, row in pairs],
         option_logprobs=[
-            dict(zip(question.options, row["option_logprobs"], strict=True)) if question.kind == "label" else {}
+            dict(zip(question.options, row["option_logprobs"], strict=True)) if row["option_logprobs"] else {}
             for question, row in pairs
         ],
         metrics=metrics,

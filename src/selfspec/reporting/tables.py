@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich import box
@@ -10,14 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from selfspec.reporting.cells import (
-    MODEL_NAMES,
-    OFF_DOMAIN_MEASURES,
-    excludes_zero,
-    find_score,
-    format_cell,
-    format_number,
-)
+from selfspec.reporting.cells import OFF_DOMAIN_MEASURES, excludes_zero, format_cell, format_number, score_grids
 from selfspec.reporting.harness_table import harness_table
 
 
@@ -35,34 +28,21 @@ def results_table(report: Mapping[str, Any]) -> RenderableType:
     return Group(*parts, Text("\n".join(report["notes"])))
 
 
-def _score_tables(report: Mapping[str, Any], title: str, measures: Iterable[str]) -> list[Table]:
+def _score_tables(report: Mapping[str, Any], title: str, measures: Iterable[str]) -> Iterator[Table]:
     """One table for each number of shots: measures by model, then differences between the last model and the others."""
-    scores = report["scores"]
-    models = list(dict.fromkeys(row["model"] for row in scores))
-    names = [MODEL_NAMES.get(model, model) for model in models]
-    measures = [measure for measure in measures if find_score(scores, measure=measure, task="all")]
-    tables = []
-    for shots in sorted({row["shots"] for row in scores}):
-        head = f"{title}: {shots} shots, mean over task types"
+    for grid in score_grids(report, measures):
+        head = f"{title}: {grid.shots} shots, mean over task types"
         table = Table(title=head, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
-        table.add_column("measure")
-        for name in (*names, *(f"{names[-1]} - {name}" for name in names[:-1])):
-            table.add_column(name, justify="right")
-        for measure in measures:
-            table.add_row(report["measures"][measure], *_score_cells(report, models, shots, measure))
-        tables.append(table)
-    return tables
+        for place, name in enumerate(grid.heads):
+            table.add_column(name, justify="right" if place else "left")
+        for heading, scores, differences in grid.rows:
+            values = [format_number(score["value"]) if score else "" for score in scores]
+            table.add_row(heading, *values, *map(_difference_text, differences))
+        yield table
 
 
-def _score_cells(report: Mapping[str, Any], models: Sequence[str], shots: int, measure: str) -> list[str | Text]:
-    """The value of each model, then the differences; bold where the interval excludes zero."""
-    columns = {"shots": shots, "measure": measure, "task": "all"}
-    cells: list[str | Text] = []
-    for model in models:
-        score = find_score(report["scores"], model=model, **columns)
-        cells.append(format_number(score["value"]) if score else "")
-    for model in models[:-1]:
-        difference = find_score(report["differences"], model=models[-1], minus=model, **columns)
-        style = "bold" if difference and excludes_zero(difference) else "dim"
-        cells.append(Text(format_cell(difference, signed=True), style=style) if difference else "")
-    return cells
+def _difference_text(difference: Mapping[str, Any] | None) -> Text:
+    """A difference; bold where its interval excludes zero."""
+    if difference is None:
+        return Text()
+    return Text(format_cell(difference, signed=True), style="bold" if excludes_zero(difference) else "dim")

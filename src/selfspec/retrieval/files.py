@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from selfspec.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 NumberedTexts = Iterator[tuple[int, str]]  # row, text
 PARQUET_BATCH_ROWS = 1024
@@ -41,9 +45,13 @@ def files_identity(path: Path) -> dict[str, Any]:
 
 
 def _files(path: Path) -> list[tuple[Path, str]]:
-    """Every readable file with its name below `path`, in the order of the names."""
+    """Every readable file with its name below `path`, in the order of the names.
+
+    Hidden files and folders are left out, which includes the checkpoints of editors and notebooks.
+    """
     if path.is_dir():
         files = [(file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file()]
+        files = [(name, file) for name, file in files if not re.search(r"(^|/)\.", name)]
     else:
         files = [(path.name, path)]
     readable = [(file, name) for name, file in sorted(files) if name.endswith(SUFFIXES)]
@@ -101,7 +109,7 @@ def _read_parquet(path: Path, field: str) -> NumberedTexts:
         with parquet.ParquetFile(path) as file:
             if field not in file.schema_arrow.names:
                 raise UserError(f"{path}: {_missing_field_message(field, file.schema_arrow.names)}")
-            if str(file.schema_arrow.field(field).type) not in ("string", "large_string", "string_view"):
+            if not _is_text(file.schema_arrow.field(field).type):
                 raise UserError(
                     f"{path}: column '{field}' holds no text; name the one that does with retrieval.text_field=..."
                 )
@@ -113,6 +121,12 @@ def _read_parquet(path: Path, field: str) -> NumberedTexts:
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{path} is no complete parquet file ({reason}); copy it again.") from error
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds text; a dictionary-encoded one is judged by its values."""
+    values = kind.value_type if str(kind).startswith("dictionary<") else kind
+    return str(values) in ("string", "large_string", "string_view")
 
 
 def _missing_field_message(field: str, names: list[str]) -> str:

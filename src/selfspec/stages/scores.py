@@ -11,10 +11,8 @@ from typing import Any
 
 from selfspec.config.schema import EngineConfig, EvaluationConfig, ModelConfig, PromptsConfig
 from selfspec.data.jsonl import write_jsonl
-from selfspec.data.reading import read_all_questions, read_few_shot_examples, read_seeds
-from selfspec.data.splits import split_seeds
 from selfspec.engines.build import lazy_model
-from selfspec.evaluation.few_shot import answer_batch, build_batches
+from selfspec.evaluation.few_shot import answer_batch, read_batches
 from selfspec.prompts.templates import PromptRenderer
 from selfspec.runtime.batches import NumberedBatch, run_batches
 from selfspec.runtime.context import StageContext
@@ -22,7 +20,7 @@ from selfspec.runtime.stage import stage
 
 
 @stage(
-    version=4,
+    version=5,
     sections=("model", "engine", "prompts", "evaluation", "seed"),
     inputs=("seeds", "questions", "shots", "adapter"),
     distributed=True,
@@ -43,9 +41,7 @@ def scores(
     """`answers.jsonl`: one row for each question, number of shots and draw of them."""
     domain = evaluation.domain
     assert domain is not None  # set by validation
-    few_shot = [*split_seeds(read_seeds(seeds, domain.tasks))[0]]
-    few_shot += [row for path in shots for row in read_few_shot_examples(path)]
-    batches = build_batches(read_all_questions(questions, domain.tasks), few_shot, evaluation, seed)
+    batches = read_batches(seeds, questions, shots, evaluation, seed)
     renderer, total = PromptRenderer(prompts), sum(len(batch.questions) for batch in batches)
     scratch = context.work / f"batches-of-{evaluation.batch_size}"  # batches of another size have other rows
     scratch.mkdir(exist_ok=True)
@@ -64,5 +60,6 @@ def scores(
         ]
         rows = run_batches(context.stop, scratch, numbered, step)
     write_jsonl(context.output / "answers.jsonl", rows)
-    num_with_fewer = sum(row["shots_shown"] < row["shots"] for row in rows)
-    return {"answers": len(rows), "with_fewer_shots": num_with_fewer}
+    num_with_fewer = sum(row["shots_shown"] < row["shots"] and not row["too_long"] for row in rows)
+    num_too_long = sum(row["too_long"] for row in rows)
+    return {"answers": len(rows), "with_fewer_shots": num_with_fewer, "too_long": num_too_long}

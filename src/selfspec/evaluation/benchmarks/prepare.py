@@ -14,15 +14,16 @@ from selfspec.config.hashing import digest
 from selfspec.config.keys import key_values
 from selfspec.config.schema import BenchmarkConfig, EvaluationConfig, TaskType
 from selfspec.data.jsonl import write_jsonl
-from selfspec.data.records import KINDS, Question, Seed
+from selfspec.data.records import Question, Seed
+from selfspec.data.text import count_noun
 from selfspec.errors import UserError, did_you_mean, explain_disk_errors
 from selfspec.evaluation.benchmarks.fields import BadRow
-from selfspec.evaluation.benchmarks.rows import ROW_FORMS, few_shot_example, questions_from_rows
+from selfspec.evaluation.benchmarks.rows import few_shot_example, questions_from_rows
 from selfspec.evaluation.benchmarks.sources import SourceMissing, SplitMissing, read_split, source_identity
 from selfspec.evaluation.primary_metrics import check_metric
 from selfspec.runtime.files import atomic_folder
 
-READER_VERSION = 1  # of the modules beside this one: raise it when they make other questions of the same rows
+READER_VERSION = 2  # of the modules beside this one: raise it when they make other questions of the same rows
 MAX_SHOT_ROWS = 200  # rows of the few-shot split that are read
 MAX_BAD_SHARE = 0.01  # of rows that do not fit the schema; they are left out, with a note
 
@@ -52,14 +53,15 @@ class PreparedBenchmark:
 
     def notes(self) -> list[str]:
         """How the set differs from the published one, for readers of its scores."""
-        notes = []
-        if self.config.rows is not None and self.facts["rows"] != self.config.rows:
+        notes, rows, bad = [], self.facts["rows"], self.facts["bad"]
+        if self.config.rows is not None and rows != self.config.rows:
             notes.append(
-                f"The set {self.name} has {self.facts['rows']} rows, and {self.config.rows} were published: its scores "
+                f"The set {self.name} has {count_noun(rows, 'row')}, and {self.config.rows} were published: its scores "
                 "can't be compared with others'."
             )
-        if self.facts["bad"]:
-            notes.append(f"{self.facts['bad']} rows of the set {self.name} are left out: {self.facts['first_bad']}.")
+        if bad:
+            verb = "is" if bad == 1 else "are"
+            notes.append(f"{count_noun(bad, 'row')} of the set {self.name} {verb} left out: {self.facts['first_bad']}.")
         if self.config.shots_split and not self.shots:
             notes.append(f"The set {self.name} has no rows for few-shot examples; they come from the seeds.")
         return notes
@@ -107,7 +109,7 @@ def prepare_benchmark(name: str, config: BenchmarkConfig, cache: Path) -> Prepar
         SourceMissing: the set is not available; the message says how to get it.
         UserError: its YAML or its rows can't be used.
     """
-    check_benchmark(name, config)
+    check_metrics(config)
     key = digest([name, key_values(config), source_identity(name, config), READER_VERSION])[:12]
     prepared = PreparedBenchmark(name, cache / "benchmarks" / f"{name}-{key}", config)
     if not prepared.folder.exists():
@@ -116,16 +118,12 @@ def prepare_benchmark(name: str, config: BenchmarkConfig, cache: Path) -> Prepar
     return prepared
 
 
-def check_benchmark(name: str, config: BenchmarkConfig) -> None:
-    """Refuse a kind, form or metric that does not exist.
+def check_metrics(config: BenchmarkConfig) -> None:
+    """Refuse a metric that does not exist or does not apply to the set.
 
     Raises:
-        UserError: one does not.
+        UserError: the first such metric.
     """
-    for key, allowed in (("kind", KINDS), ("form", ROW_FORMS)):
-        value = getattr(config, key)
-        if value not in allowed:
-            raise UserError(f"evaluation.sets.{name}.{key}={value} is none of {', '.join(allowed)}.")
     for metric in (config.metric, *config.also):
         check_metric(metric, config.kind, config.options)
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from selfspec.config.schema import BenchmarkConfig
 from selfspec.data.records import Question, Seed
+from selfspec.data.text import fold
 from selfspec.evaluation.benchmarks.answers import check_answers, read_answers
 from selfspec.evaluation.benchmarks.fields import FIELD_REFERENCE, BadRow, field_text
 from selfspec.evaluation.benchmarks.sources import Row
 
-ROW_FORMS = ("fields", "tags", "turns")
 _EARLIER_ANSWER = re.compile(r"{answer(\d+)}")  # in a dialogue: the reference answer of an earlier turn
 Turns = dict[tuple[str, str], str]  # (dialogue, turn) -> reference answer
 
@@ -53,7 +53,7 @@ def _question_of_row(name: str, config: BenchmarkConfig, row: Row, number: int, 
     answers = read_answers(row, config)
     if config.form == "turns":
         turns[field_text(row, "dialogue_id"), field_text(row, "turn")] = answers[0]
-    if answers[0].casefold() in config.leave_out:
+    if fold(answers[0]) in map(fold, config.leave_out):
         return None
     answers = check_answers(answers, config)
     return Question(

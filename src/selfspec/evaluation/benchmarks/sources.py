@@ -140,6 +140,8 @@ def _read_hub(name: str, config: BenchmarkConfig, split: str) -> Iterator[Row]:
             config.hub, config.config, data_dir=config.folder, split=split, revision=config.revision
         )
     except Exception as error:  # the hub's errors of transport change with its version
+        if str(error).startswith("Unknown split"):
+            raise SplitMissing(f"{config.hub} of the set {name} has no split '{split}' ({error}).") from None
         kind = type(error).__name__
         raise SourceMissing(
             f"The set {name} ({config.licence}) can't be loaded from {config.hub} ({kind}): {how_to_get}."

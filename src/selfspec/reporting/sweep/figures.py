@@ -10,12 +10,13 @@ import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from selfspec.reporting.cells import MODEL_NAMES
-from selfspec.reporting.sweep.groups import Rows, count_text, group_rows, score_title
+from selfspec.data.text import count_noun
+from selfspec.reporting.cells import MODEL_NAMES, format_number
+from selfspec.reporting.sweep.groups import Rows, group_rows, score_title
 from selfspec.reporting.sweep.panels import COLOURS, GREY, LIGHT_GREY, Plot, arrange_panels, axis_title, error_bars
 from selfspec.reporting.sweep.score_lines import draw_score_lines
 from selfspec.reporting.sweep.state import Estimate, StageState
-from selfspec.reporting.sweep.table import GAIN, Table, format_estimate
+from selfspec.reporting.sweep.table import GAIN, Table
 
 LOSS_TO_GAIN = [[0, "#c4572e"], [0.5, "#e9e6e1"], [1, "#2f74b5"]]  # the colour scale of gains
 
@@ -93,7 +94,7 @@ def draw_gains(rows: Rows, table: Table) -> Plot:
     domains, models = (list(dict.fromkeys(pair[i] for pair in gains)) for i in (0, 1))
     means = {pair: statistics.fmean(values) for pair, values in gains.items()}
     text = {
-        pair: f"{format_estimate(mean, True).replace('-', '−')}<br>{count_text(len(gains[pair]), 'job')}"
+        pair: f"{format_number(mean, True).replace('-', '−')}<br>{count_noun(len(gains[pair]), 'job')}"
         for pair, mean in means.items()
     }
     limit = max(map(abs, means.values()), default=0.0) or 1.0

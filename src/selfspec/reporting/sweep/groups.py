@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from selfspec.data.text import count_noun
 from selfspec.reporting.sweep.table import Row
 
 Rows = Sequence[Row]
@@ -19,9 +20,4 @@ def group_rows(rows: Rows, name: Callable[[Row], str]) -> dict[str, list[Row]]:
 
 def score_title(rows: Rows) -> str:
     """`token F1, 5 shots`, for rows of one measure and one number of shots."""
-    return f"{rows[0].job.measures[rows[0].measure]}, {count_text(rows[0].shots, 'shot')}"
-
-
-def count_text(number: int, noun: str) -> str:
-    """`1 job`, `2 jobs`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{rows[0].job.measures[rows[0].measure]}, {count_noun(rows[0].shots, 'shot')}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from selfspec.reporting.cells import format_cell
 from selfspec.reporting.markdown import markdown_table
 from selfspec.reporting.sweep.state import JobState
-from selfspec.reporting.sweep.table import CHOICES, DIFFERENCES, TITLES, Row, Table, format_interval
+from selfspec.reporting.sweep.table import CHOICES, DIFFERENCES, TITLES, Row, Table
 
 INTERVALS = "In brackets: 95% bootstrap interval over questions; differences are paired."
 
@@ -46,5 +47,8 @@ def _choice_cells(job: JobState, table: Table) -> list[Any]:
 
 
 def _score_cells(row: Row, table: Table) -> list[Any]:
-    values = [format_interval(row.cells.get(column), column in DIFFERENCES) for column in table.columns]
+    values = [
+        format_cell(vars(row.cells[column]), column in DIFFERENCES) if column in row.cells else ""
+        for column in table.columns
+    ]
     return [*_choice_cells(row.job, table), row.shots, *values]

@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
+from selfspec.reporting.cells import format_number
 from selfspec.reporting.sweep.figures import draw_figures
 from selfspec.reporting.sweep.markdown import sweep_markdown
 from selfspec.reporting.sweep.state import SweepState, read_sweep
@@ -24,7 +25,6 @@ from selfspec.reporting.sweep.table import (
     Table,
     average_over_seeds,
     build_table,
-    format_estimate,
 )
 from selfspec.runtime.files import write_atomic
 
@@ -67,7 +67,7 @@ def _page(sweep: SweepState, table: Table, **facts: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["format_estimate"] = format_estimate
+    environment.filters["format_number"] = format_number
     return environment.get_template("sweep.html.j2").render(
         facts,
         common_draws=COMMON_DRAWS,

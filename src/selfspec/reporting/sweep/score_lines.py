@@ -6,10 +6,10 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from selfspec.reporting.cells import MODEL_NAMES
+from selfspec.reporting.cells import MODEL_NAMES, format_cell
 from selfspec.reporting.sweep.groups import Rows, group_rows, score_title
 from selfspec.reporting.sweep.panels import COLOURS, GREY, SYMBOLS, Plot, arrange_panels, axis_title, error_bars
-from selfspec.reporting.sweep.table import CHOICES, Row, Table, format_interval
+from selfspec.reporting.sweep.table import CHOICES, Row, Table
 
 PANEL_HEIGHT = 300  # pixels
 
@@ -81,7 +81,7 @@ def _series(rows: Rows, choice: str, name: str, index: int, offset: float, step:
         "showlegend": False,
         "marker": {"color": colour, "size": 8, "symbol": symbol},
         "text": [
-            f"{name}<br>job {job.number}, {CHOICES[choice]} {job.choices[choice]}: {format_interval(cell)}"
+            f"{name}<br>job {job.number}, {CHOICES[choice]} {job.choices[choice]}: {format_cell(vars(cell))}"
             for job, cell in cells
         ],
         "hovertemplate": "%{text}<extra></extra>",

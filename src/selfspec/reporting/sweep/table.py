@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from selfspec.reporting.cells import MODEL_NAMES, format_number
+from selfspec.reporting.cells import MODEL_NAMES
 from selfspec.reporting.sweep.state import Estimate, JobState
 
 CHOICES = {"domain": "domain", "model": "model", "examples": "examples", "lora_r": "LoRA rank", "seed": "seed"}
@@ -140,24 +140,6 @@ def average_over_seeds(table: Table) -> list[SeedsRow]:
         groups.setdefault((choices, row.overrides, row.shots, row.measure), []).append(row)
     means = [_average(rows) for rows in groups.values()]
     return means if any(len(row.seeds) > 1 for row in means) else []
-
-
-def format_estimate(value: float | None, signed: bool = False) -> str:
-    """`.123`, `-.045`; `+.010` if signed; empty if there is no number."""
-    if value is None:
-        return ""
-    text = format_number(round(value, 3) + 0.0)  # + 0.0: never -.000
-    return f"+{text}" if signed and round(value, 3) > 0 else text
-
-
-def format_interval(estimate: Estimate | None, signed: bool = False) -> str:
-    """`.123 (.045 to .201)`; without brackets if there is no interval; empty if there is no estimate."""
-    if estimate is None:
-        return ""
-    value = format_estimate(estimate.value, signed)
-    if estimate.low is None or estimate.high is None:
-        return value
-    return f"{value} ({format_estimate(estimate.low)} to {format_estimate(estimate.high)})"
 
 
 def _average(rows: Sequence[Row]) -> SeedsRow:
