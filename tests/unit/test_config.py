@@ -19,7 +19,7 @@ from conftest import PROJECT
 from selfspec.config.composition import mutable_twin
 from selfspec.config.keys import key_values
 from selfspec.config.schema import Config, LoraConfig, ModelConfig
-from selfspec.config.validation import check_values
+from selfspec.config.validation import check_unknown_keys, check_values
 from selfspec.errors import UserError
 from selfspec.generation.pools import RESPONSES, pool_keys
 from selfspec.pipeline.build import build_pipeline
@@ -228,6 +228,28 @@ def test_a_value_outside_what_its_field_allows_is_refused(key: str, value: Any, 
 
 def test_null_is_allowed_where_a_field_is_optional() -> None:
     check_values({"tuning": {"patience": None}, "evaluation": {"limit": None, "domain": None}}, Config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["+domain.tasks.inference.foo=1"], "There is no key domain.tasks.inference.foo; "),
+        (["evaluation=paper", "+evaluation.sets.hoc.foo=1"], "There is no key evaluation.sets.hoc.foo; "),
+        (["evaluation=paper", "+evaluation.sets.hoc.splt=a"], "evaluation.sets.hoc.splt; did you mean 'split'? "),
+        (["retrieval.corpus=[1,2]"], "retrieval.corpus=[1, 2] must be of the type str | dict[str, Any] | None; "),
+    ],
+)
+def test_a_wrong_key_or_type_inside_a_dictionary_or_an_optional_value_is_named(
+    overrides: list[str], reason: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        compose_config(*overrides)
+    assert reason in str(caught.value)
+
+
+def test_an_unknown_key_of_an_optional_section_is_named() -> None:
+    with pytest.raises(UserError, match=r"There is no key evaluation.domain.foo; evaluation.domain has: "):
+        check_unknown_keys({"evaluation": {"domain": {"foo": 1}}}, Config)
 
 
 def test_a_pickled_schema_keeps_its_defaults() -> None:
