@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from command import selfspec
 from conftest import PROJECT, Warm, cold, places
 from selfspec.config.hashing import file_hash
 from selfspec.runtime.files import list_files
@@ -86,6 +87,20 @@ def test_a_repeated_run_loads_no_model_and_starts_no_wandb(smoke: Path, tmp_path
     assert seconds < 20  # loading a model takes longer; the README's time is measured by a benchmark
     again = json.loads((tmp_path / "again" / "results.json").read_text())
     assert again["scores"] == json.loads((smoke / "run" / "results.json").read_text())["scores"]
+
+
+def test_the_store_is_listed_with_settings_and_runs(smoke: Path, tmp_path: Path) -> None:
+    shutil.copytree(smoke / "store", tmp_path / "store")
+    shutil.copytree(smoke / "run", tmp_path / "outputs" / "day" / "time-smoke")
+    listed = json.loads(selfspec("store", "ls", "--root", tmp_path / "store", "--json").stdout)
+    rows = {row["label"] or row["stage"]: row for row in listed}
+    assert len(rows) == len(listed) == 8 + 2  # stages and pools
+    expected = {"data_size.examples": 12, "lora.r": 8}
+    assert rows["adapter (specialized)"]["settings"] == rows["scores (specialized)"]["settings"] == expected
+    assert rows["adapter (seeds only)"]["settings"] == {"lora.r": 8} and rows["scores (base)"]["settings"] == {}
+    assert {row["model"] for row in listed} == {"gemma-3-270m"}
+    assert rows["instructions"]["domain"] == "biomedicine"
+    assert all(row["runs"] == ["outputs/day/time-smoke"] and row["num_bytes"] > 0 for row in listed)
 
 
 def test_a_larger_data_size_extends_the_examples_of_the_smaller_one(warm: Warm, smoke: Path, tmp_path: Path) -> None:

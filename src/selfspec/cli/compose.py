@@ -35,6 +35,7 @@ def compose_experiment(overrides: Sequence[str], config_dir: Path | None = None)
 
     from selfspec.config.composition import freeze, register_schema
     from selfspec.config.error_messages import error_message
+    from selfspec.config.overrides import expand_shorthand
     from selfspec.config.resolvers import register_resolvers
 
     folders = [conf_folder()]
@@ -46,8 +47,9 @@ def compose_experiment(overrides: Sequence[str], config_dir: Path | None = None)
         search_path = [f"hydra.searchpath=['file://{config_dir.absolute()}']"]
     register_schema()
     register_resolvers(project_folder(folders[0]))
+    expanded = [part for override in overrides for part in expand_shorthand(override)]
     try:
         with initialize_config_dir(str(folders[0]), version_base="1.3"):
-            return freeze(compose("config", overrides=["paths.output=.", *search_path, *overrides]))
+            return freeze(compose("config", overrides=["paths.output=.", *search_path, *expanded]))
     except Exception as error:
         raise UserError(error_message(error, folders)) from error
