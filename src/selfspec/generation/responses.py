@@ -15,7 +15,7 @@ from selfspec.prompts.templates import PromptRenderer
 from selfspec.retrieval.passage import Passage
 
 FindPassages = Callable[[Task], Sequence[Passage]]
-Placed = tuple[int, Draft]  # an candidate's place in its block, and its task
+Placed = tuple[int, Draft]  # a candidate's place in its block, and its task
 TOKEN_MARGIN = 8  # tokens that tokenising prefix and task apart may add
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -122,7 +122,7 @@ def _missing_field_message(field: str, names: list[str]) -> str:
     )
 
 
-READERS: dict[str, Callable[[Path, str], NumberedTexts]] = {
+READERS: Mapping[str, Callable[[Path, str], NumberedTexts]] = {
     ".jsonl": _read_jsonl,
     ".jsonl.gz": _read_gzipped,
     ".parquet": _read_parquet,
