@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from filelock import FileLock
 
@@ -102,6 +104,20 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
     command_line = Warm(tmp_path_factory.mktemp("warm") / "output.txt")
     yield command_line
     command_line.process.kill()
+
+
+def signal_when(condition: Callable[[], object], pid: int, number: int, seconds: float = 300) -> None:
+    """Send a signal to a process as soon as the condition holds; stop if the process ends first, or after a time.
+
+    For `Warm(kill=...)`: a test whose process got no signal fails by its exit code.
+    """
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and psutil.pid_exists(pid):
+        if condition():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+            return
+        time.sleep(0.002)
 
 
 def places(folder: Path, name: str = "run") -> list[str]:

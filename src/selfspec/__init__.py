@@ -1,4 +1,4 @@
-"""Self-specialization (Kang et al., arXiv 2310.00160): turn a general language model into a specialist."""
+"""Self-specialization (arXiv 2310.00160): tune a base language model on domain data that it writes itself."""
 
 from __future__ import annotations
 

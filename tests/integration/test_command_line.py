@@ -17,6 +17,7 @@ from conftest import PROJECT
 from selfspec.cli import compose
 from selfspec.cli.compose import compose_experiment, conf_folder, project_folder
 from selfspec.cli.help import help_text
+from selfspec.cli.store import default_root
 from selfspec.runtime.store import Store
 
 COMMANDS = ["run", "domain", "export", "report", "store", "fetch"]
@@ -131,9 +132,27 @@ def write_answers(output: Path) -> None:
 
 def test_store_ls_lists_finished_outputs(store: Path) -> None:
     ended = selfspec("store", "ls", "--root", store)
-    first, second = ended.stdout.splitlines()
-    assert ended.returncode == 0 and first.split()[:2] == ["scores", "one"] and second.split()[:2] == ["scores", "two"]
-    assert first.endswith(" s  {'answers': 3}")
+    about, heads, first, second = ended.stdout.splitlines()
+    assert about.startswith(f"The store {store} has 2 outputs of ")
+    assert heads.split() == ["stage", "domain", "model", "settings", "size", "date", "runs", "key"]
+    assert ended.returncode == 0 and {first.split()[-1], second.split()[-1]} == {"one", "two"}
+    listed = json.loads(selfspec("store", "ls", "--root", store, "--json").stdout)
+    assert {(row["stage"], row["key"]) for row in listed} == {("scores", "one"), ("scores", "two")}
+
+
+def test_the_default_store_is_that_of_runs_wherever_the_command_is_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert str(default_root()) == compose_experiment([]).paths.store
+    ended = selfspec("store", "ls")
+    assert str(PROJECT / "store") in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize(("shorthand", "count"), [("data_size=100", 100), ("data_size=2k", 2000)])
+def test_shorthand_is_expanded_for_every_command(shorthand: str, count: int) -> None:
+    assert compose_experiment([shorthand]).data_size.examples == count
+    assert compose_experiment([shorthand, "rounds=2"]).rounds.count == 2
 
 
 def test_store_verify_names_damaged_outputs(store: Path) -> None:

@@ -46,9 +46,9 @@ def test_a_run_killed_three_times_ends_with_the_same_bytes(uninterrupted: Path, 
     rng, killed = random.Random(3), tmp_path / "killed"
     # kills while it generates, tunes and evaluates
     for pattern in ("work/**/batch-*.jsonl", "work/*/checkpoint.pt", "adapter/*/manifest.json"):
-        process = start_run(killed)
+        process, deadline = start_run(killed), time.monotonic() + 1800
         while not list((killed / "store").glob(pattern)):
-            assert process.poll() is None
+            assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         time.sleep(rng.uniform(0, 2))
         process.send_signal(signal.SIGKILL)

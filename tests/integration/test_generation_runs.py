@@ -6,16 +6,14 @@ Variants with the same seeds have common random numbers, whatever their batch si
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import Warm, places
+from conftest import Warm, places, signal_when
 from selfspec.data.reading import read_examples, read_seeds
 from selfspec.data.records import Example
 from selfspec.data.splits import split_seeds
@@ -98,9 +96,7 @@ def test_a_run_killed_while_voting_and_judging_ends_with_the_same_bytes(
         work = tmp_path / "store" / "work" / folder.name
 
         def kill(pid: int) -> None:
-            while not list(work.glob("*/batch-*.jsonl")):
-                time.sleep(0.002)
-            os.kill(pid, signal.SIGKILL)
+            signal_when(lambda: any(work.glob("*/batch-*.jsonl")), pid, signal.SIGKILL)
 
         return warm(*SMALL, *places(tmp_path), kill=kill).code
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from conftest import Warm, places
+from conftest import Warm, places, signal_when
 
 KILLS = 20
 COMMAND = [
@@ -70,9 +70,7 @@ def check_same_outputs(expected: Path, actual: Path) -> None:
 def test_a_run_stopped_by_sigterm_resumes_with_the_same_command(warm: Warm, tmp_path: Path) -> None:
     def stop(pid: int) -> None:
         work = tmp_path / "store" / "work"
-        while not list(work.glob("**/batch-*.jsonl")):
-            time.sleep(0.01)
-        os.kill(pid, signal.SIGTERM)
+        signal_when(lambda: any(work.glob("**/batch-*.jsonl")), pid, signal.SIGTERM)
 
     ended = warm(*COMMAND, *places(tmp_path), kill=stop)
     assert ended.code == 128 + signal.SIGTERM

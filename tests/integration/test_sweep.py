@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +14,7 @@ from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, Inte
 from hydra.test_utils.test_utils import TSweepRunner
 from hydra.version import VersionBase, setbase
 
-from conftest import Warm
+from conftest import Warm, signal_when
 
 
 @pytest.fixture(autouse=True)
@@ -113,9 +111,8 @@ def test_a_stopped_sweep_resumes_with_the_same_command(warm: Warm, tmp_path: Pat
     places = [f"paths.store={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/sweep"]
 
     def stop(pid: int) -> None:
-        while not list((tmp_path / "store" / "work").glob("**/batch-*.jsonl")):
-            time.sleep(0.01)
-        os.kill(pid, signal.SIGTERM)
+        work = tmp_path / "store" / "work"
+        signal_when(lambda: any(work.glob("**/batch-*.jsonl")), pid, signal.SIGTERM)
 
     ended = warm(*QUICK, *overrides, *places, kill=stop)
     assert ended.code == 128 + signal.SIGTERM and "the same command continues from it" in ended.text, ended.text
@@ -139,9 +136,7 @@ def test_a_sweep_of_24_jobs_completes_after_a_failure_and_a_kill(warm: Warm, tmp
     broken.touch()  # a file in place of the work folder: the stage always fails
 
     def kill(pid: int) -> None:
-        while len(manifests(tmp_path)) < 20:
-            time.sleep(0.01)
-        os.kill(pid, signal.SIGKILL)
+        signal_when(lambda: len(manifests(tmp_path)) >= 20, pid, signal.SIGKILL)
 
     assert warm(*QUICK, *GRID, *places, kill=kill).code == -signal.SIGKILL
     ended, record = sweep(warm, tmp_path, *GRID)

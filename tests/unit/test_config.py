@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,15 +16,18 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from conftest import PROJECT
+from hydra_plugins.selfspec_launcher import LocalConf, ResourcesConf, SlurmConf
 from selfspec.config.composition import mutable_twin, register_schema
 from selfspec.config.keys import key_values
 from selfspec.config.resolvers import register_resolvers
 from selfspec.config.schema import Config, LoraConfig, ModelConfig
-from selfspec.config.validation import check_values
+from selfspec.config.validation import check_unknown_keys, check_values
 from selfspec.errors import UserError
 from selfspec.generation.pools import RESPONSES, pool_keys
+from selfspec.launch.resources import Resources
 from selfspec.pipeline.build import build_pipeline
 from toys import CONF, compose_config
 
@@ -44,7 +48,10 @@ def test_every_option_composes_and_opens_with_what_it_is(choice: str) -> None:
     assert compose_config(chosen(*choice.split("="))).seed == 0
     group, option = choice.split("=")
     lines = (CONF / group / f"{option}.yaml").read_text().splitlines()
-    assert next(line for line in lines if not line.startswith("# @package")).startswith("# ")
+    comment = list(takewhile(lambda line: line.startswith("#"), lines))
+    about = next(line for line in comment if not line.startswith("# @package"))
+    assert about.startswith("# ") and "python run.py" not in about
+    assert any(line.startswith("# python run.py ") for line in comment)
 
 
 @settings(max_examples=15, deadline=None)
@@ -230,6 +237,65 @@ def test_a_value_outside_what_its_field_allows_is_refused(key: str, value: Any, 
 
 def test_null_is_allowed_where_a_field_is_optional() -> None:
     check_values({"tuning": {"patience": None}, "evaluation": {"limit": None, "domain": None}}, Config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["+domain.tasks.inference.foo=1"], "There is no key domain.tasks.inference.foo; "),
+        (["evaluation=paper", "+evaluation.sets.hoc.foo=1"], "There is no key evaluation.sets.hoc.foo; "),
+        (["evaluation=paper", "+evaluation.sets.hoc.splt=a"], "evaluation.sets.hoc.splt; did you mean 'split'? "),
+        (["retrieval.corpus=[1,2]"], "retrieval.corpus=[1, 2] must be of the type str | dict[str, Any] | None; "),
+    ],
+)
+def test_a_wrong_key_or_type_inside_a_dictionary_or_an_optional_value_is_named(
+    overrides: list[str], reason: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        compose_config(*overrides)
+    assert reason in str(caught.value)
+
+
+def test_an_unknown_key_of_an_optional_section_is_named() -> None:
+    with pytest.raises(UserError, match=r"There is no key evaluation.domain.foo; evaluation.domain has: "):
+        check_unknown_keys({"evaluation": {"domain": {"foo": 1}}}, Config)
+
+
+@pytest.mark.parametrize(
+    ("option", "section", "chosen_values"),
+    [
+        ("rounds=default", "rounds", set()),
+        ("retrieval=bm25", "retrieval", {"corpus"}),
+        ("generation=default", "generation.contamination", set()),
+        ("logger=wandb", "logger", {"name"}),
+    ],
+)
+def test_an_option_gives_the_values_that_its_schema_has_as_defaults(
+    option: str, section: str, chosen_values: set[str]
+) -> None:
+    composed: Any = compose_config(option)
+    written: Any = OmegaConf.load(CONF / f"{option.replace('=', '/')}.yaml")
+    for name in section.split("."):
+        composed = getattr(composed, name)
+        written = written.get(name, written)
+    defaults = {item.name: item.default for item in dataclasses.fields(composed)}
+    twice = [name for name in written if defaults[name] is not dataclasses.MISSING and name not in chosen_values]
+    assert twice
+    assert {name: getattr(composed, name) for name in twice} == {name: defaults[name] for name in twice}
+
+
+@pytest.mark.parametrize(("name", "schema"), [("local", LocalConf), ("slurm", SlurmConf)])
+def test_a_launchers_yaml_has_the_defaults_of_its_schema(name: str, schema: Any) -> None:
+    written: Any = OmegaConf.to_container(OmegaConf.load(CONF / "hydra" / "launcher" / f"{name}.yaml"))
+    defaults = dataclasses.asdict(schema())
+    del written["defaults"], defaults["_target_"]
+    assert written.pop("resources", {}).keys() == defaults.pop("resources", {}).keys()  # each kind has its request
+    assert written == defaults
+
+
+def test_a_slurm_request_has_the_fields_of_its_schema() -> None:
+    names = [[item.name for item in dataclasses.fields(cls)] for cls in (Resources, ResourcesConf)]
+    assert names[0] == names[1]
 
 
 def test_a_pickled_schema_keeps_its_defaults() -> None:

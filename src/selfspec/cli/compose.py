@@ -48,6 +48,7 @@ def compose_experiment(overrides: Sequence[str], config_dir: Path | None = None)
         search_path = [f"hydra.searchpath=['file://{config_dir.absolute()}']"]
     register_schema()
     register_resolvers(project_folder(folders[0]))
+    expanded = [part for override in overrides for part in expand_shorthand(override)]
     try:
         with initialize_config_dir(str(folders[0]), version_base="1.3"):
             return freeze(compose("config", overrides=["paths.output=.", *search_path, *expanded]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 USAGE = """\
-selfspec: turn a general language model into a specialist for one domain (self-specialization, arXiv 2310.00160)
+selfspec: tune a base language model on domain data that it writes itself (self-specialization, arXiv 2310.00160)
 
   python run.py                                    the default experiment, from seeds to report
   python run.py domain=finance lora=r16            choose options of groups

@@ -7,45 +7,62 @@ from typing import Annotated
 
 import typer
 
+from selfspec.cli.compose import conf_folder, project_folder
 from selfspec.errors import UserError
 
+WIDTH_IN_FILES = 200  # columns, where the output is no terminal
 app = typer.Typer(help="List, verify and clean the store.", no_args_is_help=True, rich_markup_mode=None)
-Root = Annotated[Path, typer.Option(help="Folder of the store.")]
-DEFAULT_ROOT = Path("store")
+Root = Annotated[Path | None, typer.Option(help="Folder of the store; default: that of runs without paths.store.")]
 
 
 @app.command("ls")
-def list_store(root: Root = DEFAULT_ROOT) -> None:
-    """List the finished outputs with their time and counts."""
-    from selfspec.runtime.store_maintenance import list_outputs, read_manifest
+def list_store(
+    root: Root = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with whole keys.")] = False,
+) -> None:
+    """List the finished outputs: settings, size, date and runs."""
+    from rich.console import Console
 
-    for folder in list_outputs(root):
-        manifest = read_manifest(folder)
-        _print_line(folder, f"{manifest.get('seconds', 0):8.1f} s  {manifest.get('counts', {})}")
+    from selfspec.reporting.stored_outputs import outputs_json, outputs_table, read_outputs, size_text
+
+    store = root or default_root()
+    outputs = read_outputs(store)
+    if as_json:
+        print(outputs_json(outputs))
+        return
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = WIDTH_IN_FILES
+    total = size_text(sum(output.num_bytes for output in outputs))
+    print(
+        f"The store {store} has {len(outputs)} outputs of {total}; runs are those in outputs/ and multirun/ beside it."
+    )
+    console.print(outputs_table(outputs))
 
 
 @app.command()
-def verify(root: Root = DEFAULT_ROOT) -> None:
+def verify(root: Root = None) -> None:
     """Compare every finished output with the hashes of its manifest."""
     from selfspec.runtime.store import find_damage
     from selfspec.runtime.store_maintenance import list_outputs
 
     num_damaged = 0
-    for folder in list_outputs(root):
+    for folder in list_outputs(root or default_root()):
         damage = find_damage(folder)
         num_damaged += bool(damage)
-        _print_line(folder, damage or "intact")
+        print(f"{folder.parent.name:<13} {folder.name:<30} {damage or 'intact'}")
     if num_damaged:
         raise UserError(f"{num_damaged} damaged; a run that needs them sets them aside and makes them again.")
 
 
 @app.command("gc")
-def collect(root: Root = DEFAULT_ROOT) -> None:
+def collect(root: Root = None) -> None:
     """Remove damaged outputs that were set aside, and files that killed processes left."""
     from selfspec.runtime.store_maintenance import collect_garbage
 
-    print(f"removed {len(collect_garbage(root))} folders")
+    print(f"removed {len(collect_garbage(root or default_root()))} folders")
 
 
-def _print_line(folder: Path, text: str) -> None:
-    print(f"{folder.parent.name:<13} {folder.name:<30} {text}")
+def default_root() -> Path:
+    """The store of runs that give no paths.store."""
+    return project_folder(conf_folder()) / "store"

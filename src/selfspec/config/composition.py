@@ -75,4 +75,10 @@ def freeze(config: DictConfig) -> Config:
         raise UserError(f"{error.full_key} has no value; give one with {error.full_key}=....") from None
     check_unknown_keys(plain, Config)
     check_values(plain, Config)
-    return dacite.from_dict(Config, plain, dacite.Config(cast=[tuple], strict=True))
+    try:
+        return dacite.from_dict(Config, plain, dacite.Config(cast=[tuple], strict=True))
+    except dacite.WrongTypeError as error:
+        allowed = str(error.field_type).replace("typing.", "")
+        raise UserError(
+            f"{error.field_path}={error.value} must be of the type {allowed}; give another value."
+        ) from None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import typing
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from selfspec.config.schema import Config
+from selfspec.config.schema_types import entry_type, field_types, section_class
 from selfspec.config.validation import unknown_key_message
 from selfspec.errors import UserError, did_you_mean, explain_disk_errors
 
@@ -55,23 +55,18 @@ def _unknown_option_message(name: str, config_folders: list[Path]) -> str:
 def _config_error_message(error: OmegaConfBaseException) -> str:
     """For a key that the schema does not have, or a value of another type."""
     key = error.full_key or str(error.key or "")
-    section = _section_schema(key)
+    section = _section_of(key)
     if isinstance(error, ConfigAttributeError | ConfigKeyError) and section:
-        return unknown_key_message(key, [item.name for item in dataclasses.fields(section)])
+        return unknown_key_message(key, field_types(section))
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
         return f"{key} is not set yet; add it with +{key}=...."
     reason = _one_line(error.msg or error).split(" full_key")[0]
     return f"{key}: {reason}; give another value with {key}=...."
 
 
-def _section_schema(key: str) -> Any:
+def _section_of(key: str) -> Any:
     """The dataclass of the section that a key is in; None if the schema has no such section."""
-    schema: Any = Config
-    for name in key.split(".")[:-1]:
-        schema = typing.get_type_hints(schema).get(name)
-        if not dataclasses.is_dataclass(schema):
-            return None
-    return schema
+    return section_class(functools.reduce(entry_type, key.split(".")[:-1], Config))
 
 
 def _unexpected_error_message(error: Exception) -> str:

@@ -75,7 +75,7 @@ class FiltersConfig:
     echo: bool
     duplicate: bool
     novelty: bool
-    novelty_threshold: Fraction  # the ROUGE-L F1 with an earlier row from which a row is dropped
+    novelty_threshold: Fraction  # the ROUGE-L F1 with an earlier row above which a row is dropped
     contamination: bool
     answer: bool
     self_consistency: bool

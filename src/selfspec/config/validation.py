@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import types
 import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -13,6 +11,7 @@ from annotated_types import Ge, Gt, Le, MinLen
 
 from selfspec.config.paths import make_paths_absolute
 from selfspec.config.schema import Config
+from selfspec.config.schema_types import allowed_types, field_types, section_class, walk_values
 from selfspec.errors import UserError, did_you_mean
 
 
@@ -24,24 +23,24 @@ def validate(config: Config) -> Config:
     return replace(config, evaluation=evaluation)
 
 
-def check_unknown_keys(values: Any, schema: Any, path: str = "") -> None:
+def check_unknown_keys(values: Any, schema: Any) -> None:
     """Refuse a key that the schema does not have: Hydra accepts `+lora.rr=4`.
 
     Args:
-        values: Plain values of a config, or of a part of it.
-        schema: The dataclass, or the type, that describes them.
-        path: The key of that part, with a dot behind it.
+        values: Plain values of a config.
+        schema: The dataclass that describes them.
 
     Raises:
         UserError: the first unknown key.
     """
-    if not dataclasses.is_dataclass(schema) or not isinstance(values, dict):
-        return
-    hints = typing.get_type_hints(schema)
-    for name, value in values.items():
-        if name not in hints:
-            raise UserError(unknown_key_message(f"{path}{name}", hints))
-        check_unknown_keys(value, hints[name], f"{path}{name}.")
+    for key, value, hint in walk_values(values, schema):
+        section = section_class(hint)
+        if section is None or not isinstance(value, dict):
+            continue
+        allowed = field_types(section)
+        for name in value:
+            if name not in allowed:
+                raise UserError(unknown_key_message(f"{key}.{name}".lstrip("."), allowed))
 
 
 def unknown_key_message(key: str, allowed: Iterable[str]) -> str:
@@ -53,39 +52,24 @@ def unknown_key_message(key: str, allowed: Iterable[str]) -> str:
     )
 
 
-def check_values(values: Any, schema: Any, key: str = "") -> None:
+def check_values(values: Any, schema: Any) -> None:
     """Check plain values against the choices and bounds that the schema declares beside its fields.
 
     Args:
-        values: Plain values of a config, or of a part of it: dictionaries, lists, numbers, texts.
-        schema: The dataclass, or the type, that describes them.
-        key: The key of that part, for messages.
+        values: Plain values of a config.
+        schema: The dataclass that describes them.
 
     Raises:
         UserError: the first value that is not allowed, and what is.
     """
-    if values is None:
-        return
-    if dataclasses.is_dataclass(schema):
-        for name, hint in typing.get_type_hints(schema, include_extras=True).items():
-            if name in values:
-                check_values(values[name], hint, f"{key}.{name}".lstrip("."))
-        return
-    origin, arguments = typing.get_origin(schema), typing.get_args(schema)
-    if origin is Annotated:
-        check_values(values, arguments[0], key)
-        for bound in arguments[1:]:
-            _check_bound(values, bound, key)
-    elif origin in (types.UnionType, typing.Union):  # `X | None` is the only union in the schema
-        check_values(values, arguments[0], key)
-    elif origin is Literal:
-        _check_choice(values, arguments, key)
-    elif origin is dict:
-        for name, value in values.items():
-            check_values(value, arguments[1], f"{key}.{name}")
-    elif origin is tuple:
-        for index, value in enumerate(values):
-            check_values(value, arguments[0], f"{key}[{index}]")
+    for key, value, hint in walk_values(values, schema):
+        for allowed in allowed_types(hint) if value is not None else ():
+            origin, arguments = typing.get_origin(allowed), typing.get_args(allowed)
+            if origin is Annotated:
+                for bound in arguments[1:]:
+                    _check_bound(value, bound, key)
+            elif origin is Literal:
+                _check_choice(value, arguments, key)
 
 
 def _check_choice(value: Any, choices: Sequence[str], key: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from selfspec.engines.protocol import LoadedModel, ModelLoader
 from selfspec.errors import UserError, did_you_mean
 from selfspec.runtime.progress import Progress
 
-ENGINES = {"transformers": "selfspec.engines.transformers_loader.TransformersLoader"}
+ENGINES: Mapping[str, str] = {"transformers": "selfspec.engines.transformers_loader.TransformersLoader"}
 
 
 def build_engine(config: EngineConfig) -> ModelLoader:

@@ -45,7 +45,7 @@ class _ExpertAndAmateur:
 
 
 class ContrastiveEngine(TransformersEngine):
-    """Completes greedily with a model and its adapter, contrasted with the same model without the adapter."""
+    """Completes with a model and its adapter, contrasted with the same model without the adapter."""
 
     def __init__(self, model: Any, tokenizer: Any, contrast: float, plausible: float) -> None:
         super().__init__(model, tokenizer)

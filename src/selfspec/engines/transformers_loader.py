@@ -54,7 +54,7 @@ class TransformersModel:
 
 
 class _AdapterOff:
-    """The base model while its network carries an adapter."""
+    """The base model while its network has an adapter attached."""
 
     def __init__(self, network: Any, engine: Engine) -> None:
         self.network, self.engine = network, engine

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from selfspec.config.schema import GenerationConfig
@@ -19,7 +19,7 @@ from selfspec.filters.novelty import Novelty
 from selfspec.filters.protocol import Filter, Phase
 from selfspec.filters.self_consistency import SelfConsistency
 
-FILTERS: dict[str, Callable[..., Filter]] = {  # each is a switch of the config: generation.filters.<name>
+FILTERS: Mapping[str, Callable[..., Filter]] = {  # each is a switch of the config: generation.filters.<name>
     "form": Form,
     "echo": Echo,
     "duplicate": DuplicateInputs,

@@ -123,7 +123,7 @@ def _run_missing_stages(
         if node.state == "failed":
             raise StageFailed(node.stage, node.message)
     if any(node.open for node in nodes.values()):
-        progress.say("Its stages were left to SLURM; the same command attaches to them, and draws the report.")
+        progress.say("Its stages were left to SLURM; the same command attaches to them, and writes the report.")
         return None
     return bool(outcomes.executed & set(nodes))
 

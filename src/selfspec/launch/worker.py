@@ -45,6 +45,7 @@ def run_stage(stage: Stage, config: Config, store: Store, progress: Progress, st
     """
     metadata = {
         "label": stage.label,
+        "model": stage.config.model.name,
         "version": stage.definition.version,
         "values": stage.values,
         "inputs": dict(stage.inputs),

@@ -1,6 +1,6 @@
 """The stages of a config, in an order in which they can run, with their keys. Nothing heavy is imported.
 
-Just what a stage declares (`runtime.stage`), with its version, enters its key: a stage cannot read what its key does
+Only what a stage declares (`runtime.stage`), with its version, enters its key: a stage cannot read what its key does
 not contain.
 """
 

