@@ -23,6 +23,7 @@ from selfspec.errors import UserError
 from selfspec.launch.executors import choose_executor
 from selfspec.launch.logged_names import with_logged_names
 from selfspec.launch.preparation import prepare_config, print_notes
+from selfspec.launch.run_folder import begin_run, check_run_folder
 from selfspec.launch.slurm_nodes import check_slurm
 from selfspec.pipeline.build import Pipeline, build_pipeline
 from selfspec.pipeline.graph import Node, Outcomes, StageFailed, execute_graph, mark_stored, unite_jobs
@@ -55,8 +56,13 @@ def run_task(composed: DictConfig, outcomes: Outcomes | None = None) -> float | 
     """
     configure_environment()
     folder = Path(HydraConfig.get().runtime.output_dir)
-    (folder / "error.json").unlink(missing_ok=True)  # of an earlier run in the same folder
+    may_write = outcomes is not None  # a sweep has checked the folder
     try:
+        if not may_write:
+            is_run = HydraConfig.get().mode != RunMode.MULTIRUN
+            check_run_folder(folder, "hydra.run.dir" if is_run else "hydra.sweep.subdir")
+            may_write = True
+        (folder / "error.json").unlink(missing_ok=True)  # of an earlier run in the same folder
         config = with_logged_names(prepare_config(composed))
         if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep prints the notes of all its jobs
             print_notes([config])
@@ -65,7 +71,8 @@ def run_task(composed: DictConfig, outcomes: Outcomes | None = None) -> float | 
         log.error(traceback.format_exc())
         message = error_message(error, [])
         stage = error.stage.label if isinstance(error, StageFailed) else None
-        _write_json(folder / "error.json", {"stage": stage, "what": message})
+        if may_write:
+            _write_json(folder / "error.json", {"stage": stage, "what": message})
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # the sweep continues, and reports it at its end
@@ -82,8 +89,9 @@ def run_experiment(config: Config, folder: Path, outcomes: Outcomes) -> float | 
         _show_plan(config, stages, store, folder)
         return None
     check_slurm(_launcher_config(), stages.stages, store)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(plain_config(config)))
-    _write_json(folder / "stages.json", {stage.label: f"{stage.name}/{stage.key}" for stage in stages.stages})
+    stage_paths = {stage.label: f"{stage.name}/{stage.key}" for stage in stages.stages}
+    config_text = OmegaConf.to_yaml(plain_config(config))
+    begin_run(folder, {"stages.json": _json_text(stage_paths), "config.yaml": config_text})
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN  # the sweep has its own display
     with Progress(Console(quiet=True) if in_sweep else None) as progress:
         title = experiment_title(config)
@@ -156,4 +164,8 @@ def _print_stage(node: Node, store: Store, progress: Progress) -> None:
 
 
 def _write_json(path: Path, data: Any) -> None:
-    write_atomic(path, json.dumps(data, indent=1, ensure_ascii=False).encode())
+    write_atomic(path, _json_text(data).encode())
+
+
+def _json_text(data: Any) -> str:
+    return json.dumps(data, indent=1, ensure_ascii=False)

@@ -18,6 +18,7 @@ from selfspec.errors import UserError
 from selfspec.launch.executors import choose_executor
 from selfspec.launch.experiment import run_task
 from selfspec.launch.plan import show_plan
+from selfspec.launch.run_folder import check_sweep_folders
 from selfspec.launch.slurm_nodes import check_slurm
 from selfspec.launch.sweep_jobs import (
     SweepJob,
@@ -58,6 +59,7 @@ def launch_sweep(launcher: Any, job_overrides: Sequence[Sequence[str]], first: i
         return [run_task_function(launcher, config) for config in composed]
     configure_environment()
     jobs = prepare_jobs(composed, job_overrides)
+    check_sweep_folders(folder, {job.number: job.folder for job in jobs})
     settings: dict[str, Any] = OmegaConf.to_container(hydra.launcher, resolve=True)  # type: ignore[assignment]
     nodes = unite_jobs((job.config, job.stages) for job in jobs)
     is_search = not str(hydra.sweeper._target_).endswith(".BasicSweeper")
