@@ -32,8 +32,10 @@ from selfspec.models.nf4 import check_bitsandbytes
 from selfspec.models.revision import resolve_revision
 from selfspec.models.weights import check_weights
 from selfspec.planning.devices import check_devices, processes_here
+from selfspec.planning.parameters import has_known_targets
 from selfspec.prompts.templates import check_prompts
 from selfspec.runtime.machine import has_native_bf16
+from selfspec.tuning.lora_modules import check_lora_modules
 from selfspec.tuning.lora_settings import check_lora_extra
 from selfspec.tuning.objectives import check_objective
 from selfspec.tuning.strategies.limits import check_deepspeed_installed, check_strategy_choice, check_strategy_device
@@ -76,6 +78,8 @@ def check_parts(config: Config, num_processes: int = 1) -> None:
     check_custom_filters(config.generation.filters.extra)
     check_strategy_choice(config.strategy, config.model, config.lora, num_processes)
     check_lora_extra(config.lora, config.model.quantization)
+    if config.lora.extra or not has_known_targets(config.model, config.lora):
+        check_lora_modules(config.lora, config.model)
     check_objective(config.objective)
     check_trainer_options(config.trainer)
     check_callbacks(config.callbacks)

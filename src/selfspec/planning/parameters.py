@@ -111,6 +111,14 @@ class Shape:
         return self.num_layers * sum(per_layer)
 
 
+def has_known_targets(model: ModelConfig, lora: LoraConfig) -> bool:
+    """Whether `lora.target_modules` names linear layers of a known architecture, so that no check needs torch."""
+    if lora.target_modules == (ALL_LINEAR,):
+        return True
+    shape = model_shape(model)
+    return shape is not None and {layer.name for layer in shape.linear_layers}.issuperset(lora.target_modules)
+
+
 def model_shape(model: ModelConfig) -> Shape | None:
     """The shape of a model; None for an unknown architecture."""
     if model.toy:
