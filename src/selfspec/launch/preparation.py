@@ -31,6 +31,7 @@ from selfspec.loggers.settings import check_logger
 from selfspec.models.nf4 import check_bitsandbytes
 from selfspec.models.revision import resolve_revision
 from selfspec.models.weights import check_weights
+from selfspec.planning.context import check_prompts_fit, with_local_context
 from selfspec.planning.devices import check_devices, processes_here
 from selfspec.planning.parameters import has_known_targets
 from selfspec.prompts.templates import check_prompts
@@ -50,11 +51,13 @@ def prepare_config(composed: DictConfig) -> Config:
     """
     launcher = HydraConfig.get().launcher if HydraConfig.initialized() else {}
     config = _with_concrete_dtype(validate(freeze(composed)), launcher)
+    config = replace(config, model=with_local_context(config.model))
     check_parts(config, devices_of("adapter", launcher))
     config = _with_benchmark_files(config)
     _check_data_files(config)
     for domain in _domains(config):
         check_seed_counts(config, domain)
+    check_prompts_fit(config)
     if not config.plan:
         _check_packages(config)
         _check_devices(config, launcher)
@@ -88,8 +91,9 @@ def check_parts(config: Config, num_processes: int = 1) -> None:
 
 
 def print_notes(configs: Iterable[Config]) -> None:
-    """Print what was noted about the public sets of these experiments, each note once."""
-    for note in dict.fromkeys(note for config in configs for note in config.evaluation.notes):
+    """Print what was noted about the models and public sets of these experiments, each note once."""
+    notes = (note for config in configs for note in (*config.model.notes, *config.evaluation.notes))
+    for note in dict.fromkeys(notes):
         print(note, file=sys.stderr)
 
 
