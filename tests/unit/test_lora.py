@@ -21,6 +21,7 @@ from selfspec.models.load import load_base, with_adapter
 from selfspec.pipeline.build import build_pipeline
 from selfspec.runtime.progress import Progress
 from selfspec.tuning.lora import add_adapter, initial_weights, save_adapter
+from selfspec.tuning.lora_modules import check_lora_modules
 from selfspec.tuning.lora_settings import check_lora_extra
 from toys import compose_config, model_config, toy, toy_experiment
 from tuning_runs import StopAfter, check_same, curve, parameters, tune
@@ -41,22 +42,68 @@ RANK4 = LoraConfig(4, 8, 0.0, ("all-linear",))
         (["lora.extra={init_lora_weights: pisa}"], "did you mean 'pissa'"),
         (["lora=pissa", "quantization=nf4"], "pissa_niter_4 changes the base's weights.*choose quantization=none"),
         (["lora=dora", "lora.extra={init_lora_weights: olora}"], "can't be combined with lora.dora"),
+        (
+            ["lora.target_modules=[q_prj]"],
+            r"target_modules=\[q_prj\].*has no q_prj; did you mean 'q_proj'\?.*down_proj",
+        ),
+        (["lora.target_modules=[v_proj,self_attn]"], r"target_modules=\[v_proj,self_attn\].*has no self_attn"),
+        (["lora.extra={modules_to_save: [lm_haed]}"], "modules_to_save.*has no lm_haed; did you mean 'lm_head'"),
+        (["lora.extra={rank_pattern: {q_prj: 4}}"], "rank_pattern.*has no q_prj; did you mean 'q_proj'"),
+        (
+            ["lora.extra={layers_to_transform: [0, 32]}", "lora.target_modules=[q_proj]"],
+            "has no layer 32.*from 0 to 31",
+        ),
+        (
+            ["lora.extra={layers_to_transform: [0]}"],
+            "PEFT refuses lora.extra=.*layers_to_transform.*change it or leave",
+        ),
         (["lora=pissa", "strategy=fsdp"], "whole weights of the base, which strategy=fsdp shards; choose strategy=ddp"),
         (["lora=pissa", "strategy=deepspeed_zero3"], "which strategy=deepspeed_zero3 shards; choose strategy=ddp"),
     ],
 )
 def test_a_keyword_that_cannot_work_is_refused_before_any_work(overrides: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        compose_config(*overrides)
+        compose_config("model=llama-2-7b", *overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["lora.target_modules=[layers.0.self_attn.q_proj,embed_tokens]", "lora.extra={modules_to_save: [lm_head]}"],
+        ["lora.extra={rank_pattern: {q_proj: 4}, alpha_pattern: {down_proj: 4}}"],
+        ["lora.target_modules=[q_proj]", "lora.extra={layers_to_transform: 31}"],
+        ["lora.target_modules=[query]", "model.architecture.model_type=unknown"],  # found when the model is loaded
+    ],
+)
+def test_names_of_modules_that_exist_are_accepted(overrides: list[str]) -> None:
+    compose_config("model=llama-2-7b", *overrides)
+
+
+def test_patterns_of_modules_match_as_in_peft() -> None:
+    model = model_config("llama-2-7b")
+    for pattern in ("layers.0.self_attn.q_proj", r"layers\.\d+\.mlp\..*", "[qk]_proj"):
+        check_lora_modules(replace(RANK4, extra={"rank_pattern": {pattern: 2}}), model)
+    for pattern, message in (("layers.2.self_attn.q_proj", "has no layers.2"), ("[q_proj", "no regular expression")):
+        with pytest.raises(UserError, match=message):
+            check_lora_modules(replace(RANK4, extra={"alpha_pattern": {pattern: 2}}), model)
+
+
+def test_names_of_modules_are_checked_against_the_files_of_model_path(tmp_path: Path) -> None:
+    toy("gemma-3-270m")[0].config.save_pretrained(tmp_path)
+    own = ("model=falcon-7b", f"model.path={tmp_path}")
+    compose_config(*own, "lora.target_modules=[q_proj]")
+    with pytest.raises(UserError, match="has no query_key_value"):
+        compose_config(*own, "lora.target_modules=[query_key_value]")
 
 
 def test_peft_is_not_imported_to_check_a_config_without_further_keywords() -> None:
-    code = "import sys, toys; toys.compose_config(); print('peft' in sys.modules, 'torch' in sys.modules)"
+    code = "import sys, toys; toys.compose_config('lora.target_modules=[q_proj]')"
+    code += "; print('peft' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:0] = ['tests', 'src']; {code}"],
         cwd=PROJECT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout.split()[0] == "False"
+    assert done.stdout.split() == ["False", "False"]
 
 
 def test_further_keywords_change_the_adapters_key_and_none_leaves_it() -> None:

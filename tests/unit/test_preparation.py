@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from conftest import PROJECT
 from selfspec.config.composition import register_schema
 from selfspec.config.resolvers import register_resolvers
 from selfspec.config.schema import Config
+from selfspec.errors import UserError
 from selfspec.launch import preparation
 from selfspec.launch.preparation import prepare_config, print_notes
 from selfspec.models.revision import resolve_revision
@@ -155,6 +157,37 @@ def test_nothing_is_resolved_for_weights_that_no_revision_changes(
     cache_reference(hub_cache, "main", OTHER_COMMIT)
     model = model_config("llama-2-7b", **{"toy": False, **changes})
     assert resolve_revision(model, ask_hub=True) == model.revision
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "length"),
+    [
+        ("max_position_embeddings", 1000, 1000),
+        ("n_positions", 900, 900),
+        ("max_seq_len", 2000, 2000),
+        ("max_position_embeddings", 9000, 4096),
+        ("unknown", 1000, 4096),
+    ],
+)
+def test_the_shorter_context_of_config_and_weights_counts_and_is_in_the_keys(
+    tmp_path: Path, capsys: Any, key: str, value: int, length: int
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "unknown", key: value}))
+    config = prepare_plan(HUB_MODEL, f"model.path={tmp_path}")
+    assert config.model.context_length == length
+    print_notes([config, config])
+    notes = [f"{tmp_path} has a context of {length} tokens, which replaces model.context_length=4096."]
+    assert capsys.readouterr().err.splitlines() == (notes if length < 4096 else [])
+    (values,) = (stage.values["model"] for stage in build_pipeline(config).stages if stage.label == "examples")
+    assert values["context_length"] == length
+    assert prepare_plan(HUB_MODEL, "model.toy=true", f"model.path={tmp_path}").model.context_length == 4096
+
+
+@pytest.mark.parametrize("override", ["model.context_length=128", "generation.responses.max_new_tokens=4000"])
+def test_prompts_that_do_not_fit_the_context_are_refused_before_any_work(override: str) -> None:
+    with pytest.raises(UserError, match=r"With generation\.\w+\.shots=\d.* about \d+ tokens, .* lower the shots"):
+        prepare_plan(HUB_MODEL, override)
 
 
 def test_a_note_on_the_public_sets_is_printed_once_for_all_jobs(capsys: Any) -> None:

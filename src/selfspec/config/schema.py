@@ -87,6 +87,7 @@ class ModelConfig:
     quantization: Literal["none", "nf4"] = "none"  # nf4: frozen linear layers in 4 bits (QLoRA)
     toy: bool = False  # random weights and thin layers
     trust_remote_code: bool = False
+    notes: tuple[str, ...] = runtime_field(())  # to be printed; set by the program
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,12 @@ from selfspec.loggers.settings import check_logger
 from selfspec.models.nf4 import check_bitsandbytes
 from selfspec.models.revision import resolve_revision
 from selfspec.models.weights import check_weights
+from selfspec.planning.context import check_prompts_fit, with_local_context
 from selfspec.planning.devices import check_devices, processes_here
+from selfspec.planning.parameters import has_known_targets
 from selfspec.prompts.templates import check_prompts
 from selfspec.runtime.machine import has_native_bf16
+from selfspec.tuning.lora_modules import check_lora_modules
 from selfspec.tuning.lora_settings import check_lora_extra
 from selfspec.tuning.objectives import check_objective
 from selfspec.tuning.strategies.limits import check_deepspeed_installed, check_strategy_choice, check_strategy_device
@@ -57,11 +60,13 @@ def prepare_config(composed: DictConfig) -> Config:
     """
     launcher = HydraConfig.get().launcher if HydraConfig.initialized() else {}
     config = _with_concrete_dtype(validate(freeze(composed)), launcher)
+    config = replace(config, model=with_local_context(config.model))
     check_parts(config, devices_of("adapter", launcher))
     config = with_benchmark_files(config)
     _check_data_files(config)
     for domain in _domains(config):
         check_seeds(config, domain)
+    check_prompts_fit(config)
     if not config.plan:
         _check_packages(config)
         _check_devices(config, launcher)
@@ -85,6 +90,8 @@ def check_parts(config: Config, num_processes: int = 1) -> None:
     check_custom_filters(config.generation.filters.extra)
     check_strategy_choice(config.strategy, config.model, config.lora, num_processes)
     check_lora_extra(config.lora, config.model.quantization)
+    if config.lora.extra or not has_known_targets(config.model, config.lora):
+        check_lora_modules(config.lora, config.model)
     check_objective(config.objective)
     check_trainer_options(config.trainer)
     check_callbacks(config.callbacks)
@@ -93,8 +100,9 @@ def check_parts(config: Config, num_processes: int = 1) -> None:
 
 
 def print_notes(configs: Iterable[Config]) -> None:
-    """Print what was noted about the public sets of these experiments, each note once."""
-    for note in dict.fromkeys(note for config in configs for note in config.evaluation.notes):
+    """Print what was noted about the models and public sets of these experiments, each note once."""
+    notes = (note for config in configs for note in (*config.model.notes, *config.evaluation.notes))
+    for note in dict.fromkeys(notes):
         print(note, file=sys.stderr)
 
 

@@ -111,11 +111,19 @@ class Shape:
         return self.num_layers * sum(per_layer)
 
 
+def has_known_targets(model: ModelConfig, lora: LoraConfig) -> bool:
+    """Whether `lora.target_modules` names linear layers of a known architecture, so that no check needs torch."""
+    if lora.target_modules == (ALL_LINEAR,):
+        return True
+    shape = model_shape(model)
+    return shape is not None and {layer.name for layer in shape.linear_layers}.issuperset(lora.target_modules)
+
+
 def model_shape(model: ModelConfig) -> Shape | None:
     """The shape of a model; None for an unknown architecture."""
     if model.toy:
         return shape_from_config({**model.architecture, **model.toy_architecture, "vocab_size": TOY_VOCABULARY_SIZE})
-    return shape_from_config(_local_architecture(model.path) or model.architecture)
+    return shape_from_config(local_architecture(model.path) or model.architecture)
 
 
 def shape_from_config(architecture: Mapping[str, Any]) -> Shape | None:
@@ -127,7 +135,7 @@ def shape_from_config(architecture: Mapping[str, Any]) -> Shape | None:
         return None
 
 
-def _local_architecture(folder: str | None) -> dict[str, Any] | None:
+def local_architecture(folder: str | None) -> dict[str, Any] | None:
     """The `config.json` in `model.path`, which replaces the architecture of `conf/model`."""
     path = Path(folder or ".") / "config.json"
     return _read_text_config(file_version(path)) if folder and path.exists() else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,12 +15,11 @@ from peft import get_peft_model
 from torch import Tensor
 
 from selfspec.config.schema import LoraConfig, ModelConfig
-from selfspec.config.tuning_schema import ALL_LINEAR
 from selfspec.errors import UserError
 from selfspec.models.load import default_device, forget_base, forget_base_on_error
 from selfspec.models.weights import weights_identity
 from selfspec.tuning.checkpoints import copy_parameters, parameters_hash
-from selfspec.tuning.lora_settings import changes_base_weights
+from selfspec.tuning.lora_settings import changes_base_weights, explain_refusal, peft_settings
 
 
 def add_adapter(base: Any, lora: LoraConfig, seed: int) -> Any:
@@ -29,27 +28,15 @@ def add_adapter(base: Any, lora: LoraConfig, seed: int) -> Any:
     Raises:
         UserError: The base has no modules of these names, or PEFT refuses a setting of `lora.extra`.
     """
-    names = list(lora.target_modules)
     torch.manual_seed(seed)
-    try:
-        settings = PeftLora(
-            r=lora.r,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=ALL_LINEAR if names == [ALL_LINEAR] else names,
-            use_rslora=lora.rslora,
-            use_dora=lora.dora,
-            task_type="CAUSAL_LM",
-            **lora.extra,
-        )
-        return get_peft_model(base, settings)
-    except (ValueError, TypeError) as error:
-        if "target modules" in str(error).lower():
-            raise _no_such_modules(base, names) from None
-        if lora.extra:
-            reason = " ".join(str(error).split())
-            raise UserError(f"PEFT refuses lora.extra={lora.extra} ({reason}); change it or leave it out.") from error
-        raise
+    with explain_refusal(lora):
+        settings = peft_settings(lora)
+        try:
+            return get_peft_model(base, settings)
+        except ValueError as error:
+            if "target modules" in str(error).lower():
+                raise _no_such_modules(base, lora.target_modules) from None
+            raise
 
 
 @contextmanager
@@ -67,7 +54,7 @@ def new_adapter(base: Any, lora: LoraConfig, seed: int) -> Iterator[Any]:
             forget_base()
 
 
-def _no_such_modules(base: Any, names: list[str]) -> UserError:
+def _no_such_modules(base: Any, names: Sequence[str]) -> UserError:
     linear = {name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)}
     return UserError(
         f"lora.target_modules=[{','.join(names)}] names no module of the model; its linear layers are "

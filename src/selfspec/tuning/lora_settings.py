@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from selfspec.config.schema import LoraConfig
+from selfspec.config.tuning_schema import ALL_LINEAR
 from selfspec.errors import UserError, did_you_mean
 
 FIELD_OF_KEYWORD = {
@@ -55,6 +59,37 @@ def check_lora_extra(lora: LoraConfig, quantization: str) -> None:
                 "leave it out."
             )
     _check_initialization(lora, quantization)
+    with explain_refusal(lora):
+        peft_settings(lora)
+
+
+def peft_settings(lora: LoraConfig) -> Any:
+    """PEFT's LoraConfig."""
+    from peft import LoraConfig as PeftLora
+
+    names = list(lora.target_modules)
+    return PeftLora(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=ALL_LINEAR if names == [ALL_LINEAR] else names,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        task_type="CAUSAL_LM",
+        **lora.extra,
+    )
+
+
+@contextmanager
+def explain_refusal(lora: LoraConfig) -> Iterator[None]:
+    """Turn an error of PEFT's own checks of `lora.extra` into one sentence."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if not lora.extra:
+            raise
+        reason = " ".join(str(error).split())
+        raise UserError(f"PEFT refuses lora.extra={lora.extra} ({reason}); change it or leave it out.") from error
 
 
 def _check_initialization(lora: LoraConfig, quantization: str) -> None:

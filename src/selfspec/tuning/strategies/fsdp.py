@@ -8,14 +8,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
-from transformers import AutoModelForCausalLM
 from transformers.distributed import DistributedConfig
 
 from selfspec.config.schema import ModelConfig, PathsConfig, StrategyConfig
+from selfspec.models.architecture import build_on_meta
 from selfspec.models.load import default_device, load_network, load_tokenizer, model_files, read_text_config
 from selfspec.models.nf4 import describe_shards
 from selfspec.models.transformers_internals import after_each_decoder_layer, is_decoder_layer, mark_initialized
@@ -59,7 +58,6 @@ def _load_nf4(model: ModelConfig, folder: Path, strategy: StrategyConfig, num_pr
 
 def _layer_patterns(config: Any) -> set[str]:
     """Names of a model's decoder layers as patterns (`model.layers.*`), without reading its weights."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    model = build_on_meta(config)
     layers = (name for name, module in model.named_modules() if is_decoder_layer(module, model))
     return {re.sub(r"\.\d+(?=\.|$)", ".*", name) for name in layers}
