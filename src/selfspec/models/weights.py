@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import SoftFileLease
+from rich.markup import escape
 
 from selfspec.config.schema import ModelConfig
 from selfspec.errors import UserError, explain_disk_errors
@@ -70,7 +71,7 @@ def locate_weights(model: ModelConfig, cache: Path, progress: Progress) -> Path:
         return _converted_folder(model, cache, lambda _: ggufs[0], progress) if ggufs else folder
     if model.package and _is_installed(model.package):
         return _converted_folder(model, cache, lambda draft: _packaged_gguf(str(model.package), draft), progress)
-    progress.say(f"  {model.hub} is read from the hub's cache, or downloaded into it")
+    progress.say(f"  {escape(str(model.hub))} is read from the hub's cache, or downloaded into it")
     return _hub_snapshot(model, download=True)
 
 
@@ -125,7 +126,7 @@ def _converted_folder(model: ModelConfig, cache: Path, get_gguf: Callable[[Path]
         with SoftFileLease(cache / f"{folder.name}.lock", lease_duration=LEASE_SECONDS):
             if folder.exists():
                 return folder
-            progress.say(f"  the weights of {model.name} are converted once, into {folder}")
+            progress.say(escape(f"  the weights of {model.name} are converted once, into {folder}"))
             draft = cache / f"{folder.name}.draft"
             shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
             draft.mkdir()

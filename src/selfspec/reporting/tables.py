@@ -44,12 +44,12 @@ def _score_tables(report: Mapping[str, Any], title: str, measures: Iterable[str]
     tables = []
     for shots in sorted({row["shots"] for row in scores}):
         head = f"{title}: {shots} shots, mean over task types"
-        table = Table(title=head, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
+        table = Table(title=Text(head), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
         table.add_column("measure")
         for name in (*names, *(f"{names[-1]} - {name}" for name in names[:-1])):
             table.add_column(name, justify="right")
         for measure in measures:
-            table.add_row(report["measures"][measure], *_score_cells(report, models, shots, measure))
+            table.add_row(Text(report["measures"][measure]), *_score_cells(report, models, shots, measure))
         tables.append(table)
     return tables
 
