@@ -33,7 +33,9 @@ def main() -> None:
     for job in json.loads((folder / "sweep.json").read_text())["jobs"]:
         path = Path(job["folder"]) / "results.json"
         if path.exists():
-            variant = next(text.partition("=")[2] for text in job["overrides"] if text.startswith("+variant="))
+            variant = next(
+                text.partition("=")[2] for text in job["overrides"] if text.lstrip("+").startswith("variant=")
+            )
             writer.writerows(table_rows(json.loads(path.read_text()), job["choices"]["domain"], variant))
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from typing import Any
 import pytest
 
 from conftest import PROJECT, Ended, Warm, cold, places
+from selfspec.cli.compose import compose_experiment
+from selfspec.config.error_messages import error_message
 from selfspec.config.schema import StrategyConfig
 from selfspec.errors import UserError
 from selfspec.tuning.strategies import limits
@@ -33,7 +37,15 @@ def refusal(run: Callable[..., Ended], tmp_path: Path, *arguments: str, env: dic
 @pytest.mark.parametrize(
     ("argument", "parts"),
     [
-        ("lora=r9", ["lora=r9", "did you mean 'r", "r16"]),
+        ("lora=r9", ["lora=r9", "any rank with lora.r=9 lora.alpha=18"]),
+        ("lora=12", ["lora=12", "any rank with lora.r=12 lora.alpha=24"]),
+        ("lora.rank=4", ["lora.rank", "did you mean 'lora.r'"]),
+        ("lora=[r8,r16]", ["lora has one option", "-m lora=r8,r16"]),
+        ("seed=99999999999999999999", ["seed=99999999999999999999", "at most"]),
+        ("~seed", ["seed has no value"]),
+        ("~lora", ["lora has no value"]),
+        ("--shell-completion", ["--hydra-help"]),
+        ("+evaluation.domain.foo=1", ["Hydra can't use these arguments"]),
         ("model=gema-3-270m", ["model=gema-3-270m", "did you mean 'gemma-3-270m'"]),
         ("modle=gemma-3-270m", ["modle", "did you mean 'model'"]),
         ("lora.rr=4", ["lora.rr", "did you mean 'r'"]),
@@ -62,6 +74,8 @@ def refusal(run: Callable[..., Ended], tmp_path: Path, *arguments: str, env: dic
         ("rounds=0", ["rounds.count=0", "at least 1"]),
         ("rounds.decoding=contrastiv", ["rounds.decoding=contrastiv", "did you mean 'contrastive'"]),
         ("tuning.keep=bets", ["tuning.keep=bets", "did you mean 'best'"]),
+        ("experiment=lora_rnk", ["experiment=lora_rnk", "did you mean 'lora_rank'"]),
+        ("benchmark=fpd", ["benchmark=fpd", "did you mean 'fpb'"]),
         ("+variant=n25", ["variant=n25", "did you mean 'n250'"]),
         ("domain.seeds=/nowhere.jsonl", ["/nowhere.jsonl", "does not exist"]),
         ("model.path=/nowhere", ["model.path=/nowhere", "safetensors"]),
@@ -73,7 +87,50 @@ def test_a_wrong_argument_is_reported_in_one_sentence(
     warm: Warm, tmp_path: Path, argument: str, parts: list[str]
 ) -> None:
     sentence = refusal(warm, tmp_path, argument)
-    assert all(part in sentence for part in parts), sentence
+    assert all(part in sentence for part in parts) and "fault of selfspec" not in sentence, sentence
+
+
+def test_an_error_that_no_one_foresaw_says_how_to_report_it() -> None:
+    message = error_message(ZeroDivisionError("division by zero"), [])
+    assert "fault of selfspec" in message and "open an issue" in message and "HYDRA_FULL_ERROR=1" in message
+
+
+@pytest.mark.parametrize("command", ["run.py --help", "-m selfspec run --cfg job", "-m selfspec --help"])
+def test_a_reader_that_ends_early_ends_the_command_in_silence(command: str) -> None:
+    process = subprocess.Popen([sys.executable, *command.split()], cwd=PROJECT, stdout=-1, stderr=-1, text=True)
+    assert process.stdout and process.stderr
+    process.stdout.close()  # before the first line, as `| true`
+    assert process.stderr.read() == "" and process.wait() in (1, 128 + signal.SIGPIPE)  # 1: click's
+
+
+@pytest.mark.parametrize(
+    ("arguments", "counts"),
+    [
+        (["lora=r8,r16", "-m", "seed=0"], "2 jobs"),
+        (["-m", "data_size=range(10,30,10)"], "2 jobs"),
+        (["-m", "data_size=choice(12,2k)"], "2 jobs"),
+        (["-m", "rounds=choice(1,2)"], "2 jobs"),
+        (["data_size=1_000"], "1 job,"),
+        (["-m", "+variant=judge,n100"], "2 jobs"),
+        (["-m", "variant=judge,n100"], "2 jobs"),
+        (["variant=[judge,two_rounds]"], "1 job,"),
+    ],
+    ids=" ".join,
+)
+def test_overrides_are_accepted_in_any_place_and_shorthand_in_any_sweep(
+    warm: Warm, tmp_path: Path, arguments: list[str], counts: str
+) -> None:
+    ended = warm("model.toy=true", *arguments, "plan=true", *places(tmp_path), f"hydra.sweep.dir={tmp_path}/sweep")
+    assert ended.code == 0 and ended.text.startswith(counts), ended.text
+
+
+def test_a_folder_of_options_may_have_an_apostrophe_in_its_name(warm: Warm, tmp_path: Path) -> None:
+    folder = tmp_path / "law's, and more"
+    (folder / "lora").mkdir(parents=True)
+    shutil.copy(PROJECT / "conf" / "lora" / "r8.yaml", folder / "lora" / "mine.yaml")
+    ended = warm("debug=smoke", "lora=mine", "plan=true", "--config-dir", str(folder), *places(tmp_path))
+    assert ended.code == 0, ended.text
+    assert compose_experiment(["lora=mine"], folder).lora.r == 8
 
 
 @pytest.mark.parametrize(
@@ -82,6 +139,10 @@ def test_a_wrong_argument_is_reported_in_one_sentence(
         ([], ["is empty"]),
         (SEEDS[:10], ["10 seeds", "8 are held out", "write at least"]),
         ([*SEEDS[:5], '{"id": "x", ', *SEEDS[5:]], ["line 6", "not valid JSON"]),
+        (
+            [*SEEDS[:5], '{"id": "x', *SEEDS[5:]],
+            ["line 6", "(Unterminated string starting at column 8)"],
+        ),
         ([*SEEDS[:2], '{"id": "x", "task_type": "inference"}', *SEEDS[2:]], ["line 3", "'instruction' is missing"]),
         ([*SEEDS, SEEDS[0]], ["line 81", "'id' repeats", "line 1"]),
     ],
@@ -196,3 +257,15 @@ def test_a_file_in_place_of_the_store_is_reported(tmp_path: Path) -> None:
     assert ended.code == 1 and "Traceback" not in ended.text
     assert f"{tmp_path}/store is a file where a folder is needed; remove it, or" in ended.text
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+
+def test_names_with_square_brackets_are_shown_as_they_are(warm: Warm, tmp_path: Path) -> None:
+    small = ["debug=smoke", "logger=none", "evaluation.limit=1", "evaluation.shots=[0]", "baselines.off_domain=false"]
+    names = ['domain.name="[/b]law"', 'model.name="[red]m[/i]"', f'hydra.sweep.dir="{tmp_path}/[b]sweep"']
+    ended = warm(*small, *names, f"paths.store={tmp_path}/store", f'hydra.run.dir="{tmp_path}/[/i]run"')
+    assert ended.code == 0, ended.text
+    assert "[/b]law, [red]m[/i] (toy), 12 examples" in ended.text and f"{tmp_path}/[/i]run/report.html" in ended.text
+    ended = warm("-m", *small, *names, "baselines.seeds_only=true,false", f"paths.store={tmp_path}/store")
+    assert ended.code == 0 and f"{tmp_path}/[b]sweep/report.html" in ended.text, ended.text
+    planned = warm(*small, *names, "plan=true", f"paths.store={tmp_path}/other", f"hydra.run.dir={tmp_path}/plan")
+    assert planned.code == 0 and "[/b]law [red]m[/i]" in planned.text, planned.text

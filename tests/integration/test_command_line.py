@@ -70,7 +70,7 @@ def test_run_passes_its_arguments_to_hydra(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "lora=r9"], "There is no lora=r9; did you mean"),
+        (["run", "lora=r9"], "There is no lora=r9; give any rank with lora.r=9"),
         (["fetch", "model=falcon-41b"], "There is no model=falcon-41b; did you mean 'falcon-40b'?"),
         (["domain", "check", "finances"], "There is no domain=finances; did you mean 'finance'?"),
         (["domain", "preview", "finance", "lora.r="], "lora.r: "),

@@ -210,10 +210,13 @@ def copied(tmp_path: Path, name: str) -> BenchmarkConfig:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_yaml_of_a_set_says_licence_command_and_source(name: str) -> None:
-    lines = (FOLDER / f"{name}.yaml").read_text().splitlines()
+    package, *lines = (FOLDER / f"{name}.yaml").read_text().splitlines()
+    assert package == f"# @package evaluation.sets.{name}"
     assert all(line.startswith("# ") for line in lines[:3]) and lines[0].endswith(".")
-    assert lines[2].startswith("# python run.py evaluation=paper") and f"evaluation.sets.{name}.path=" in lines[2]
     config = PAPER.sets[name]
+    domain = "" if config.domain == "biomedicine" else f"domain={config.domain} "
+    assert lines[2].startswith(f"# python run.py {domain}benchmark={name} ")
+    assert f"evaluation.sets.{name}.path=" in lines[2]
     assert config.licence in lines[1]
     check_metrics(config)
     assert (

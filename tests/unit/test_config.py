@@ -22,6 +22,7 @@ from conftest import PROJECT
 from hydra_plugins.selfspec_launcher import LocalConf, ResourcesConf, SlurmConf
 from selfspec.config.composition import mutable_twin, register_schema
 from selfspec.config.keys import key_values
+from selfspec.config.overrides import COMBINED_GROUPS, SINGLE_GROUPS
 from selfspec.config.resolvers import register_resolvers
 from selfspec.config.schema import Config, LoraConfig, ModelConfig
 from selfspec.config.validation import check_unknown_keys, check_values
@@ -33,19 +34,16 @@ from toys import CONF, compose_config
 
 GROUPS: dict[str, list[str]] = {}
 for path in sorted(CONF.glob("*/**/*.yaml")):
-    if path.parent.name == "benchmark":  # added by evaluation=paper, never chosen alone: test_benchmarks.py
-        continue
     GROUPS.setdefault(str(path.parent.relative_to(CONF)), []).append(path.stem)
 
 
-def chosen(group: str, option: str) -> str:
-    """The override that chooses an option. The group `variant` is not in the defaults list, so it is added with `+`."""
-    return f"{'+' if group == 'variant' else ''}{group}={option}"
+def test_the_groups_in_conf_have_one_option_or_several() -> None:
+    assert {*SINGLE_GROUPS, *COMBINED_GROUPS, "hydra/launcher"} == set(GROUPS)
 
 
 @pytest.mark.parametrize("choice", [f"{group}={option}" for group, options in GROUPS.items() for option in options])
 def test_every_option_composes_and_opens_with_what_it_is(choice: str) -> None:
-    assert compose_config(chosen(*choice.split("="))).seed == 0
+    assert compose_config(choice).seed == 0
     group, option = choice.split("=")
     lines = (CONF / group / f"{option}.yaml").read_text().splitlines()
     comment = list(takewhile(lambda line: line.startswith("#"), lines))
@@ -57,7 +55,7 @@ def test_every_option_composes_and_opens_with_what_it_is(choice: str) -> None:
 @settings(max_examples=15, deadline=None)
 @given(st.fixed_dictionaries({group: st.sampled_from(options) for group, options in GROUPS.items()}))
 def test_any_combination_composes_or_is_refused_with_what_to_choose(choices: dict[str, str]) -> None:
-    overrides = [chosen(group, option) for group, option in choices.items()]
+    overrides = [f"{group}={option}" for group, option in choices.items()]
     is_nf4, lora = choices["quantization"] == "nf4", choices["lora"]
     is_fsdp, is_zero3 = choices["strategy"] == "fsdp", choices["strategy"].startswith("deepspeed_zero3")
     if (is_zero3 and is_nf4) or (is_fsdp and lora == "dora") or (lora == "pissa" and (is_fsdp or is_zero3 or is_nf4)):
@@ -66,6 +64,13 @@ def test_any_combination_composes_or_is_refused_with_what_to_choose(choices: dic
     else:
         config = compose_config(*overrides)
         assert config.domain.name == choices["domain"] and config.model.name == choices["model"]
+
+
+def test_benchmarks_add_up_to_the_sets_of_the_evaluation() -> None:
+    assert [*compose_config("benchmark=fpb").evaluation.sets] == ["fpb"]
+    assert [*compose_config("benchmark=[fpb,headline]").evaluation.sets] == ["fpb", "headline"]
+    alone, all_sets = (compose_config(override).evaluation.sets for override in ("benchmark=fpb", "evaluation=paper"))
+    assert alone["fpb"] == all_sets["fpb"] and len(all_sets) == len(GROUPS["benchmark"])
 
 
 def test_help_shows_every_option_within_six_tenths_of_a_cpu_second() -> None:

@@ -12,7 +12,7 @@ from selfspec.cli import domain, store
 from selfspec.cli.export import export
 from selfspec.cli.fetch import fetch
 from selfspec.cli.report import report
-from selfspec.cli.run import PASS_THROUGH, run
+from selfspec.cli.run import PASS_THROUGH, exit_after_broken_pipe, run
 
 ORDER = ["run", "domain", "export", "report", "store", "fetch"]
 
@@ -43,6 +43,9 @@ def main() -> None:
     """Run the command; an error is one sentence on stderr, with exit code 1."""
     try:
         app(prog_name="selfspec")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        exit_after_broken_pipe()
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise

@@ -45,7 +45,8 @@ def compose_experiment(overrides: Sequence[str], config_dir: Path | None = None)
         if not config_dir.is_dir():
             raise UserError(f"--config-dir {config_dir} is not a folder; give the one that has domain/<name>.yaml.")
         folders.append(config_dir)
-        search_path = [f"hydra.searchpath=['file://{config_dir.absolute()}']"]
+        quoted = str(config_dir.absolute()).replace("'", "\\'")
+        search_path = [f"hydra.searchpath=['file://{quoted}']"]
     register_schema()
     register_resolvers(project_folder(folders[0]))
     expanded = [part for override in overrides for part in expand_shorthand(override)]

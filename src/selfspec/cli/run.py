@@ -13,7 +13,7 @@ import typer
 
 from selfspec.cli.compose import conf_folder, project_folder
 from selfspec.cli.help import help_text
-from selfspec.config.overrides import expand_shorthand
+from selfspec.config.overrides import arrange_arguments
 from selfspec.errors import Interrupted
 
 STOPPED_MESSAGE = "Stopped by {}; finished work is kept, and the same command continues from it."
@@ -28,13 +28,17 @@ def run(arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGS...")
 
 def run_command_line(conf: Path) -> None:
     """Print `--help`, or compose the config and run the experiment; a user error exits with one sentence and code 1."""
-    arguments = sys.argv[1:] = [part for argument in sys.argv[1:] for part in expand_shorthand(argument)]
-    if "--help" in arguments or "-h" in arguments:
-        print(help_text([conf, *_config_dirs(arguments)]))
-        return
+    arguments = sys.argv[1:]
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
+        if "--help" in arguments or "-h" in arguments:
+            print(help_text([conf, *_config_dirs(arguments)]), flush=True)
+            return
+        sys.argv[1:] = arrange_arguments(arguments)
         _run_hydra(conf)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        exit_after_broken_pipe()
     except KeyboardInterrupt:
         _fail(STOPPED_MESSAGE.format("SIGINT"), 130)
     except Interrupted as error:
@@ -73,6 +77,12 @@ def _run_hydra(conf: Path) -> None:
     register_schema()
     register_resolvers(project_folder(conf))
     hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(run_task)()
+
+
+def exit_after_broken_pipe() -> NoReturn:
+    """Exit as a program that SIGPIPE stops: the reader of the output, such as `head`, has ended."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter's last flush fails too
+    sys.exit(128 + signal.SIGPIPE)
 
 
 def _fail(sentence: str, code: int) -> NoReturn:

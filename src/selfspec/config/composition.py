@@ -72,7 +72,7 @@ def freeze(config: DictConfig) -> Config:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         check_unknown_keys(OmegaConf.to_container(config), Config)  # a mistyped key is why another is missing
-        raise UserError(f"{error.full_key} has no value; give one with {error.full_key}=....") from None
+        raise _missing_value(error.full_key) from None
     check_unknown_keys(plain, Config)
     check_values(plain, Config)
     try:
@@ -82,3 +82,9 @@ def freeze(config: DictConfig) -> Config:
         raise UserError(
             f"{error.field_path}={error.value} must be of the type {allowed}; give another value."
         ) from None
+    except dacite.MissingValueError as error:  # ~seed deleted it
+        raise _missing_value(error.field_path) from None
+
+
+def _missing_value(key: str | None) -> UserError:
+    return UserError(f"{key} has no value; give one with {key}=....")

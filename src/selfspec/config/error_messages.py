@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import re
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,8 @@ def error_message(error: Exception, config_folders: list[Path]) -> str:
             message = _config_error_message(error)
         case HydraException():
             message = _one_line(error)
+        case _ if _is_raised_by_hydra(error):  # before it calls selfspec, as for --shell-completion alone
+            message = f"Hydra can't use these arguments: {_one_line(error)}; --hydra-help shows its options."
         case _:
             message = _unexpected_error_message(error)
     return message
@@ -45,6 +49,11 @@ def _unknown_option_message(name: str, config_folders: list[Path]) -> str:
     if name == "hydra/sweeper/optuna":
         return "hydra/sweeper=optuna is not installed; get it with: pip install -e '.[optuna]' -c constraints.txt"
     group, _, option = name.rpartition("/")
+    if rank := re.fullmatch(r"lora/r?(\d+)", name):
+        return (
+            f"There is no lora={option}; give any rank with lora.r={rank[1]} lora.alpha={2 * int(rank[1])}, where the "
+            "scale is alpha / r."
+        )
     options = sorted({path.stem for folder in config_folders for path in (folder / group).glob("*.yaml")})
     if group and options:
         return f"There is no {group}={option}; {did_you_mean(option, options)}{group} is one of {', '.join(options)}."
@@ -69,6 +78,13 @@ def _section_of(key: str) -> Any:
     return section_class(functools.reduce(entry_type, key.split(".")[:-1], Config))
 
 
+def _is_raised_by_hydra(error: Exception) -> bool:
+    """Whether Hydra or OmegaConf raised the error before any part of selfspec but the command line was called."""
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    called = [name for name in modules if name.startswith("selfspec.") and not name.startswith("selfspec.cli.")]
+    return bool(modules) and not called and modules[-1].startswith(("hydra.", "omegaconf."))
+
+
 def _unexpected_error_message(error: Exception) -> str:
     """For an error of the disk, or of selfspec itself."""
     try:
@@ -77,7 +93,10 @@ def _unexpected_error_message(error: Exception) -> str:
     except UserError as disk_error:
         return str(disk_error)
     except Exception:
-        return f"{type(error).__name__}: {error} (this is a fault of selfspec; HYDRA_FULL_ERROR=1 shows where)"
+        return (
+            f"{type(error).__name__}: {error} (this is a fault of selfspec; please open an issue with the command and "
+            "what it prints after HYDRA_FULL_ERROR=1)"
+        )
 
 
 def _one_line(text: object) -> str:

@@ -7,7 +7,9 @@ The classes are frozen and typed. Hydra composes mutable copies of them (`compos
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le
 
 from selfspec.config.domain_schema import (
     DomainConfig,
@@ -18,7 +20,7 @@ from selfspec.config.evaluation_schema import (
     BenchmarkConfig,
     EvaluationConfig,
 )
-from selfspec.config.fields import NonNegativeInt, PositiveFloat, PositiveInt, runtime_field
+from selfspec.config.fields import PositiveFloat, PositiveInt, runtime_field
 from selfspec.config.generation_schema import (
     ContaminationConfig,
     FiltersConfig,
@@ -163,7 +165,7 @@ class Config:
     logger: LoggerConfig
     paths: PathsConfig
     throughput: ThroughputConfig
-    seed: NonNegativeInt
+    seed: Annotated[int, Ge(0), Le(2**63 - 1)]  # numpy and torch take no larger one
     trainer: dict[str, Any] = field(default_factory=dict)  # options of Lightning's Trainer
     callbacks: dict[str, dict[str, Any]] = field(default_factory=dict, metadata={"runtime": True})  # of Lightning
     plan: bool = runtime_field(False)  # show what would be done, and do nothing

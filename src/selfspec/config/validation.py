@@ -14,6 +14,11 @@ from selfspec.config.schema import Config
 from selfspec.config.schema_types import allowed_types, field_types, section_class, walk_values
 from selfspec.errors import UserError, did_you_mean
 
+OTHER_NAMES = {  # of fields, in other programs
+    **{"rank": "r", "lora_alpha": "alpha", "lora_dropout": "dropout"},
+    **{"lr": "learning_rate", "num_epochs": "epochs", "num_train_epochs": "epochs"},
+}
+
 
 def validate(config: Config) -> Config:
     """The config with absolute paths and with the domain that its models are scored on."""
@@ -46,10 +51,9 @@ def check_unknown_keys(values: Any, schema: Any) -> None:
 def unknown_key_message(key: str, allowed: Iterable[str]) -> str:
     """One sentence on a key that the schema does not have."""
     section, _, name = key.rpartition(".")
-    return (
-        f"There is no key {key}; {did_you_mean(name, allowed)}{section or 'the config'} has: "
-        f"{', '.join(sorted(allowed))}."
-    )
+    known = OTHER_NAMES.get(name, "")
+    suggestion = f"did you mean '{section}.{known}'? " if known in allowed else did_you_mean(name, allowed)
+    return f"There is no key {key}; {suggestion}{section or 'the config'} has: {', '.join(sorted(allowed))}."
 
 
 def check_values(values: Any, schema: Any) -> None:

@@ -171,7 +171,7 @@ def _parse_object(line: str, answer: str) -> dict[str, Any]:
     try:
         row = json.loads(line, object_pairs_hook=_unique_fields)
     except json.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON ({error.msg} at column {error.colno})") from None
+        raise ValueError(f"not valid JSON ({error.msg.removesuffix(' at')} at column {error.colno})") from None
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
     allowed = {"id", "task_type", "topic", "instruction", "input", "options", "formula", answer}

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+
 from selfspec.config.schema import Config
 from selfspec.errors import UserError, explain_disk_errors
 from selfspec.export.model_card import merge_comparison_text, render_card
@@ -44,7 +46,7 @@ def export_run(folder: Path, out: Path, merged: bool, progress: Progress) -> Non
     if out.exists():
         raise UserError(f"{out} exists already; give a new folder, or remove that one.")
     run = read_finished_run(folder)
-    progress.say(f"[bold]{run.report['title']}[/]  [dim]{run.adapter}[/]")
+    progress.say(f"[bold]{escape(run.report['title'])}[/]  [dim]{escape(str(run.adapter))}[/]")
     with _export_folder(out) as draft:
         comparison = _merge(run, draft, progress) if merged else None
         if not comparison:
@@ -53,7 +55,7 @@ def export_run(folder: Path, out: Path, merged: bool, progress: Progress) -> Non
         (draft / "README.md").write_text(render_card(run, comparison), encoding="utf-8")
         num_bytes = sum(path.stat().st_size for path in list_files(draft))
     content = "merged weights" if merged else "the adapter"
-    progress.say(f"[bold]{out}[/]  {content} and model card, {num_bytes / 1e6:.1f} MB")
+    progress.say(f"[bold]{escape(str(out))}[/]  {content} and model card, {num_bytes / 1e6:.1f} MB")
 
 
 def _merge(run: FinishedRun, draft: Path, progress: Progress) -> MergeComparison:

@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 
 from selfspec.config.error_messages import error_message
 from selfspec.config.resolvers import register_resolvers_from_environment
@@ -95,7 +96,7 @@ def run_experiment(config: Config, folder: Path, outcomes: Outcomes) -> float | 
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN  # the sweep has its own display
     with Progress(Console(quiet=True) if in_sweep else None) as progress:
         title = experiment_title(config)
-        progress.say(f"[bold]{title}[/]  [dim]{folder}[/]")
+        progress.say(f"[bold]{escape(title)}[/]  [dim]{escape(str(folder))}[/]")
         has_executed = _run_missing_stages(config, stages, store, progress, folder, outcomes)
         if has_executed is None:
             return None
@@ -105,7 +106,7 @@ def run_experiment(config: Config, folder: Path, outcomes: Outcomes) -> float | 
         if has_executed:  # if everything was stored, there is nothing new to log
             log_result(config, report, stages, store)
         progress.console.print(results_table(report))
-        progress.say(f"[bold]{folder / 'report.html'}[/]")
+        progress.say(f"[bold]{escape(str(folder / 'report.html'))}[/]")
     return report["held_out_loss"]  # type: ignore[no-any-return]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from selfspec.launch.plan_memory import show_memory
@@ -64,7 +65,7 @@ def _show_stages(nodes: Graph, launcher: Mapping[str, Any], console: Console) ->
             sources["time" if hours is not None else "unknown"].append(hours_source or node.stage.name)
         state, time = ("to do", _duration_text(hours)) if node.open else ("stored", "")
         estimates = (work.summary, _token_text(work), time, key)
-        table.add_row(str(numbers[key]), node.stage.label, describe_node(node), state, after, *estimates)
+        table.add_row(str(numbers[key]), node.stage.label, escape(describe_node(node)), state, after, *estimates)
     console.print(table)
     if any(node.open for node in nodes.values()):
         _print_sources(sources, total_hours, console)
@@ -105,7 +106,7 @@ def _print_sources(sources: Mapping[str, list[str]], total_hours: float, console
             "  set the tokens per second of one device: throughput.generated=, throughput.read=, throughput.tuned="
         )
     for line in lines:
-        console.print(f"[dim]{line}[/]")
+        console.print(f"[dim]{escape(line)}[/]")
 
 
 def _token_text(work: Work) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from selfspec.config.schema import Config
@@ -71,7 +72,7 @@ def _largest_bytes(config: Config, processes: int) -> float:
 
 
 def _show_case(config: Config, kinds: Sequence[str], processes: int, machine: Device, console: Console) -> None:
-    console.print(f"\n[bold]{config.model.name}[/]: {_parameter_text(config, processes)}")
+    console.print(f"\n[bold]{escape(config.model.name)}[/]: {_parameter_text(config, processes)}")
     if config.model.toy:
         console.print("[dim]a model with model.toy=true fits every device[/]")
         return

@@ -13,6 +13,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, configure_log, setup_globals
 from omegaconf import OmegaConf
+from rich.markup import escape
 
 from selfspec.errors import UserError
 from selfspec.launch.executors import choose_executor
@@ -105,7 +106,9 @@ class Sweep:
         write_sweep_record(self.folder / "sweep.json", self.jobs, self.nodes)
         self._configure_log()
         with StopFlag().installed() as stop, Progress(board=Board(self.nodes, self.folder)) as self.progress:
-            self.progress.say(f"[bold]{count_jobs_and_stages(len(self.jobs), self.nodes)}[/]  [dim]{self.folder}[/]")
+            self.progress.say(
+                f"[bold]{count_jobs_and_stages(len(self.jobs), self.nodes)}[/]  [dim]{escape(str(self.folder))}[/]"
+            )
             executor = choose_executor(self.settings, self.folder, store, self.progress, stop)
             try:
                 execute_graph(self.nodes, store, executor, self.launcher.outcomes, self._on_change)
@@ -134,7 +137,7 @@ class Sweep:
         self.returns[job.number] = run_task_function(self.launcher, job.composed, task)
         self._configure_log()
         varied = [text for text in job.overrides if any(text not in other.overrides for other in self.jobs)]
-        self.progress.say(f"  [bold]job {job.number}[/] {' '.join(varied)}  [dim]{job.folder.name}[/]")
+        self.progress.say(f"  [bold]job {job.number}[/] {escape(' '.join(varied))}  [dim]{escape(job.folder.name)}[/]")
 
     def _record_stages(self) -> None:
         """Write the state of each stage to stages.json, for reports that are drawn while the sweep runs."""
@@ -155,7 +158,7 @@ class Sweep:
         if num_open:
             self.progress.say(f"{num_open} stages were left to SLURM; the same command attaches to them.")
         report = self.folder / "report.html"
-        self.progress.say(f"[bold]{report}[/]  [dim]again: selfspec report {self.folder}[/]")
+        self.progress.say(f"[bold]{escape(str(report))}[/]  [dim]again: selfspec report {escape(str(self.folder))}[/]")
 
     def _configure_log(self) -> None:
         """Send log messages to the sweep's own file: the terminal shows its display."""

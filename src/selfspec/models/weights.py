@@ -17,6 +17,8 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from selfspec.config.schema import ModelConfig
 from selfspec.errors import UserError, explain_disk_errors
 from selfspec.models.gguf import PHASES, convert_gguf
@@ -69,7 +71,7 @@ def locate_weights(model: ModelConfig, cache: Path, progress: Progress) -> Path:
         return _converted_folder(model, cache, lambda _: ggufs[0], progress) if ggufs else folder
     if model.package and _is_installed(model.package):
         return _converted_folder(model, cache, lambda draft: _packaged_gguf(str(model.package), draft), progress)
-    progress.say(f"  {model.hub} is read from the hub's cache, or downloaded into it")
+    progress.say(f"  {escape(str(model.hub))} is read from the hub's cache, or downloaded into it")
     return _hub_snapshot(model, download=True)
 
 
@@ -129,7 +131,7 @@ def _converted_folder(model: ModelConfig, cache: Path, get_gguf: Callable[[Path]
         with hold_lease(cache / f"{folder.name}.lock"):
             if folder.exists():
                 return folder
-            progress.say(f"  the weights of {model.name} are converted once, into {folder}")
+            progress.say(escape(f"  the weights of {model.name} are converted once, into {folder}"))
             killed_draft = cache / f"{folder.name}.draft"
             shutil.rmtree(killed_draft, ignore_errors=True)
             with atomic_folder(folder, killed_draft) as draft:

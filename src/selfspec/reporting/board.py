@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -49,7 +50,7 @@ class Board:
         log = node.log.removeprefix(f"{self.folder}/")
         state = f"[{STATE_COLORS.get(node.state, 'dim')}]{node.state}[/]"
         elapsed = clock_text(node.elapsed) if node.started else ""
-        return node.stage.label, describe_node(node), state, node.host, elapsed, node.job, log
+        return node.stage.label, escape(describe_node(node)), state, node.host, elapsed, node.job, escape(log)
 
 
 def failure_table(nodes: Graph) -> Table:
@@ -59,7 +60,7 @@ def failure_table(nodes: Graph) -> Table:
         table.add_column(head, overflow="fold")
     for node in nodes.values():
         if node.state == "failed":
-            table.add_row(node.stage.label, describe_node(node), Text(node.message), node.log)
+            table.add_row(node.stage.label, *map(Text, (describe_node(node), node.message, node.log)))
     return table
 
 
@@ -68,7 +69,7 @@ def node_line(node: Node) -> str:
     has_run = node.started and node.state in ("done", "failed")
     state = f"{node.seconds:.1f} s" if has_run else node.state
     facts = "  ".join(filter(None, [describe_node(node), node.stage.key, node.job, node.host]))
-    return f"  {STATE_MARKS.get(node.state, '·')} {node.stage.label:<22} {state:>9}  [dim]{facts}[/]"
+    return f"  {STATE_MARKS.get(node.state, '·')} {node.stage.label:<22} {state:>9}  [dim]{escape(facts)}[/]"
 
 
 def describe_node(node: Node) -> str:

@@ -57,7 +57,7 @@ def harness_table(compared: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(name, justify="right")
     for row in compared:
         *cells, difference = _cells(row)
-        table.add_row(*cells, Text(difference, style="bold" if _is_clear(row["difference"]) else "dim"))
+        table.add_row(*map(Text, cells), Text(difference, style="bold" if _is_clear(row["difference"]) else "dim"))
     return table
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from selfspec.data.jsonl import read_object
 from selfspec.generation.pools import pool_keys
@@ -69,7 +70,8 @@ def outputs_table(outputs: Sequence[StoredOutput]) -> Table:
         settings = " ".join(f"{key}={_short(value)}" for key, value in output.settings.items())
         size, runs = size_text(output.num_bytes), "\n".join(output.runs)
         name = output.label or output.stage
-        table.add_row(name, output.domain, output.model, settings, size, output.date, runs, output.key[:8])
+        cells = (name, output.domain, output.model, settings, size, output.date, runs, output.key[:8])
+        table.add_row(*map(Text, cells))
     return table
 
 

@@ -32,12 +32,12 @@ def _score_tables(report: Mapping[str, Any], title: str, measures: Iterable[str]
     """One table for each number of shots: measures by model, then differences between the last model and the others."""
     for grid in score_grids(report, measures):
         head = f"{title}: {grid.shots} shots, mean over task types"
-        table = Table(title=head, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
+        table = Table(title=Text(head), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
         for place, name in enumerate(grid.heads):
-            table.add_column(name, justify="right" if place else "left")
+            table.add_column(Text(name), justify="right" if place else "left")
         for heading, scores, differences in grid.rows:
             values = [format_number(score["value"]) if score else "" for score in scores]
-            table.add_row(heading, *values, *map(_difference_text, differences))
+            table.add_row(Text(heading), *values, *map(_difference_text, differences))
         yield table
 
 

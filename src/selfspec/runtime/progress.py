@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console, RenderableType
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -76,7 +77,7 @@ class Progress:
             unit: Name of one unit.
             done: Number of units that were finished earlier.
         """
-        task = self._bars.add_task(name, total=total, completed=done, rate="", note="")
+        task = self._bars.add_task(escape(name), total=total, completed=done, rate="", note="")
         step = Step(self, task, name, total, unit, done)
         try:
             yield step
@@ -99,10 +100,10 @@ class Step:
         rate = (self._done - self._done_at_start) / max(now - self._start, 1e-6)
         rate_text = f"{rate:.1f} {self._unit}/s" if rate >= 1 else f"{1 / max(rate, 1e-6):.1f} s/{self._unit}"
         bars = self._display._bars
-        bars.update(self._task, completed=self._done, rate=rate_text, note=note)
+        bars.update(self._task, completed=self._done, rate=rate_text, note=escape(note))
         if bars.disable and now - self._last_line >= PLAIN_LINE_SECONDS:
             self._last_line = now
-            self._display.say(self._plain_line(rate, rate_text, note))
+            self._display.say(escape(self._plain_line(rate, rate_text, note)))
 
     def _plain_line(self, rate: float, rate_text: str, note: str) -> str:
         total = f"/{self._total}" if self._total else ""
