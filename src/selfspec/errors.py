@@ -23,6 +23,14 @@ class Interrupted(BaseException):
     """A signal asked this process to stop; finished work is kept. A BaseException: no `except Exception` catches it."""
 
 
+def printable(text: str) -> str:
+    """The text for a terminal: control characters of files and models are escapes that move no cursor (`\\x1b[2J`)."""
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """`did you mean '...'? ` with the allowed word nearest to `word`, or an empty string if none is near."""
     close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)

@@ -14,7 +14,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from selfspec.config.schema import Config
 from selfspec.config.schema_types import entry_type, field_types, section_class
 from selfspec.config.validation import unknown_key_message
-from selfspec.errors import UserError, did_you_mean, explain_disk_errors
+from selfspec.errors import UserError, did_you_mean, explain_disk_errors, printable
 
 
 def error_message(error: Exception, config_folders: list[Path]) -> str:
@@ -41,7 +41,7 @@ def error_message(error: Exception, config_folders: list[Path]) -> str:
             message = f"Hydra can't use these arguments: {_one_line(error)}; --hydra-help shows its options."
         case _:
             message = _unexpected_error_message(error)
-    return message
+    return printable(message)
 
 
 def _unknown_option_message(name: str, config_folders: list[Path]) -> str:

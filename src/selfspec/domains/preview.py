@@ -20,7 +20,7 @@ from selfspec.data.reading import read_seeds
 from selfspec.data.records import CLOSED_KINDS, Draft, Seed, TaskRequest
 from selfspec.data.splits import seed_subset, split_seeds
 from selfspec.engines.protocol import Completion, PromptBatch
-from selfspec.errors import UserError, did_you_mean
+from selfspec.errors import UserError, did_you_mean, printable
 from selfspec.evaluation.few_shot import answer_batch, read_batches
 from selfspec.generation.instructions import plan_requests, write_instructions
 from selfspec.generation.judgements import Judge
@@ -91,7 +91,7 @@ def print_preview(config: Config, task: str | None, console: Console) -> None:
     num_prompts = 0
     for title, prompt, num_tokens in collect_prompts(config, task, Recorder(tokenizer)):
         console.out(f"━━ {title}", style="bold", highlight=False)
-        console.out(prompt, highlight=False)  # `print` would wrap lines and replace :codes: by emoji
+        console.out(printable(prompt), highlight=False)  # `print` would wrap lines and replace :codes: by emoji
         console.out(f"━━ {num_tokens} tokens\n", style="bold", highlight=False)
         num_prompts += 1
     console.out(f"{num_prompts} prompts, tokenized with {tokenizer_name}.", highlight=False)

@@ -13,6 +13,7 @@ from rich.text import Text
 from selfspec.data.text import words
 from selfspec.domains.check import Findings
 from selfspec.domains.lines import Line, describe_labels, group_by_task
+from selfspec.errors import printable
 
 
 def print_findings(name: str, findings: Findings, console: Console) -> None:
@@ -22,9 +23,9 @@ def print_findings(name: str, findings: Findings, console: Console) -> None:
     if findings.questions:
         _print_table(f"{name}, questions", findings.questions, set(), console)
     for problem in findings.problems:
-        console.out(problem, style="red", highlight=False)
+        console.out(printable(problem), style="red", highlight=False)
     for note in findings.notes:
-        console.out(f"note: {note}", highlight=False)
+        console.out(printable(f"note: {note}"), highlight=False)
     counts = f"{_count(findings.problems, 'problem')}, {_count(findings.notes, 'note')}"
     console.out(f"{name}: {counts}", highlight=False)
 
@@ -43,7 +44,7 @@ def _print_table(title: str, lines: Sequence[Line], held_out: set[str], console:
     console.print(table)
     for task, group in groups.items():
         if labels := describe_labels(group):
-            console.out(f"  {task}: {labels}", highlight=False)
+            console.out(printable(f"  {task}: {labels}"), highlight=False)
     console.print()
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from selfspec.data.jsonl import read_object
-from selfspec.errors import UserError
+from selfspec.errors import UserError, printable
 from selfspec.pipeline.graph import Node
 from selfspec.runtime.files import write_atomic
 
@@ -35,7 +35,7 @@ def recorded_error(folder: Path) -> str:
 
 def error_text(error: Exception) -> str:
     """Return an error as one sentence."""
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return printable(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
 
 
 def last_line(log: Path) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from selfspec.reporting.sweep.table import (
 )
 from selfspec.runtime.files import write_atomic
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # of cells that a spreadsheet would compute
 UNDONE_STATES = ("failed", "cancelled", "running", "waiting", "missing")  # of jobs
 
 
@@ -112,11 +114,17 @@ def _csv(sweep: SweepState) -> str:
     """Every number: a line for each job, model (or difference of two models), number of shots, task and measure."""
     file = io.StringIO()
     writer = csv.writer(file)
-    writer.writerow(["job", "overrides", *CHOICES, "scored_model", "shots", "task", "measure", "value", "low", "high"])
+
+    def write(row: Sequence[Any]) -> None:
+        writer.writerow(
+            [f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell for cell in row]
+        )
+
+    write(["job", "overrides", *CHOICES, "scored_model", "shots", "task", "measure", "value", "low", "high"])
     for job in sweep.jobs:
         choices = [job.number, " ".join(job.overrides), *(job.choices.get(name) for name in CHOICES)]
         for (model, shots, measure, task), estimate in job.estimates.items():
-            writer.writerow([*choices, model, shots, task, measure, estimate.value, estimate.low, estimate.high])
+            write([*choices, model, shots, task, measure, estimate.value, estimate.low, estimate.high])
     return file.getvalue()
 
 
