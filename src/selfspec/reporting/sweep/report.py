@@ -50,7 +50,7 @@ def write_sweep_report(folder: Path) -> None:
     summary, costs = _summarize(sweep, table), _describe_costs(sweep)
     files = {
         "report.csv": _csv(sweep),
-        "report.md": sweep_markdown(title, summary, COMMON_DRAWS, table, undone, costs),
+        "report.md": sweep_markdown(title, summary, COMMON_DRAWS, table, sweep.jobs, costs),
         "report.html": _page(sweep, table, title=title, summary=summary, undone=undone, costs=costs),
     }
     for name, text in files.items():
@@ -112,11 +112,15 @@ def _csv(sweep: SweepState) -> str:
     """Every number: a line for each job, model (or difference of two models), number of shots, task and measure."""
     file = io.StringIO()
     writer = csv.writer(file)
-    writer.writerow(["job", "overrides", *CHOICES, "scored_model", "shots", "task", "measure", "value", "low", "high"])
+    writer.writerow(
+        ["job", "overrides", *CHOICES, "scored_model", "shots", "task", "measure", "value", "low", "high", "command"]
+    )
     for job in sweep.jobs:
         choices = [job.number, " ".join(job.overrides), *(job.choices.get(name) for name in CHOICES)]
         for (model, shots, measure, task), estimate in job.estimates.items():
-            writer.writerow([*choices, model, shots, task, measure, estimate.value, estimate.low, estimate.high])
+            writer.writerow(
+                [*choices, model, shots, task, measure, estimate.value, estimate.low, estimate.high, job.command]
+            )
     return file.getvalue()
 
 
