@@ -328,7 +328,7 @@ def test_the_card_describes_data_settings_and_licence(run: FinishedRun) -> None:
     assert "72 shown to the model, 8 held out" in text and run.manifest["inputs"]["seeds"] in text
     assert "LoRA rank 8, alpha 16" in text and "arxiv.org/abs/2310.00160" in text
     assert "Gemma terms of use" in text and "Model Derivatives" in text
-    assert "```bash\npython run.py debug=smoke\n```" in text  # without overrides of folders
+    assert "```bash\nselfspec run debug=smoke\n```" in text  # without overrides of folders
     assert "/tmp" not in text and str(PROJECT) not in text
     dropped = {**run.report, "funnel": {**funnel, "dropped": {"answer": {"no list": 3}}}}
     assert "| answer | no list | 3 |" in render_card(replace(run, report=dropped), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -192,3 +193,34 @@ def test_a_damaged_output_is_set_aside_and_made_again(warm: Warm, smoke: Path, t
     assert "damaged" in ended.text and "set aside" in ended.text
     assert path.read_bytes() == content
     assert len(list((tmp_path / "store" / "aside").iterdir())) == 1
+
+
+def test_the_command_in_a_report_repeats_just_that_job_from_any_folder(warm: Warm, tmp_path: Path) -> None:
+    typed, elsewhere = tmp_path / "typed", tmp_path / "elsewhere"
+    (typed / "my confs" / "lora").mkdir(parents=True)
+    elsewhere.mkdir()
+    preset = PROJECT / "conf" / "experiment" / "lora_rank.yaml"
+    (typed / "my confs" / "experiment").mkdir()
+    (typed / "my confs" / "experiment" / "ranks.yaml").write_text(preset.read_text().replace("r16,r32,r64", "mine"))
+    r16 = PROJECT / "conf" / "lora" / "r16.yaml"
+    shutil.copy(r16, typed / "my confs" / "lora" / "mine.yaml")
+    shutil.copy(PROJECT / "src/selfspec/domains/biomedicine/seeds.jsonl", typed)
+    arguments = ["--config-dir", "my confs", "experiment=ranks", "debug=smoke", "domain.seeds=seeds.jsonl"]
+    small = ["logger=none", "evaluation.limit=1", "evaluation.shots=[0]", "paths.store=store", *NO_BASELINES]
+    ended = warm(*arguments, *small, "hydra.sweep.dir=sweep", cwd=typed)
+    assert ended.code == 0, ended.text
+    reports = [json.loads(path.read_text()) for path in sorted((typed / "sweep").glob("*/results.json"))]
+    jobs = json.loads((typed / "sweep" / "sweep.json").read_text())["jobs"]
+    assert [report["command"] for report in reports] == [job["command"] for job in jobs]
+    for number, report in enumerate(reports):
+        program, verb, *words = shlex.split(report["command"])
+        assert (program, verb) == ("selfspec", "run")
+        repeated = warm(*words, f"hydra.run.dir={tmp_path}/again{number}", cwd=elsewhere)
+        assert repeated.code == 0 and repeated.text.count("stored  ") == len(report["keys"]), repeated.text
+        again = json.loads((tmp_path / f"again{number}" / "results.json").read_text())
+        assert again["keys"] == report["keys"] and again["title"] == report["title"]
+    assert selfspec("export", typed / "sweep" / Path(jobs[1]["folder"]).name, tmp_path / "out").returncode == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "\nselfspec run '--config-dir=my confs' hydra.mode=RUN " in card and str(typed) not in card
+    texts = [(typed / "sweep" / name).read_text() for name in ("report.csv", "report.md")]
+    assert all(job["command"] in text for job in jobs for text in texts)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from selfspec.config.schema import Config, DomainConfig
+
+PATH_KEYS = re.compile(  # of values that are relative to the folder where the command is typed
+    r"paths\.\w+|model\.path|retrieval\.corpus|generation\.contamination\.against|"
+    r"(domain|general|evaluation\.domain)\.(seeds|evaluation|corpus)|evaluation\.(files|tasks_path|sets\.\w+\.path)"
+)
+PATH_IN_VALUE = re.compile(r"[^\[\],'\"]+")  # the value is a path, or a list of paths
 
 
 def make_paths_absolute(config: Config) -> Config:
@@ -39,6 +46,19 @@ def make_paths_absolute(config: Config) -> Config:
         generation=generation,
         retrieval=retrieval,
     )
+
+
+def with_absolute_path(override: str) -> str:
+    """An override with the paths in its value made absolute, so that it can be typed in another folder."""
+    key, _, value = override.partition("=")
+    if not PATH_KEYS.fullmatch(key.lstrip("+")):
+        return override
+    is_path = key.lstrip("+").startswith("paths.")  # others may be null, or name a dataset of the hub
+
+    def absolute(match: re.Match[str]) -> str:
+        return str(_path(match[0])) if is_path or _path(match[0]).exists() else match[0]
+
+    return f"{key}={PATH_IN_VALUE.sub(absolute, value)}"
 
 
 def _absolute_domain(domain: DomainConfig) -> DomainConfig:

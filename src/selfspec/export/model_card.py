@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from selfspec.export.merge import MergeComparison
 
 # Overrides of folders and displays: they concern the machine where the command was typed, not the model.
-MACHINE_OVERRIDES = ("paths.", "hydra.", "hydra/", "logger", "--config-dir", "--config-path")
+MACHINE_OVERRIDES = ("paths.", "hydra.", "hydra/", "logger", "--config-path")
 
 _FOLDERS = re.compile(r"(?<![\w:/.~-])(?:~|\.{1,2})?/(?:[^\s/,:;'\"\]]+/)+")  # the folders of a path, not of a URL
 
@@ -82,7 +82,11 @@ def without_private_paths(text: str) -> str:
 
 def _public_command(command: str) -> str:
     """The command without overrides that concern this machine."""
-    return shlex.join(word for word in shlex.split(command) if not word.lstrip("+").startswith(MACHINE_OVERRIDES))
+    return shlex.join(
+        word
+        for word in shlex.split(command)
+        if word == "hydra.mode=RUN" or not word.lstrip("+").startswith(MACHINE_OVERRIDES)
+    )
 
 
 def _describe_stop_texts(stop: Sequence[str]) -> str:

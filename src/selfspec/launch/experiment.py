@@ -22,6 +22,7 @@ from selfspec.config.resolvers import register_resolvers_from_environment
 from selfspec.config.schema import Config
 from selfspec.errors import UserError
 from selfspec.launch.executors import choose_executor
+from selfspec.launch.job_command import job_command
 from selfspec.launch.logged_names import with_logged_names
 from selfspec.launch.preparation import prepare_config, print_notes
 from selfspec.launch.run_folder import begin_run, check_run_folder
@@ -100,7 +101,7 @@ def run_experiment(config: Config, folder: Path, outcomes: Outcomes) -> float | 
         has_executed = _run_missing_stages(config, stages, store, progress, folder, outcomes)
         if has_executed is None:
             return None
-        report = build_report(config, stages, store, title)
+        report = build_report(config, stages, store, title, job_command())
         _write_json(folder / "results.json", report)
         write_page(stages, store, report, folder)
         if has_executed:  # if everything was stored, there is nothing new to log

@@ -15,6 +15,7 @@ from hydra.types import TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from selfspec.config.schema import Config
+from selfspec.launch.job_command import job_command
 from selfspec.launch.logged_names import with_logged_names
 from selfspec.launch.preparation import prepare_config, print_notes
 from selfspec.pipeline.build import Pipeline, build_pipeline
@@ -32,6 +33,7 @@ class SweepJob:
     folder: Path
     config: Config  # checked and frozen
     stages: Pipeline
+    command: str  # repeats this job alone
 
     def done(self, nodes: Graph) -> bool:
         """Whether all of its stages have ended; some may have failed."""
@@ -77,7 +79,9 @@ def _prepare_job(composed: DictConfig, overrides: list[str]) -> SweepJob:
     task_config = DictConfig(dict(sections), flags={"no_deepcopy_set_nodes": True})
     config = with_logged_names(prepare_config(task_config))
     number = int(composed.hydra.job.num)
-    return SweepJob(composed, number, filter_overrides(overrides), folder, config, build_pipeline(config))
+    return SweepJob(
+        composed, number, filter_overrides(overrides), folder, config, build_pipeline(config), job_command()
+    )
 
 
 def run_task_function(launcher: Any, composed: DictConfig, task_function: TaskFunction | None = None) -> JobReturn:
@@ -119,6 +123,7 @@ def _job_record(job: SweepJob) -> Mapping[str, Any]:
     return {
         "number": job.number,
         "overrides": job.overrides,
+        "command": job.command,
         "folder": str(job.folder),
         "choices": {
             "domain": job.config.domain.name,

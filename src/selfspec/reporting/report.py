@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +33,7 @@ def experiment_title(config: Config) -> str:
     )
 
 
-def build_report(config: Config, pipeline: Pipeline, store: Store, title: str) -> dict[str, Any]:
+def build_report(config: Config, pipeline: Pipeline, store: Store, title: str, command: str) -> dict[str, Any]:
     """Build the content of `results.json`; all scores are computed anew from stored replies.
 
     Args:
@@ -43,6 +41,7 @@ def build_report(config: Config, pipeline: Pipeline, store: Store, title: str) -
         pipeline: Its stages, all of them finished.
         store: Where their outputs are.
         title: Title of the page and of the tables.
+        command: Repeats the run.
     """
     resamples = config.evaluation.resamples
     metrics = {name: (item.metric, *item.also) for name, item in config.evaluation.sets.items()}
@@ -52,7 +51,7 @@ def build_report(config: Config, pipeline: Pipeline, store: Store, title: str) -
     report = {
         "title": title,
         "subtitle": f"{len(questions)} questions; weights: {examples.values['weights']}; seed {config.seed}",
-        "command": _command(),
+        "command": command,
         **_describe_stages(pipeline, store),
         "held_out_loss": rounds["losses"][rounds["kept"] - 1],
         "rounds": rounds,
@@ -132,11 +131,6 @@ def write_page(pipeline: Pipeline, store: Store, report: Mapping[str, Any], fold
 def plain_config(config: Config) -> dict[str, Any]:
     """The config as JSON can hold it: dictionaries and lists instead of dataclasses and tuples."""
     return json.loads(json.dumps(dataclasses.asdict(config)))  # type: ignore[no-any-return]
-
-
-def _command() -> str:
-    """The command of this process, without settings of the launcher: they may hold a password."""
-    return shlex.join(["python", "run.py", *(text for text in sys.argv[1:] if "hydra.launcher." not in text)])
 
 
 def _describe_stages(pipeline: Pipeline, store: Store) -> dict[str, Any]:

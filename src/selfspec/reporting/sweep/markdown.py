@@ -10,11 +10,12 @@ from selfspec.reporting.markdown import markdown_table
 from selfspec.reporting.sweep.state import JobState
 from selfspec.reporting.sweep.table import CHOICES, DIFFERENCES, TITLES, Row, Table
 
+COMMANDS = "Each repeats one job, from any folder of the machine."
 INTERVALS = "In brackets: 95% bootstrap interval over questions; differences are paired."
 
 
 def sweep_markdown(
-    title: str, summary: Sequence[str], common_draws: str, table: Table, undone: Sequence[JobState], costs: str
+    title: str, summary: Sequence[str], common_draws: str, table: Table, jobs: Sequence[JobState], costs: str
 ) -> str:
     """Write the whole file.
 
@@ -23,7 +24,7 @@ def sweep_markdown(
         summary: Sentences on the progress of the sweep and on what all jobs have in common.
         common_draws: The sentence on common random numbers.
         table: The main table; the file has one table for each measure.
-        undone: Jobs that are not done.
+        jobs: All jobs.
         costs: A sentence on the costs of the stages.
     """
     heads = [*_choice_heads(table), "shots", *(TITLES[column] for column in table.columns)]
@@ -31,9 +32,12 @@ def sweep_markdown(
     for measure, heading in table.measures.items():
         rows = [_score_cells(row, table) for row in table.rows if row.measure == measure]
         parts += [f"## {heading[0].upper()}{heading[1:]}", markdown_table(heads, rows)]
+    undone = [job for job in jobs if job.state != "done"]
     if undone:
         reasons = [[*_choice_cells(job, table), job.state, job.message, job.log] for job in undone]
         parts += ["## Jobs without results", markdown_table([*_choice_heads(table), "state", "reason", "log"], reasons)]
+    commands = [f"- job {job.number}: `{job.command}`" for job in jobs if job.command]
+    parts += ["## Commands", COMMANDS, "\n".join(commands)] if commands else []
     return "\n\n".join([*parts, "## Stages", costs]) + "\n"
 
 

@@ -52,7 +52,7 @@ def write_sweep_report(folder: Path) -> None:
     summary, costs = _summarize(sweep, table), _describe_costs(sweep)
     files = {
         "report.csv": _csv(sweep),
-        "report.md": sweep_markdown(title, summary, COMMON_DRAWS, table, undone, costs),
+        "report.md": sweep_markdown(title, summary, COMMON_DRAWS, table, sweep.jobs, costs),
         "report.html": _page(sweep, table, title=title, summary=summary, undone=undone, costs=costs),
     }
     for name, text in files.items():
@@ -120,11 +120,11 @@ def _csv(sweep: SweepState) -> str:
             [f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell for cell in row]
         )
 
-    write(["job", "overrides", *CHOICES, "scored_model", "shots", "task", "measure", "value", "low", "high"])
+    write(["job", "overrides", *CHOICES, "scored_model", "shots", "task", "measure", "value", "low", "high", "command"])
     for job in sweep.jobs:
         choices = [job.number, " ".join(job.overrides), *(job.choices.get(name) for name in CHOICES)]
         for (model, shots, measure, task), estimate in job.estimates.items():
-            write([*choices, model, shots, task, measure, estimate.value, estimate.low, estimate.high])
+            write([*choices, model, shots, task, measure, estimate.value, estimate.low, estimate.high, job.command])
     return file.getvalue()
 
 

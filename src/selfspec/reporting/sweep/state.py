@@ -60,6 +60,7 @@ class JobState:
 
     number: int
     overrides: tuple[str, ...]
+    command: str  # repeats this job alone
     choices: Mapping[str, Any]
     num_stages: int
     page: str  # relative link to the job's own report
@@ -153,6 +154,7 @@ def _read_job(record: Mapping[str, Any], stages: Mapping[str, StageState], sweep
     return JobState(
         number=record["number"],
         overrides=tuple(record["overrides"]),
+        command=str(record.get("command") or report.get("command") or ""),
         choices=record["choices"],
         num_stages=len(record["stages"]),
         page=quote(os.path.relpath(page, sweep)) if page.exists() else "",
