@@ -16,13 +16,13 @@ try:
 except UserError as error:
     sys.exit(str(error))
 """
-SECONDS = {"SELFSPEC_CONNECT_SECONDS": "4"}
+SOON = {"SELFSPEC_CONNECT_SECONDS": "4"}
 
 
 def start(rank: int, address: str, port: str, **more: str) -> subprocess.Popen[str]:
     """Start one of two processes."""
     place = {"RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}
-    env = {**os.environ, **place, "MASTER_ADDR": address, "MASTER_PORT": port, **SECONDS, **more}
+    env = {**os.environ, **place, "MASTER_ADDR": address, "MASTER_PORT": port, **more}
     command = [sys.executable, "-c", JOIN]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -35,13 +35,13 @@ def test_two_processes_connect_and_the_first_says_where(unused_port: str) -> Non
 
 
 def test_a_process_whose_partner_never_comes_names_the_address_and_what_to_set(unused_port: str) -> None:
-    _, error = start(0, "127.0.0.1", unused_port).communicate(timeout=120)
+    _, error = start(0, "127.0.0.1", unused_port, **SOON).communicate(timeout=120)
     sentence = error.splitlines()[-1]
     assert f"Process 1 of 2 could not connect to the others at 127.0.0.1:{unused_port} within 4 s" in sentence
     assert "set MASTER_ADDR" in sentence and "GLOO_SOCKET_IFNAME" in sentence
 
 
 def test_a_name_that_no_server_knows_is_named(unused_port: str) -> None:
-    _, error = start(1, "node1.invalid", unused_port).communicate(timeout=120)
+    _, error = start(1, "node1.invalid", unused_port, **SOON).communicate(timeout=120)
     sentence = error.splitlines()[-1]
     assert f"Process 2 of 2 could not connect to the others at node1.invalid:{unused_port}" in sentence
