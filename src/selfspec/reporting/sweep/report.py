@@ -18,13 +18,16 @@ from selfspec.reporting.sweep.figures import draw_figures
 from selfspec.reporting.sweep.markdown import sweep_markdown
 from selfspec.reporting.sweep.state import SweepState, read_sweep
 from selfspec.reporting.sweep.table import (
+    CHOICE_OVERRIDES,
     CHOICES,
     DIFFERENCES,
+    LOSS_TITLE,
     TITLES,
     Table,
     average_over_seeds,
     build_table,
     format_estimate,
+    format_loss,
 )
 from selfspec.runtime.files import write_atomic
 
@@ -68,6 +71,7 @@ def _page(sweep: SweepState, table: Table, **facts: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["format_estimate"] = format_estimate
+    environment.filters["format_loss"] = format_loss
     return environment.get_template("sweep.html.j2").render(
         facts,
         common_draws=COMMON_DRAWS,
@@ -79,6 +83,7 @@ def _page(sweep: SweepState, table: Table, **facts: Any) -> str:
         heads=CHOICES,
         measures=table.measures,
         titles=TITLES,
+        loss_title=LOSS_TITLE,
         differences=[name for name in DIFFERENCES if name in table.columns],
         figures=draw_figures(table, sweep.stages),
         plotly=Markup(get_plotlyjs()),  # plotly's own code, with no text of a user
@@ -110,13 +115,14 @@ def _describe_costs(sweep: SweepState) -> str:
 
 def _csv(sweep: SweepState) -> str:
     """Every number: a line for each job, model (or difference of two models), number of shots, task and measure."""
+    keys = dict.fromkeys(key for job in sweep.jobs for key in job.settings if key not in CHOICE_OVERRIDES)
     file = io.StringIO()
     writer = csv.writer(file)
-    writer.writerow(
-        ["job", "overrides", *CHOICES, "scored_model", "shots", "task", "measure", "value", "low", "high", "command"]
-    )
+    heads = ["scored_model", "shots", "task", "measure", "value", "low", "high", "command"]
+    writer.writerow(["job", "overrides", *CHOICES, *keys, "held_out_loss", *heads])
     for job in sweep.jobs:
         choices = [job.number, " ".join(job.overrides), *(job.choices.get(name) for name in CHOICES)]
+        choices += [*(job.settings.get(key) for key in keys), job.held_out_loss]
         for (model, shots, measure, task), estimate in job.estimates.items():
             writer.writerow(
                 [*choices, model, shots, task, measure, estimate.value, estimate.low, estimate.high, job.command]
