@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+from rich.console import Console
 from test_sweep import sweep
 
 from command import selfspec
@@ -22,6 +24,7 @@ from selfspec.reporting.sweep.figures import draw_figures
 from selfspec.reporting.sweep.report import write_sweep_report
 from selfspec.reporting.sweep.state import read_sweep
 from selfspec.reporting.sweep.table import average_over_seeds, build_table
+from selfspec.reporting.sweep.terminal import sweep_results_table
 
 MODELS = {"base": 0.2, "seeds_only": 0.3}
 HOSTILE = "</script><script>window.owned = 1</script><b>bold</b> | bar"
@@ -338,7 +341,32 @@ def test_overrides_are_shown_where_choices_do_not_distinguish_jobs(tmp_path: Pat
         1: "lora=mine",
     }
     jobs = [{"value": 0.4, "lora_r": n, "overrides": [*common, f"lora=r{n}"]} for n in (8, 16)]
-    assert not build_table(read_sweep(write_sweep(tmp_path / "choices", *jobs)).jobs).has_overrides
+    assert not build_table(read_sweep(write_sweep(tmp_path / "choices", *jobs)).jobs).keys
+
+
+def test_every_overridden_key_is_a_column_and_the_held_out_loss_comes_first(tmp_path: Path) -> None:
+    rates = ("1e-4", "3e-4")
+    jobs = [{"value": 0.4, "overrides": ["logger=none", f"tuning.learning_rate={rate}"]} for rate in rates]
+    folder = write_sweep(tmp_path, *jobs)
+    for number, loss in enumerate((1.25, 1.5)):
+        path = folder / f"{number}-job" / "results.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "held_out_loss": loss}))
+    write_sweep_report(folder)
+    with (folder / "report.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert {(line["tuning.learning_rate"], line["logger"], line["held_out_loss"]) for line in lines} == {
+        ("1e-4", "none", "1.25"),
+        ("3e-4", "none", "1.5"),
+    }
+    text = (folder / "report.md").read_text()
+    assert "| job | tuning.learning_rate | held-out loss (choose by this) | shots | base |" in text
+    assert "| 1 | 3e-4 | 1.500 | 0 |" in text
+    page = (folder / "report.html").read_text()
+    assert page.index(">tuning.learning_rate<") < page.index(">held-out loss (choose by this)<") < page.index(">base<")
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(sweep_results_table(build_table(read_sweep(folder).jobs)))
+    shown = [line.split() for line in console.export_text().splitlines()]
+    assert ["1", "3e-4", "1.500", "5", ".200", ".300", ".400", "+.200"] in shown
 
 
 def test_figures_are_valid_and_only_those_that_apply_are_drawn(swept: Path, tmp_path: Path) -> None:

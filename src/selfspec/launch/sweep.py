@@ -32,6 +32,9 @@ from selfspec.launch.sweep_jobs import (
 from selfspec.pipeline.graph import Graph, Node, execute_graph, mark_stored, unite_jobs
 from selfspec.reporting.board import Board, count_jobs_and_stages, count_states, failure_table, node_line
 from selfspec.reporting.sweep.report import write_sweep_report
+from selfspec.reporting.sweep.state import read_sweep
+from selfspec.reporting.sweep.table import build_table
+from selfspec.reporting.sweep.terminal import sweep_results_table
 from selfspec.runtime.environment import configure_environment
 from selfspec.runtime.files import write_atomic
 from selfspec.runtime.progress import Progress
@@ -157,6 +160,9 @@ class Sweep:
         num_open = sum(node.open for node in self.nodes.values())
         if num_open:
             self.progress.say(f"{num_open} stages were left to SLURM; the same command attaches to them.")
+        table = build_table(read_sweep(self.folder).jobs)
+        if table.rows:
+            self.progress.console.print(sweep_results_table(table))
         report = self.folder / "report.html"
         self.progress.say(f"[bold]{escape(str(report))}[/]  [dim]again: selfspec report {escape(str(self.folder))}[/]")
 

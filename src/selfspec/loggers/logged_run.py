@@ -43,7 +43,7 @@ def tune_run(config: Config, stage: Stage) -> LoggedRun:
         "stage.key": stage.key,
         **{f"stage.inputs.{name}": key for name, key in stage.inputs.items()},
     }
-    overrides = " ".join(_overrides_of_stage(config.logger.job_overrides, stage))
+    overrides = " ".join(overrides_of_stage(config.logger.job_overrides, stage))
     name = join_name(config.logger.run_name, overrides, stage.label)
     return LoggedRun(stage.key, name, "tune", config_key(stage.label), {**flat_config(stage.config), **facts})
 
@@ -105,7 +105,7 @@ def _has_path(value: Any) -> bool:
     return isinstance(value, str) and bool(_PATH.search(value))
 
 
-def _overrides_of_stage(overrides: Iterable[str], stage: Stage) -> list[str]:
+def overrides_of_stage(overrides: Iterable[str], stage: Stage) -> list[str]:
     """Those that can change the stage's output: several jobs of a sweep may share it."""
     used = _sections_used(stage)
     unused = {item.name for item in dataclasses.fields(Config)} - used

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from selfspec.loggers.logged_run import overrides_of_stage
 from selfspec.pipeline.graph import Graph, Node
 
 STATE_COLORS = {"done": "green", "stored": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
@@ -73,7 +75,7 @@ def node_line(node: Node) -> str:
 
 
 def describe_node(node: Node) -> str:
-    """Return what distinguishes a stage from others of its name: `biomedicine gemma-3-270m 12 r8`."""
+    """Return what distinguishes a stage from others of its name: `biomedicine gemma-3-270m 12 r8 tuning.epochs=2`."""
     config, name = node.stage.config, node.stage.name
     parts = [config.domain.name]
     if name == "scores" and config.evaluation.domain:
@@ -84,7 +86,14 @@ def describe_node(node: Node) -> str:
         parts.append(str(config.data_size.examples))
     if name == "adapter" or (node.parents and name not in ("examples", "round_examples")):
         parts.append(f"r{config.lora.r}")
-    return " ".join(parts)
+    return " ".join([*parts, *_other_overrides(node)])
+
+
+def _other_overrides(node: Node) -> list[str]:
+    """The overrides that tell the jobs of a sweep apart and can change the stage, without those in its description."""
+    overrides = overrides_of_stage(node.config.logger.job_overrides, node.stage)
+    shown = re.compile(r"(domain|model|data_size(\.examples)?|lora\.r)=|lora=r\d+$")
+    return [text for text in overrides if not shown.match(text)]
 
 
 def clock_text(seconds: float) -> str:

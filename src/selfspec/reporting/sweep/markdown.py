@@ -8,7 +8,7 @@ from typing import Any
 from selfspec.reporting.cells import format_cell
 from selfspec.reporting.markdown import markdown_table
 from selfspec.reporting.sweep.state import JobState
-from selfspec.reporting.sweep.table import CHOICES, DIFFERENCES, TITLES, Row, Table
+from selfspec.reporting.sweep.table import CHOICES, DIFFERENCES, LOSS_TITLE, TITLES, Row, Table, format_loss
 
 COMMANDS = "Each repeats one job, from any folder of the machine."
 INTERVALS = "In brackets: 95% bootstrap interval over questions; differences are paired."
@@ -27,7 +27,7 @@ def sweep_markdown(
         jobs: All jobs.
         costs: A sentence on the costs of the stages.
     """
-    heads = [*_choice_heads(table), "shots", *(TITLES[column] for column in table.columns)]
+    heads = [*_choice_heads(table), LOSS_TITLE, "shots", *(TITLES[column] for column in table.columns)]
     parts = [f"# {title}", " ".join(summary), f"{INTERVALS} {common_draws}"]
     for measure, heading in table.measures.items():
         rows = [_score_cells(row, table) for row in table.rows if row.measure == measure]
@@ -42,12 +42,12 @@ def sweep_markdown(
 
 
 def _choice_heads(table: Table) -> list[str]:
-    return ["job", *(CHOICES[name] for name in table.varying), *(["overrides"] if table.has_overrides else [])]
+    return ["job", *(CHOICES[name] for name in table.varying), *table.keys]
 
 
 def _choice_cells(job: JobState, table: Table) -> list[Any]:
-    overrides = [table.overrides[job.number]] if table.has_overrides else []
-    return [job.number, *(job.choices[name] for name in table.varying), *overrides]
+    settings = job.settings
+    return [job.number, *(job.choices[name] for name in table.varying), *(settings.get(key, "") for key in table.keys)]
 
 
 def _score_cells(row: Row, table: Table) -> list[Any]:
@@ -55,4 +55,4 @@ def _score_cells(row: Row, table: Table) -> list[Any]:
         format_cell(vars(row.cells[column]), column in DIFFERENCES) if column in row.cells else ""
         for column in table.columns
     ]
-    return [*_choice_cells(row.job, table), row.shots, *values]
+    return [*_choice_cells(row.job, table), format_loss(row.job.held_out_loss), row.shots, *values]

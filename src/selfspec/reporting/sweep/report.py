@@ -20,12 +20,15 @@ from selfspec.reporting.sweep.figures import draw_figures
 from selfspec.reporting.sweep.markdown import sweep_markdown
 from selfspec.reporting.sweep.state import SweepState, read_sweep
 from selfspec.reporting.sweep.table import (
+    CHOICE_OVERRIDES,
     CHOICES,
     DIFFERENCES,
+    LOSS_TITLE,
     TITLES,
     Table,
     average_over_seeds,
     build_table,
+    format_loss,
 )
 from selfspec.runtime.files import write_atomic
 
@@ -70,6 +73,7 @@ def _page(sweep: SweepState, table: Table, **facts: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["format_number"] = format_number
+    environment.filters["format_loss"] = format_loss
     return environment.get_template("sweep.html.j2").render(
         facts,
         common_draws=COMMON_DRAWS,
@@ -81,6 +85,7 @@ def _page(sweep: SweepState, table: Table, **facts: Any) -> str:
         heads=CHOICES,
         measures=table.measures,
         titles=TITLES,
+        loss_title=LOSS_TITLE,
         differences=[name for name in DIFFERENCES if name in table.columns],
         figures=draw_figures(table, sweep.stages),
         plotly=Markup(get_plotlyjs()),  # plotly's own code, with no text of a user
@@ -112,6 +117,7 @@ def _describe_costs(sweep: SweepState) -> str:
 
 def _csv(sweep: SweepState) -> str:
     """Every number: a line for each job, model (or difference of two models), number of shots, task and measure."""
+    keys = dict.fromkeys(key for job in sweep.jobs for key in job.settings if key not in CHOICE_OVERRIDES)
     file = io.StringIO()
     writer = csv.writer(file)
 
@@ -120,9 +126,11 @@ def _csv(sweep: SweepState) -> str:
             [f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell for cell in row]
         )
 
-    write(["job", "overrides", *CHOICES, "scored_model", "shots", "task", "measure", "value", "low", "high", "command"])
+    heads = ["scored_model", "shots", "task", "measure", "value", "low", "high", "command"]
+    write(["job", "overrides", *CHOICES, *keys, "held_out_loss", *heads])
     for job in sweep.jobs:
         choices = [job.number, " ".join(job.overrides), *(job.choices.get(name) for name in CHOICES)]
+        choices += [*(job.settings.get(key) for key in keys), job.held_out_loss]
         for (model, shots, measure, task), estimate in job.estimates.items():
             write([*choices, model, shots, task, measure, estimate.value, estimate.low, estimate.high, job.command])
     return file.getvalue()

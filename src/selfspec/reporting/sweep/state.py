@@ -70,6 +70,13 @@ class JobState:
     estimates: Mapping[EstimateKey, Estimate]
     measures: Mapping[str, str]  # name -> heading in tables
     chance: float | None  # score of guessing on closed labels
+    held_out_loss: float | None  # of the specialized model on the held-out seeds, in nats a token
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The job's overrides, value by key; of a key that is given twice the last one, as Hydra takes it."""
+        pairs = (text.lstrip("+").partition("=") for text in self.overrides)
+        return {key: value for key, _, value in pairs}
 
     def estimate(self, model: str, shots: int, measure: str, task: str = "all") -> Estimate | None:
         """The estimate with this key, or None."""
@@ -164,6 +171,7 @@ def _read_job(record: Mapping[str, Any], stages: Mapping[str, StageState], sweep
         estimates=estimates,
         measures=report.get("measures") or {},
         chance=sum(chances) / len(chances) if chances else None,
+        held_out_loss=_finite(report.get("held_out_loss")),
     )
 
 

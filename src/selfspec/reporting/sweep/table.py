@@ -25,6 +25,9 @@ DIFFERENCES = (GAIN, BEYOND_SEEDS, BEYOND_GENERIC)
 COLUMNS = ("base", "seeds_only", "generic", "specialized", *DIFFERENCES)
 
 
+LOSS_TITLE = "held-out loss (choose by this)"
+
+
 TITLES = {
     **MODEL_NAMES,
     GAIN: "specialized − base",
@@ -83,6 +86,7 @@ class Table:
         varying: Choices in which jobs differ.
         fixed: Choices that all jobs share, with their values.
         overrides: By job, the overrides that no choice states and that not all jobs have.
+        keys: The keys of these overrides; each is a column.
         shots: The numbers of shots.
         measures: Measures with a value, name -> heading.
         columns: Columns with a value (of COLUMNS).
@@ -92,14 +96,15 @@ class Table:
     varying: tuple[str, ...]
     fixed: Mapping[str, Any]
     overrides: Mapping[int, str]
+    keys: tuple[str, ...]
     shots: tuple[int, ...]
     measures: Mapping[str, str]
     columns: tuple[str, ...]
 
     @property
-    def has_overrides(self) -> bool:
-        """Whether jobs differ in overrides that no choice states."""
-        return any(self.overrides.values())
+    def has_losses(self) -> bool:
+        """Whether a job has a loss on the held-out seeds."""
+        return any(row.job.held_out_loss is not None for row in self.rows)
 
     def name(self, row: Row, without: Sequence[str] = ()) -> str:
         """A name that distinguishes the row's job, but for the choices in `without`: `gemma-3-270m, LoRA rank 8`."""
@@ -111,7 +116,8 @@ class Table:
 def build_table(jobs: Sequence[JobState]) -> Table:
     """The main table: rows of the jobs that are done; the choices that vary among all jobs."""
     values = {name: list(dict.fromkeys(job.choices.get(name) for job in jobs)) for name in CHOICES}
-    overrides = _distinguishing_overrides(jobs)
+    distinguishing = _distinguishing_overrides(jobs)
+    overrides = {number: " ".join(texts) for number, texts in distinguishing.items()}
     rows = []
     for job in jobs:
         for shots in sorted({key[1] for key in job.estimates}):
@@ -126,6 +132,7 @@ def build_table(jobs: Sequence[JobState]) -> Table:
         varying=tuple(name for name in CHOICES if len(values[name]) > 1),
         fixed={name: values[name][0] for name in CHOICES if len(values[name]) == 1},
         overrides=overrides,
+        keys=tuple(dict.fromkeys(override_key(text) for texts in distinguishing.values() for text in texts)),
         shots=tuple(sorted({row.shots for row in rows})),
         measures={name: heading for name, heading in headings.items() if any(row.measure == name for row in rows)},
         columns=tuple(column for column in COLUMNS if any(column in row.cells for row in rows)),
@@ -142,6 +149,11 @@ def average_over_seeds(table: Table) -> list[SeedsRow]:
     return means if any(len(row.seeds) > 1 for row in means) else []
 
 
+def format_loss(loss: float | None) -> str:
+    """`1.234`; empty if there is no loss."""
+    return "" if loss is None else f"{loss:.3f}"
+
+
 def _average(rows: Sequence[Row]) -> SeedsRow:
     cells = {}
     for column in COLUMNS:
@@ -153,14 +165,18 @@ def _average(rows: Sequence[Row]) -> SeedsRow:
     return SeedsRow(first.job, first.overrides, seeds, first.shots, first.measure, cells)
 
 
-def _distinguishing_overrides(jobs: Sequence[JobState]) -> dict[int, str]:
+def override_key(override: str) -> str:
+    """`lora.r` of `+lora.r=8`."""
+    return override.lstrip("+").partition("=")[0]
+
+
+def _distinguishing_overrides(jobs: Sequence[JobState]) -> dict[int, list[str]]:
     """By job, the overrides that no choice states, without those that all jobs have."""
     overrides = {
-        job.number: [text for text in job.overrides if text.lstrip("+").split("=")[0] not in CHOICE_OVERRIDES]
-        for job in jobs
+        job.number: [text for text in job.overrides if override_key(text) not in CHOICE_OVERRIDES] for job in jobs
     }
     visible = {(*(job.choices.get(name) for name in CHOICES), *overrides[job.number]) for job in jobs}
     if len(visible) < len({job.overrides for job in jobs}):  # choices are not enough: two adapters of one rank, say
         overrides = {job.number: [text for text in job.overrides if not text.startswith("seed=")] for job in jobs}
     common = set.intersection(*(set(texts) for texts in overrides.values())) if overrides else set()
-    return {number: " ".join(text for text in texts if text not in common) for number, texts in overrides.items()}
+    return {number: [text for text in texts if text not in common] for number, texts in overrides.items()}
