@@ -1,4 +1,4 @@
-"""Evaluation questions that the context can't hold are not asked; they count as wrong in every metric."""
+"""Evaluation questions that the context can't hold are not sent to the model; they count as wrong in every metric."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_question_that_was_not_asked_is_wrong_in_every_measure() -> None:
     values = {row["measure"]: row["value"] for row in report["scores"] if row["task"] == "all"}
     assert values["label_accuracy"] == values["option_accuracy"] == 1 / 4  # of the two that were asked, one is yes
     assert values["format"] == values["most_frequent"] == 2 / 4
-    assert values["option_auc"] == (0.5 * 1 + 0) / 4  # one of four pairs was asked in both questions; it is a tie
+    assert values["option_auc"] == (0.5 * 1 + 0) / 4  # one of four pairs was sent in both questions; it is a tie
 
 
 def test_an_evaluation_in_which_no_question_fits_has_scores() -> None:

@@ -76,7 +76,8 @@ def test_a_keyword_that_cannot_work_is_refused_before_any_work(overrides: list[s
     ],
 )
 def test_names_of_modules_that_exist_are_accepted(overrides: list[str]) -> None:
-    compose_config("model=llama-2-7b", *overrides)
+    lora = compose_config("model=llama-2-7b", *overrides).lora
+    assert (lora.target_modules, lora.extra) != (("all-linear",), {})  # the names were checked, and kept
 
 
 def test_patterns_of_modules_match_as_in_peft() -> None:

@@ -28,7 +28,8 @@ MAGNITUDES = {
 LETTERS = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9}  # directly behind the digits
 LETTERS_OF_AMOUNTS = {"m": 10**6, "b": 10**9}  # beside a currency; elsewhere they may be units
 
-BARE_NUMBER = regex.compile(r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)", regex.ASCII)  # the format asked for
+# The format that prompts request.
+BARE_NUMBER = regex.compile(r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)", regex.ASCII)
 
 _CODES = "USD|EUR|GBP|JPY|CHF|CNY|RMB|INR|AUD|CAD|SEK|NOK|DKK"
 _DIGITS = (  # the first pattern that fits counts

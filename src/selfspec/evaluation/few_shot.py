@@ -73,7 +73,8 @@ def answer_batch(
         batch: The questions.
         role: Who answers.
         context_length: Tokens that the model can read; a question gets as many of its shots as fit, and that is
-            recorded. A question that does not fit without shots is not asked: its reply is empty and unfinished.
+            recorded. A question that does not fit without shots is not sent to the model: its reply is empty and
+            unfinished.
         prompts: Renders the prompts.
     """
     groups: dict[int, list[Question]] = {}

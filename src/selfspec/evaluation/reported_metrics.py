@@ -40,7 +40,8 @@ class TaskReplies:
         questions: The questions, with their reference answers.
         replies: The generated texts.
         judgements: The replies as judged by kind.
-        option_logprobs: Log-probability of each option; empty where the question has no single label or was not asked.
+        option_logprobs: Log-probability of each option; empty where the question has no single label or was not sent to the
+            model.
         metrics: Names of the primary metric and of those that the field reports beside it.
     """
 
@@ -166,7 +167,7 @@ def _option_auc(replies: TaskReplies) -> Measure | None:
 
 
 def _margins(logprobs: Mapping[str, float], question: Question) -> dict[str, float]:
-    """The log-odds of each option; the worst ones for a question that was not asked."""
+    """The log-odds of each option; the worst ones for a question that was not sent to the model."""
     worst = {option: -math.inf if option == question.answers[0] else math.inf for option in question.options}
     return option_margins(logprobs) if logprobs else worst
 
@@ -180,7 +181,7 @@ def _has_options(replies: TaskReplies) -> bool:
 
 
 def _most_probable_options(replies: TaskReplies) -> list[str]:
-    """The most probable option of each question, or an empty string for a question that was not asked."""
+    """The most probable option of each question, or an empty string for a question that was not sent to the model."""
     return [
         max(logprobs, key=lambda option: logprobs[option]) if logprobs else "" for logprobs in replies.option_logprobs
     ]

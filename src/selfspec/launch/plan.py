@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from selfspec.errors import UserError
 from selfspec.launch.plan_memory import show_memory
 from selfspec.launch.resources import Resources, devices_of, resources_of, sbatch_parameters
 from selfspec.launch.slurm_arrays import ARRAY_PREFIX, group_into_arrays, stage_command
-from selfspec.launch.slurm_nodes import describe_unmet, find_nodes, refusal
+from selfspec.launch.slurm_nodes import SlurmNode, describe_unmet, find_nodes, refusal
 from selfspec.pipeline.graph import Graph, Node
 from selfspec.planning.lengths import CHARACTERS_PER_TOKEN
 from selfspec.planning.throughput import FinishedRuns
@@ -133,7 +135,9 @@ def _show_requests(nodes: Graph, launcher: Mapping[str, Any], folder: Path, cons
     open_nodes = [node for node in nodes.values() if node.open]
     for node in open_nodes:
         node.job = f"<{node.stage.label.split(' ')[0]} {node.stage.key[:8]}>"
-    slurm_nodes = find_nodes()
+    slurm_nodes: list[SlurmNode] = []
+    with suppress(UserError):  # a plan may be made where there is no SLURM
+        slurm_nodes = find_nodes()
     for dependency, stages in group_into_arrays(open_nodes):
         name = stages[0].stage.name
         request = resources_of(name, launcher["resources"])

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from selfspec.data.text import count_noun
 from selfspec.errors import UserError
 from selfspec.planning.devices import processes_here
 from selfspec.stages.registry import DISTRIBUTED, RESOURCE_KIND
@@ -38,11 +39,11 @@ class Resources:
 
     def text(self) -> str:
         """Return the request in a few words."""
-        tasks = (
-            f"{self.nodes} x {self.tasks_per_node} tasks" if self.tasks_per_node > 1 else _plural(self.nodes, "node")
-        )
-        gpus = f", {_plural(self.gpus, 'GPU')} per node" if self.gpus else ""
-        return f"{tasks}, {_plural(self.cpus, 'CPU')} per task{gpus}, {self.mem}, {self.time}"
+        tasks = count_noun(self.nodes, "node")
+        if self.tasks_per_node > 1:
+            tasks = f"{self.nodes} x {self.tasks_per_node} tasks"
+        gpus = f", {count_noun(self.gpus, 'GPU')} per node" if self.gpus else ""
+        return f"{tasks}, {count_noun(self.cpus, 'CPU')} per task{gpus}, {self.mem}, {self.time}"
 
 
 def resources_of(stage_name: str, requests: Mapping[str, Mapping[str, Any]]) -> Resources:
@@ -126,7 +127,3 @@ def sbatch_parameters(
         **{name: value for name, value in optional.items() if value},
         "additional_parameters": {name: value for name, value in others.items() if value is not None},
     }
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -45,11 +45,10 @@ def check_slurm(launcher: Mapping[str, Any], stages: Iterable[Stage], store: Sto
     if not names:
         return
     try:
-        run_slurm_command(["sinfo", "--noheader", "--format=%R"])
+        nodes = find_nodes()
     except UserError as error:
         text = str(error).rstrip(".")
         raise UserError(f"{text}; set SLURM_CONF, or run this command on a node of the cluster.") from error
-    nodes = find_nodes()
     for name in sorted(names):
         if reason := describe_unmet(resources_of(name, launcher["resources"]), nodes):
             raise UserError(refusal(name, reason))
@@ -62,11 +61,12 @@ def refusal(stage_name: str, reason: str) -> str:
 
 
 def find_nodes() -> list[SlurmNode]:
-    """The nodes of all partitions; none where there is no SLURM."""
-    try:
-        lines = run_slurm_command(["sinfo", "--all", "--noheader", "--Node", "--format=%P|%c|%m|%G"])
-    except UserError:
-        return []
+    """The nodes of all partitions.
+
+    Raises:
+        UserError: SLURM does not answer.
+    """
+    lines = run_slurm_command(["sinfo", "--all", "--noheader", "--Node", "--format=%P|%c|%m|%G"])
     return [_node(*line.split("|")) for line in lines if line.count("|") == 3]
 
 

@@ -72,7 +72,7 @@ def build_report(config: Config, pipeline: Pipeline, store: Store, title: str, c
 
 
 def _count_short_contexts(answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Answers with fewer shots than asked for, by model, and questions that no context could hold."""
+    """Answers with fewer shots than requested, by model, and questions that no context could hold."""
     fewer = {
         model: sum(row["shots_shown"] < row["shots"] and not row["too_long"] for row in rows)
         for model, rows in answers.items()
