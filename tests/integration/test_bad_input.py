@@ -261,11 +261,12 @@ def test_a_file_in_place_of_the_store_is_reported(tmp_path: Path) -> None:
 
 def test_names_with_square_brackets_are_shown_as_they_are(warm: Warm, tmp_path: Path) -> None:
     small = ["debug=smoke", "logger=none", "evaluation.limit=1", "evaluation.shots=[0]", "baselines.off_domain=false"]
+    small += ["baselines.seeds_only=false", "tuning.epochs=1"]
     names = ['domain.name="[/b]law"', 'model.name="[red]m[/i]"', f'hydra.sweep.dir="{tmp_path}/[b]sweep"']
     ended = warm(*small, *names, f"paths.store={tmp_path}/store", f'hydra.run.dir="{tmp_path}/[/i]run"')
     assert ended.code == 0, ended.text
     assert "[/b]law, [red]m[/i] (toy), 12 examples" in ended.text and f"{tmp_path}/[/i]run/report.html" in ended.text
-    ended = warm("-m", *small, *names, "baselines.seeds_only=true,false", f"paths.store={tmp_path}/store")
+    ended = warm("-m", *small, *names, "lora.r=4,8", f"paths.store={tmp_path}/store")
     assert ended.code == 0 and f"{tmp_path}/[b]sweep/report.html" in ended.text, ended.text
     planned = warm(*small, *names, "plan=true", f"paths.store={tmp_path}/other", f"hydra.run.dir={tmp_path}/plan")
     assert planned.code == 0 and "[/b]law [red]m[/i]" in planned.text, planned.text

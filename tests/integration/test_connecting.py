@@ -16,7 +16,7 @@ try:
 except UserError as error:
     sys.exit(str(error))
 """
-SOON = {"SELFSPEC_CONNECT_SECONDS": "4"}
+SOON = {"SELFSPEC_CONNECT_SECONDS": "1"}
 
 
 def start(rank: int, address: str, port: str, **more: str) -> subprocess.Popen[str]:
@@ -37,7 +37,7 @@ def test_two_processes_connect_and_the_first_says_where(unused_port: str) -> Non
 def test_a_process_whose_partner_never_comes_names_the_address_and_what_to_set(unused_port: str) -> None:
     _, error = start(0, "127.0.0.1", unused_port, **SOON).communicate(timeout=120)
     sentence = error.splitlines()[-1]
-    assert f"Process 1 of 2 could not connect to the others at 127.0.0.1:{unused_port} within 4 s" in sentence
+    assert f"Process 1 of 2 could not connect to the others at 127.0.0.1:{unused_port} within 1 s" in sentence
     assert "set MASTER_ADDR" in sentence and "GLOO_SOCKET_IFNAME" in sentence
 
 

@@ -40,8 +40,8 @@ class TaskReplies:
         questions: The questions, with their reference answers.
         replies: The generated texts.
         judgements: The replies as judged by kind.
-        option_logprobs: Log-probability of each option; empty where the question has no single label or was not sent to the
-            model.
+        option_logprobs: Log-probability of each option; empty where the question has no single label or was not sent to
+            the model.
         metrics: Names of the primary metric and of those that the field reports beside it.
     """
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from selfspec.errors import UserError
 
@@ -67,6 +69,9 @@ def run_slurm_command(command: list[str]) -> list[str]:
     Raises:
         UserError: The command is not installed, or SLURM did not answer.
     """
+    settings = os.environ.get("SLURM_CONF")
+    if settings and not Path(settings).exists():  # SLURM's commands look for the file for a minute, without a word
+        raise UserError(f"{command[0]} can't run, because there is no file SLURM_CONF={settings}.")
     try:
         result = subprocess.run(
             command,
